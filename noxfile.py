@@ -1,0 +1,170 @@
+"""Every check of the project, each in an environment of its own: `nox -l` lists them.
+
+    python -m pip install nox
+    nox                     # lint, typing, and the tests on every Python that is found
+    nox -s tests-3.12 -- -k window
+    bash .ci/run            # what CI does: all of it, beginning as a stranger would
+
+Interpreters that are missing are skipped here, and are an error in CI (CI=true). With pyenv,
+name the versions for its shims to offer, the default first:
+
+    PYENV_VERSION=3.11.7:3.10.13:3.12.1:3.13.0 nox
+"""
+
+import itertools
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">= 2025.5.1"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "virtualenv"
+# An interpreter comes from the machine or not at all.
+nox.options.download_python = "never"
+
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+MAIN = "3.11"
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group, for a pip of any age."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+def lowest(name: str) -> str:
+    """The oldest release of a dependency that pyproject.toml promises to work with."""
+    for requirement in PYPROJECT["project"]["dependencies"]:
+        if found := re.fullmatch(rf"{name}\s*>=\s*([\d.]+)", requirement):
+            return found[1]
+    raise LookupError(f"no lower bound for {name} in pyproject.toml")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The test suite, on each Python we support."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+def tests_lowest(session: nox.Session) -> None:
+    """The test suite with the oldest trio that we promise."""
+    session.install("-e", ".[test]", f"trio=={lowest('trio')}.*")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def coverage(session: nox.Session) -> None:
+    """The test suite under coverage: every branch of the protocol, nearly all of the rest."""
+    session.install("-e", ".[test]", *group("coverage"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    protocol = "trio_muxado/_protocol/*"
+    session.run("coverage", "report", f"--include={protocol}", "--fail-under=100")
+    session.run("coverage", "report", f"--omit={protocol}", "--fail-under=95")
+
+
+@nox.session(python=MAIN)
+def interop(session: nox.Session) -> None:
+    """The tests against peers in Go and Rust, built from their authors' source.
+
+    They need `go`, `cargo` and Debian's golang-github-inconshreveable-muxado-dev, and skip
+    what is missing. In CI a skip is a failure.
+    """
+    session.install("-e", ".[test]", *group("interop"))
+    strict = ["--no-skips"] if os.environ.get("CI") else []
+    session.run(
+        "python", "-m", "pytest", "-m", "interop", *strict, *(session.posargs or ["tests/interop"])
+    )
+
+
+@nox.session(python=MAIN)
+def typing(session: nox.Session) -> None:
+    """Two strict type checkers, and types on everything that is public."""
+    session.install("-e", ".[test]", *group("typing"), *group("nox"))
+    session.run("mypy")
+    loosely = [
+        path for path in ("tests", "examples", "benchmarks") if any(Path(path).rglob("*.py"))
+    ]
+    session.run("mypy", *loosely, "noxfile.py", "docs/conf.py")
+    # pyright looks for the environment on PATH; told by --pythonpath it sees no types at all.
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "trio_muxado")
+
+
+@nox.session(python=MAIN)
+def compat_typing(session: nox.Session) -> None:
+    """A user's program type-checks even where trio-typing is installed.
+
+    Its stubs shadow trio's own types, so it must never reach the environment of `typing`; but
+    users have it through other libraries. Its mypy plugin is left out: it crashes every mypy
+    since 1.11.
+    """
+    session.install(".", *group("compat_typing"))
+    # Out of the source tree: what a user has is the installed package.
+    program = shutil.copy("tests/compat_typing/consumer.py", session.create_tmp())
+    session.chdir(Path(program).parent)
+    session.run("mypy", "--strict", "--config-file=", "consumer.py")
+    session.run("pyright", "consumer.py")
+
+
+@nox.session(python=MAIN)
+def lint(session: nox.Session) -> None:
+    """Style, likely bugs, and news fragments that the next release can read."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    session.run("towncrier", "build", "--draft", "--date", "unreleased", silent=True)
+
+
+@nox.session(python=MAIN)
+def news(session: nox.Session) -> None:
+    """What the next release would say of itself."""
+    session.install(*group("lint"))
+    session.run("towncrier", "build", "--draft", *session.posargs)
+
+
+@nox.session(python=MAIN)
+def docs(session: nox.Session) -> None:
+    """The documentation; a warning is an error."""
+    session.install("-e", ".", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session(python=MAIN)
+def wheel(session: nox.Session) -> None:
+    """The distributions build, and hold the package, its type marker and nothing else."""
+    session.install(*group("build"))
+    out = Path(session.create_tmp(), "dist")
+    shutil.rmtree(out, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(out), silent=True)
+    (built,) = out.glob("*.whl")
+    tracked = {path.as_posix() for path in Path("trio_muxado").rglob("*") if path.is_file()}
+    tracked = {path for path in tracked if "__pycache__" not in path}
+    with zipfile.ZipFile(built) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    if packed != tracked or "trio_muxado/py.typed" not in packed:
+        session.error(f"the wheel and the tree differ: {sorted(packed ^ tracked)}")
+
+
+@nox.session(python=MAIN)
+def demo(session: nox.Session) -> None:
+    """The demo over each wire, plain and with TLS, from an installed package alone."""
+    session.install(".")
+    session.chdir(session.create_tmp())
+    for wire, tls in itertools.product(["v1", "v2"], [[], ["--tls"]]):
+        session.run("python", "-m", "trio_muxado", "demo", "--wire", wire, *tls)
+
+
+@nox.session(python=MAIN)
+def bench(session: nox.Session) -> None:
+    """The benchmarks; what follows `--` goes to them."""
+    session.install(".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)

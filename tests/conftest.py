@@ -1,0 +1,78 @@
+"""What all tests share, and the rules that keep them deterministic.
+
+1. No test passes or fails by the clock. A test about time takes `autojump_clock` (trio's clock
+   leaps to the next deadline when every task waits) or `mock_clock`; a test that only wants
+   "until nothing moves any more" awaits `trio.testing.wait_all_tasks_blocked()`. Nobody calls
+   `time.sleep`, and `trio.sleep` only where the clock is a mocked one.
+2. Memory first. Sessions meet over `trio.testing.memory_stream_pair()`, or a pair that the
+   test steps by hand. A test over TCP or TLS says why memory won't do, stays on 127.0.0.1 and
+   lets the kernel choose the port.
+3. `autojump_clock` and real sockets exclude each other: while the kernel has the bytes every
+   task waits, and the clock leaps.
+4. An order is made, not hoped for: with events, `Sequencer`, or one `wait_all_tasks_blocked`
+   after the other. Trio schedules tasks in random order on purpose.
+5. Random input comes from hypothesis (derandomized in CI, so that a red run is red again), or
+   from a `random.Random(seed)` whose seed the failure shows.
+6. Every warning is an error, and nothing outlives its test: no task, socket, process or file.
+   What must be closed is closed by the test itself, not by the garbage collector.
+7. A test ends by itself. A hang is a bug that pytest reports with every stack after five
+   minutes; a process that a test starts is killed at its own deadline.
+8. No test depends on another, on its order, on the network beyond this machine, or on a file
+   outside the repository and `tmp_path`.
+"""
+
+import os
+import ssl
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+import trustme
+
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=10_000)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-skips",
+        action="store_true",
+        help="a skipped test is a failed test: CI has what the interop tests need",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped under --no-skips: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """A certificate authority that only this test run trusts."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="session")
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    """TLS for a server on this machine."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="session")
+def client_context(authority: trustme.CA) -> ssl.SSLContext:
+    """TLS for a client of that server."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context

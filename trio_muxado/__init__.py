@@ -1,0 +1,50 @@
+"""muxado for Trio: many independent, flow-controlled streams over one connection."""
+
+from ._config import Heartbeat, MuxadoConfig
+from ._connect import client_session, open_muxado_session, server_session
+from ._errors import (
+    CloseReason,
+    HeartbeatError,
+    MuxadoError,
+    NoMoreStreamsError,
+    OpenStreamError,
+    SessionClosedError,
+    SessionEndedError,
+    StreamClosedError,
+    StreamResetError,
+)
+from ._protocol.errors import ErrorCode
+from ._serve import serve_muxado, serve_muxado_listeners
+from ._session import MuxadoSession
+from ._stream import MuxadoStream
+
+__all__ = [
+    "CloseReason",
+    "ErrorCode",
+    "Heartbeat",
+    "HeartbeatError",
+    "MuxadoConfig",
+    "MuxadoError",
+    "MuxadoSession",
+    "MuxadoStream",
+    "NoMoreStreamsError",
+    "OpenStreamError",
+    "SessionClosedError",
+    "SessionEndedError",
+    "StreamClosedError",
+    "StreamResetError",
+    "client_session",
+    "open_muxado_session",
+    "serve_muxado",
+    "serve_muxado_listeners",
+    "server_session",
+]
+
+
+def _show_public_names() -> None:
+    """Tracebacks and documentation name what users import, not where it is defined."""
+    for name in __all__:
+        globals()[name].__module__ = __name__
+
+
+_show_public_names()

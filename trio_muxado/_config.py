@@ -1,0 +1,88 @@
+"""All choices and limits of a session, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from ._protocol.limits import Limits
+
+if TYPE_CHECKING:
+    from ._stream import MuxadoStream
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """How a session finds out that its peer is gone.
+
+    Every ``interval`` seconds four bytes go out that the peer sends back.  When for
+    ``interval + tolerance`` seconds *nothing at all* has come from the peer, the session is
+    dead.  None takes what the known peers of the generation use: 3 s and 10 s on v1, 10 s and
+    15 s on v2.
+    """
+
+    interval: float | None = None
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "tolerance"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"a heartbeat's {name} is a positive time, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuxadoConfig(Limits):
+    """Every choice and limit of a session.  Immutable; ``dataclasses.replace`` makes variants.
+
+    The limits are inherited; each says what it bounds.
+    """
+
+    wire: Literal["v1", "v2", "auto"] = "auto"
+    """The generation of the protocol.
+
+    With ``"auto"`` a client speaks v1, and a server takes what the client's first bytes show.
+    """
+
+    typed: bool = False
+    """On v2: every stream begins with its type.  Both ends must agree; v1 needs no agreement."""
+
+    heartbeat: Heartbeat | None = field(default_factory=Heartbeat)
+    """Keepalive; None sends none.  The peer's are answered in any case.
+
+    v2 has heartbeats in typed sessions only.
+    """
+
+    extensions: Mapping[int, Callable[[MuxadoStream], Awaitable[Any]]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    """Handlers for streams of extension types, which are never shown to ``accept_stream``.
+
+    Each runs in the session's own nursery and its stream is closed when it returns.
+    """
+
+    close_timeout: float = 5.0
+    """Seconds without progress after which closing a session stops being graceful."""
+
+    send_timeout: float = 60.0
+    """Seconds in which the transport must take a batch of at most 256 KiB.
+
+    A transport that does not is taken for dead.
+    """
+
+    handshake_timeout: float = 30.0
+    """Seconds for the TLS handshake of a connection that a server accepts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.wire not in ("v1", "v2", "auto"):
+            raise ValueError(f'wire is "v1", "v2" or "auto", not {self.wire!r}')
+        for name in ("close_timeout", "send_timeout", "handshake_timeout"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"{name} must be a positive time, not {value!r}")
+
+
+DEFAULT_CONFIG = MuxadoConfig()

@@ -1,0 +1,96 @@
+"""Sessions as a client: over a new connection, or over any stream there is."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+
+from ._config import DEFAULT_CONFIG, MuxadoConfig
+from ._engine import CLOSED_HERE
+from ._heartbeat import Keepalive, respond
+from ._nursery import open_bare_nursery
+from ._session import MuxadoSession
+
+
+@asynccontextmanager
+async def open_muxado_session(
+    host: str | bytes,
+    port: int,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    config: MuxadoConfig = DEFAULT_CONFIG,
+) -> AsyncGenerator[MuxadoSession, None]:
+    """Connect to a muxado server over TCP, or TLS, and run a session as its client.
+
+    ``async with`` it.  Leaving the block ends the session: gracefully, see
+    :meth:`MuxadoSession.aclose`, or at once when an exception or a cancellation leaves it, which
+    comes out as it is.
+
+    Args:
+      host: a name or an address; a name's addresses are tried as by
+        :func:`trio.open_tcp_stream`.
+      port: the TCP port.
+      ssl_context: speak TLS, and check the server's certificate against ``host`` as the context
+        asks for.
+      config: choices and limits.  The wire is v1 unless it says ``"v2"``.
+
+    Raises:
+      OSError: no connection could be made.
+      trio.BrokenResourceError: the TLS handshake failed; its cause is the
+        :exc:`ssl.SSLError`.
+      trio.TooSlowError: the TLS handshake took longer than ``config.handshake_timeout``.
+    """
+    stream: trio.abc.Stream
+    if ssl_context is None:
+        stream = await trio.open_tcp_stream(host, port)
+    else:
+        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=ssl_context)
+        try:
+            with trio.fail_after(config.handshake_timeout):
+                await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+    async with _run_session(stream, client=True, config=config) as session:
+        yield session
+
+
+def client_session(
+    stream: trio.abc.Stream, *, config: MuxadoConfig = DEFAULT_CONFIG
+) -> AbstractAsyncContextManager[MuxadoSession]:
+    """Run a session as the client over ``stream``, which it owns from then on.
+
+    ``async with`` it, as :func:`open_muxado_session`.  The stream need not be half-closeable.
+    """
+    return _run_session(stream, client=True, config=config)
+
+
+def server_session(
+    stream: trio.abc.Stream, *, config: MuxadoConfig = DEFAULT_CONFIG
+) -> AbstractAsyncContextManager[MuxadoSession]:
+    """Run a session as the server over ``stream``, which it owns from then on.
+
+    ``async with`` it, as :func:`open_muxado_session`.  With ``wire="auto"`` the generation is
+    what the client's first bytes show; until they have come no stream can be opened from here.
+    """
+    return _run_session(stream, client=False, config=config)
+
+
+@asynccontextmanager
+async def _run_session(
+    transport_stream: trio.abc.Stream, *, client: bool, config: MuxadoConfig
+) -> AsyncGenerator[MuxadoSession, None]:
+    """A session over ``transport_stream``, which it owns and closes."""
+    session = MuxadoSession(transport_stream, client=client, config=config)
+    keepalive = session._keepalive = Keepalive(session)
+    async with open_bare_nursery() as nursery:
+        nursery.start_soon(session._engine.run, keepalive.run, respond)
+        try:
+            yield session
+            await session.aclose()
+        except BaseException:
+            session._engine.abort(CLOSED_HERE)
+            raise

@@ -1,0 +1,449 @@
+"""The tasks of a session.
+
+General theory of operation
+---------------------------
+
+A session is this engine, three tasks in a nursery of their own, around the sans-I/O
+:class:`~trio_muxado._protocol.connection.Connection`:
+
+* the *frame reader* waits for the transport and for nothing else.  It feeds what came to the
+  connection and carries the events to the streams, synchronously: data into a stream's memory
+  channel, a new stream into the accept channel.
+* the *frame writer* is the only one that sends on the transport, so nobody's cancellation can
+  tear a frame.  It sleeps until there is something to send, takes a batch of frames of all
+  streams from the connection, and sends it in one call.
+* the *keepalive* opens the heartbeat stream and watches over the silence of the peer.
+
+A call of the user changes the connection's state and queues the frame in one synchronous step,
+wakes the writer, and goes through a checkpoint.
+
+The engine runs inside a shielded cancel scope.  When the task that uses the session is
+cancelled, its streams still work for its clean-up code, and the session ends when its
+``async with`` does.  No task of the engine raises: what goes wrong becomes the session's
+``CloseReason``, and a bug, or an error of an extension's handler, leaves the ``async with``
+bare, as if the body had raised it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
+from ._protocol import events
+from ._protocol.connection import Connection
+from ._protocol.errors import ErrorCode
+from ._protocol.stream import Broken
+from ._protocol.wire import V1, WIRES
+
+if TYPE_CHECKING:
+    from ._config import MuxadoConfig
+    from ._protocol.stream import Stream
+    from ._stream import MuxadoStream
+
+Handler: TypeAlias = "Callable[[MuxadoStream], Awaitable[Any]]"
+
+logger = logging.getLogger("trio_muxado")
+
+READ_SIZE = 256 * 1024
+"""Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
+
+BATCH_SIZE = 256 * 1024
+"""Bytes given to the transport at a time: a call costs more than the copy into a batch, and a
+frame of higher priority waits for at most one."""
+
+LINGER_SIZE = 1024 * 1024
+"""Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing
+over unread bytes makes TCP drop the GOAWAY; reading for ever is what an attacker wants."""
+
+
+CLOSED_HERE = CloseReason(ErrorCode.NO_ERROR, "local", "this end has closed the session")
+
+
+class Engine:
+    """Moves frames between a transport and the streams of one session."""
+
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        *,
+        client: bool,
+        config: MuxadoConfig,
+        make_stream: Callable[[Stream], MuxadoStream],
+    ) -> None:
+        self.transport = transport
+        self.config = config
+        wire = WIRES.get(config.wire)
+        if wire is None and client:
+            wire = V1
+        self.connection = Connection(
+            client=client,
+            wire=wire,
+            limits=config,
+            typed=config.typed,
+            extensions=config.extensions,
+        )
+        self.reason: CloseReason | None = None
+        """Why the session ended; None while it lives."""
+        self.crash: BaseException | None = None
+        """What was raised inside the engine and belongs to the user."""
+        self.last_heard = math.inf
+        """When the latest byte of the peer came."""
+        self.wire_known = trio.Event()
+        # Bounded by the backlog of the connection, which refuses what does not fit.
+        self._incoming, self.accepted = trio.open_memory_channel["MuxadoStream"](math.inf)
+        self.ended = trio.Event()
+        self.openers = trio.lowlevel.ParkingLot()
+        """Tasks that wait for a place among the streams that this end may open."""
+        self.watchers = trio.lowlevel.ParkingLot()
+        """Tasks that wait for streams to end."""
+        self._make_stream = make_stream
+        self._answer_heartbeats: Handler
+        self._scope = trio.CancelScope(shield=True)
+        self._writer = trio.lowlevel.ParkingLot()
+        self._closing = False
+        self._flushed = trio.Event()
+        self._batches = 0
+        self._peer_code: ErrorCode | int | None = None
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            events.DataReceived: self._on_data,
+            events.EndReceived: self._on_end,
+            events.StreamOpened: self._on_opened,
+            events.StreamBroken: self._on_broken,
+            events.GoAwayReceived: self._on_goaway,
+            events.WireDetected: self._on_wire,
+            events.PeerEnded: self._on_peer_ended,
+            events.SessionFailed: self._on_failed,
+        }
+        if wire is not None:
+            self.wire_known.set()
+
+    # ---- the tasks
+
+    async def run(
+        self, keepalive: Callable[[], Awaitable[None]], answer_heartbeats: Handler
+    ) -> None:
+        """Run until the session has ended, and close the transport.
+
+        ``answer_heartbeats`` handles the streams of the heartbeat's type.
+        """
+        self._answer_heartbeats = answer_heartbeats
+        try:
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._guard, self._write_frames)
+                    self._nursery.start_soon(self._guard, keepalive)
+                    await self._guard(self._read_frames)
+                    if self.reason is not None and not self.reason.clean:
+                        await self._linger()
+                    self._nursery.cancel_scope.cancel()
+        finally:
+            self.finish(CLOSED_HERE)
+            with trio.CancelScope(shield=True):
+                try:
+                    await trio.aclose_forcefully(self.transport)
+                except Exception as error:
+                    logger.debug("closing the transport failed: %r", error)
+        if self.crash is not None:
+            raise self.crash
+
+    async def _guard(self, task: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            await task()
+        except Exception as error:
+            self.crash = self.crash or error
+            message = f"an error inside the session: {error!r}"
+            self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=error))
+
+    async def _read_frames(self) -> None:
+        transport, connection, handlers = self.transport, self.connection, self._handlers
+        self.last_heard = trio.current_time()
+        while self.reason is None:
+            try:
+                data = await transport.receive_some(READ_SIZE)
+            except Exception as error:
+                # A transport can be anything that is a stream, and raise anything.
+                self._transport_ended(error)
+                return
+            if not data:
+                self._transport_ended(None)
+                return
+            now = self.last_heard = trio.current_time()
+            for event in connection.receive_data(bytes(data), now):
+                handlers[type(event)](event)
+            self.changed()
+
+    async def _write_frames(self) -> None:
+        transport, connection, config = self.transport, self.connection, self.config
+        while True:
+            while not connection.wants_to_send:
+                if (self._closing and connection.all_sent) or self.reason is not None:
+                    self._flushed.set()
+                    return
+                await self._writer.park()
+                if len(connection.streams.live) > 1:
+                    # Others are likely to be about to send: let them, and write once for all.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+            batch, streams = connection.data_to_send(BATCH_SIZE)
+            for stream in streams:
+                if stream.owner is not None and stream.buffered <= config.send_buffer:
+                    stream.owner._wake_sender()
+            if self.openers or self.watchers:
+                self._streams_ended()
+            with trio.move_on_after(config.send_timeout) as scope:
+                try:
+                    await transport.send_all(b"".join(batch))
+                except Exception as error:
+                    # What the peer sent before it stopped to listen can still be read.
+                    await self._stop_writing(error)
+                    return
+            if scope.cancelled_caught:
+                message = f"the transport took nothing for {config.send_timeout} s"
+                self.abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
+                return
+            self._batches += 1
+
+    async def _stop_writing(self, error: Exception) -> None:
+        self._flushed.set()
+        with trio.move_on_after(self.config.close_timeout):
+            await self.ended.wait()
+        self._transport_ended(error)
+        self._scope.cancel()
+
+    async def _linger(self) -> None:
+        """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""
+        with trio.move_on_after(self.config.close_timeout):
+            await self._flushed.wait()
+            if self.connection.wire is None or not await self._half_close():
+                return
+            left = LINGER_SIZE
+            try:
+                while left > 0:
+                    data = await self.transport.receive_some(READ_SIZE)
+                    left -= len(data) or left
+            except Exception as error:
+                logger.debug("the peer did not wait for the end: %r", error)
+
+    async def _half_close(self) -> bool:
+        if not isinstance(self.transport, trio.abc.HalfCloseableStream):
+            return False
+        try:
+            await self.transport.send_eof()
+        except Exception as error:
+            logger.debug("half-closing the transport failed: %r", error)
+            return False
+        return True
+
+    # ---- events
+
+    def _on_data(self, event: events.DataReceived) -> None:
+        event.stream.owner._deliver(event.data)
+
+    def _on_end(self, event: events.EndReceived) -> None:
+        event.stream.owner._deliver_end()
+
+    def _on_opened(self, event: events.StreamOpened) -> None:
+        stream = self._make_stream(event.stream)
+        if event.stream.place is self.connection.streams.extensions:
+            handler = self.config.extensions.get(stream.type, self._answer_heartbeats)
+            self._nursery.start_soon(self._guard, lambda: self._serve_extension(handler, stream))
+        else:
+            self._incoming.send_nowait(stream)
+
+    async def _serve_extension(self, handler: Handler, stream: MuxadoStream) -> None:
+        try:
+            await handler(stream)
+        except MuxadoError as error:
+            logger.debug("an extension's stream ended: %r", error)
+        except BaseException:
+            self.reset_stream(stream._core, ErrorCode.INTERNAL_ERROR)
+            raise
+        self.close_stream(stream._core)
+
+    def _on_broken(self, event: events.StreamBroken) -> None:
+        if event.stream.owner is not None:
+            event.stream.owner._deliver_break()
+
+    def _on_goaway(self, event: events.GoAwayReceived) -> None:
+        self._peer_code = event.code
+        self.openers.unpark_all()
+
+    def _on_wire(self, event: events.WireDetected) -> None:
+        self.wire_known.set()
+
+    def _on_peer_ended(self, event: events.PeerEnded) -> None:
+        self._transport_ended(None)
+
+    def _on_failed(self, event: events.SessionFailed) -> None:
+        message = f"the peer broke the protocol: {event.message}"
+        self.finish(CloseReason(event.code, "local", message))
+
+    # ---- the end
+
+    def _transport_ended(self, error: Exception | None) -> None:
+        """The peer will send no more, for which its GOAWAY may have given the reason."""
+        debug = self.connection.peer_debug
+        if self._closing:
+            reason = CLOSED_HERE
+        elif self._peer_code is not None:
+            code = self._peer_code
+            name = code.name if isinstance(code, ErrorCode) else f"error {code}"
+            text = debug.decode("utf-8", "replace")
+            message = f"the peer ended the session: {name}" + (f" ({text})" if text else "")
+            reason = CloseReason(code, "remote", message, debug, error)
+        elif error is None:
+            message = "the peer ended the transport without GOAWAY"
+            reason = CloseReason(ErrorCode.PEER_EOF, "transport", message)
+        else:
+            message = f"the transport broke: {error!r}"
+            reason = CloseReason(ErrorCode.INTERNAL_ERROR, "transport", message, error=error)
+        self.finish(reason)
+
+    def finish(self, reason: CloseReason) -> None:
+        """The session is over.  Every stream and every waiting task is told; nothing waits."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        if not reason.clean:
+            logger.info("session over %r ended: %s", self.transport, reason.message)
+        ended = Broken(
+            reason.code,
+            "local" if reason.initiator == "local" else "remote",
+            reason.message,
+            ends_session=True,
+        )
+        for event in self.connection.end(ended):
+            self._handlers[type(event)](event)
+        self._incoming.close()
+        self.ended.set()
+        self.wire_known.set()
+        self.openers.unpark_all()
+        self.watchers.unpark_all()
+        self._writer.unpark_all()
+
+    def abort(self, reason: CloseReason) -> None:
+        """End the session at once, without a word to the peer."""
+        self.finish(reason)
+        self._scope.cancel()
+
+    def ended_error(
+        self, what: str, in_order: type[MuxadoError] = SessionEndedError
+    ) -> MuxadoError:
+        """The error of whoever uses a session that is over.
+
+        ``in_order`` is its class where the peer has ended the session in good order.
+        """
+        reason = self.reason
+        assert reason is not None
+        kind: type[MuxadoError] = SessionEndedError
+        if reason.clean:
+            kind = SessionClosedError if reason.initiator == "local" else in_order
+        error = kind(
+            f"{what}: {reason.message}",
+            code=reason.code,
+            initiator=reason.initiator,
+            debug=reason.debug,
+        )
+        error.__cause__ = reason.error
+        return error
+
+    async def close(self) -> None:
+        """End the session gracefully, in bounded time; at once when cancelled."""
+        try:
+            if not self._closing and self.reason is None:
+                self._closing = True
+                if self.connection.wire is not None:
+                    self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
+                self._writer.unpark_all()
+                if await self._flush():
+                    await self._part()
+            else:
+                await trio.lowlevel.checkpoint()
+        finally:
+            self.abort(CLOSED_HERE)
+
+    async def _flush(self) -> bool:
+        """Wait until all that was accepted has been sent, as long as there is progress."""
+        while not self._flushed.is_set():
+            before = self._batches
+            with trio.move_on_after(self.config.close_timeout):
+                await self._flushed.wait()
+            if self._batches == before:
+                break
+        return self._flushed.is_set()
+
+    async def _part(self) -> None:
+        """Tell the peer that nothing follows, and wait for its own end."""
+        with trio.move_on_after(self.config.close_timeout):
+            if await self._half_close():
+                await self.ended.wait()
+            else:
+                try:
+                    await self.transport.aclose()
+                except Exception as error:
+                    logger.debug("closing the transport failed: %r", error)
+
+    # ---- waiting
+
+    async def wait_for_place(self) -> None:
+        """Wait until a stream may be opened, or never can."""
+        await self.wire_known.wait()
+        connection = self.connection
+        while connection.streams.outbound.full and connection.can_open:
+            await self.openers.park()
+
+    async def wait_until_idle(self) -> None:
+        """Wait until no stream of either end lives, but for extensions."""
+        streams = self.connection.streams
+        while self.reason is None and (streams.outbound.taken or streams.inbound.taken):
+            await self.watchers.park()
+
+    # ---- calls of streams: a step of the connection, and the writer wakes
+
+    def changed(self) -> None:
+        """The connection may have something to send, or streams may have ended."""
+        if self._writer and (self.connection.wants_to_send or self._closing):
+            self._writer.unpark_all()
+        if self.openers or self.watchers:
+            self._streams_ended()
+
+    def _streams_ended(self) -> None:
+        if not self.connection.streams.outbound.full:
+            self.openers.unpark_all()
+        self.watchers.unpark_all()
+
+    def send(self, core: Stream, data: bytes) -> None:
+        """Queue bytes of a stream."""
+        self.connection.send(core, data)
+        if self._writer:
+            self._writer.unpark_all()
+
+    def end_sending(self, core: Stream) -> None:
+        """Queue the end of a stream."""
+        self.connection.end_sending(core)
+        self.changed()
+
+    def consume(self, core: Stream, size: int) -> None:
+        """Give back the credit of received bytes."""
+        self.connection.consume(core, size)
+        if self._writer and self.connection.wants_to_send:
+            self._writer.unpark_all()
+
+    def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
+        """Queue GOAWAY; the session goes on."""
+        self.connection.goaway(code, debug)
+        self.changed()
+
+    def close_stream(self, core: Stream) -> None:
+        """Close a stream gracefully."""
+        self.connection.close(core)
+        self.changed()
+
+    def reset_stream(self, core: Stream, code: ErrorCode | int) -> None:
+        """Reset a stream."""
+        self.connection.reset(core, code)
+        self.changed()

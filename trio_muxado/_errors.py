@@ -1,0 +1,93 @@
+"""What users catch, and why a session ended.
+
+Every error is also the trio exception that generic code already handles: *closed* means that
+this end did it, *broken* that the world did, *end of channel* that there is nothing more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import trio
+
+from ._protocol.errors import ErrorCode
+
+Initiator: TypeAlias = Literal["local", "remote", "transport"]
+"""Who ended a stream or a session: this end, the peer, or the transport under both."""
+
+
+class MuxadoError(Exception):
+    """Base of all errors of this library.
+
+    Attributes:
+      code: the :class:`ErrorCode`, or a plain number that the wire has no name for.
+      initiator: ``"local"``, ``"remote"`` or ``"transport"``: who ended it.
+      debug: the peer's debug text, as it came in its GOAWAY; often empty.
+      safe_to_retry: the peer has certainly not processed the stream, so that what was to be
+        done on it can be tried again elsewhere.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode | int,
+        initiator: Initiator,
+        debug: bytes = b"",
+        safe_to_retry: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.initiator = initiator
+        self.debug = debug
+        self.safe_to_retry = safe_to_retry
+
+
+class StreamResetError(MuxadoError, trio.BrokenResourceError):
+    """The stream ended at once: the peer reset it, or broke the protocol on it."""
+
+
+class StreamClosedError(MuxadoError, trio.ClosedResourceError):
+    """This end has closed the stream, or the direction that was to be used."""
+
+
+class SessionEndedError(MuxadoError, trio.BrokenResourceError):
+    """The session is over, but not because this end closed it."""
+
+
+class SessionClosedError(MuxadoError, trio.ClosedResourceError):
+    """This end has closed the session."""
+
+
+class OpenStreamError(MuxadoError, trio.BrokenResourceError):
+    """No stream can be opened: the peer is going away, or all stream ids are used."""
+
+
+class NoMoreStreamsError(MuxadoError, trio.EndOfChannel):
+    """The peer ended the session in good order: there is nothing left to accept."""
+
+
+class HeartbeatError(MuxadoError, trio.BrokenResourceError):
+    """The peer does not answer heartbeats on this session."""
+
+
+@dataclass(frozen=True)
+class CloseReason:
+    """Why a session ended."""
+
+    code: ErrorCode | int
+    """The code of the GOAWAY that ended it, or what stands for the end of the transport."""
+    initiator: Initiator
+    """Who ended it."""
+    message: str
+    """A sentence for a log."""
+    debug: bytes = b""
+    """The peer's debug text, at most 4 KiB."""
+    error: BaseException | None = None
+    """The transport's error, where that was the cause."""
+
+    @property
+    def clean(self) -> bool:
+        """An orderly end from either side."""
+        return self.code is ErrorCode.NO_ERROR

@@ -1,0 +1,85 @@
+"""A nursery whose errors come out bare.
+
+trio wraps whatever leaves a nursery in an ExceptionGroup, also when there is just one error.
+That is right for nurseries that a user opens, and a surprise from those that a library opens
+out of sight.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+logger = logging.getLogger("trio_muxado")
+
+
+class BareNursery:
+    """What :func:`open_bare_nursery` gives: tasks whose first error cancels the rest."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.failures: list[BaseException] = []
+
+    def start_soon(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Run ``task(*args)`` in the nursery."""
+        self._nursery.start_soon(self.guard, task, *args)
+
+    async def guard(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Run ``task(*args)`` here; an error cancels the nursery and leaves it bare."""
+        try:
+            await task(*args)
+        except BaseException as error:
+            failure = without_cancelled(error)
+            if failure is not None:
+                self.failures.append(failure)
+                self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the body and all tasks."""
+        self._nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_bare_nursery() -> AsyncGenerator[BareNursery, None]:
+    """Like :func:`trio.open_nursery`, but one error is raised as itself.
+
+    What the body raised comes out as the same object, with its cause and context; the tasks are
+    cancelled then.  Where several tasks failed at once, and only there, it is a group.
+    """
+    raised: BaseException | None = None
+    async with trio.open_nursery() as inner:
+        nursery = BareNursery(inner)
+        try:
+            yield nursery
+        except BaseException as error:
+            raised = error
+            nursery.cancel()
+    failures = nursery.failures
+    if raised is not None and (without_cancelled(raised) is not None or not failures):
+        for failure in failures:
+            logger.error("a task failed while another error was raised", exc_info=failure)
+        raise raised
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise BaseExceptionGroup("several tasks failed at once", failures)
+    # The tasks may have been cancelled from outside while the body waited for them here.
+    await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def without_cancelled(error: BaseException) -> BaseException | None:
+    """``error`` without the ``Cancelled`` in it; None when nothing else is left."""
+    if isinstance(error, trio.Cancelled):
+        return None
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.split(trio.Cancelled)[1]
+    return error

@@ -1,0 +1,523 @@
+"""A session and its streams: bytes in, events out; calls in, bytes out.
+
+A received byte goes ``receive_data`` -> ``Decoder.feed`` -> the handler of its frame here ->
+an event.  A byte to send goes ``send`` -> ``Stream.put`` -> ``Outbox.next_batch`` ->
+``data_to_send``.  No call waits, calls back, or looks at a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from .errors import ErrorCode, OpenRefused, ProtocolViolation
+from .events import (
+    DataReceived,
+    EndReceived,
+    Event,
+    GoAwayReceived,
+    PeerEnded,
+    SessionFailed,
+    StreamBroken,
+    StreamOpened,
+    WireDetected,
+)
+from .frames import Data, DataRest, GoAway, GoAwayDebug, Malformed, Rst, Syn, Unknown, WndInc
+from .guards import Allowance, Places
+from .limits import Limits
+from .outbox import Outbox
+from .states import SESSION_TRANSITIONS, SessionInput, SessionState, StreamInput, StreamState
+from .stream import Broken, Buffer, Stream
+from .table import MAX_EXTENSION_STREAMS, StreamTable
+from .wire import DETECTION_SIZE, Decoder, Wire, detect
+
+_REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
+
+_MAX_VIOLATION_TEXT = 256
+"""Bytes of our explanation in a GOAWAY; enough for a sentence, small for every peer."""
+
+
+class Connection:
+    """One end of a muxado session.
+
+    Args:
+      client: this end opens the streams with odd ids.
+      wire: the generation, or None for a server that detects it from the first bytes.
+      limits: the bounds that the peer is held to.
+      typed: a v2 stream's first four bytes are its type (v1 carries types by itself).
+      extensions: the types of extension streams that are served, besides the heartbeat's, which
+        always is; others are refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        wire: Wire | None,
+        limits: Limits,
+        typed: bool = False,
+        extensions: Collection[int] = (),
+    ) -> None:
+        self._limits = limits
+        self._typed = typed
+        self._extensions = frozenset(extensions)
+        self.wire: Wire | None = None
+        """The generation; None until it is detected."""
+        self.state = SessionState.ACTIVE
+        self.streams = StreamTable(client=client, limits=limits)
+        """The streams on which something can still happen, and the places they take."""
+        self.peer_debug = b""
+        """The debug text of the peer's GOAWAY, as far as it came and fits."""
+        self._receiving: tuple[Stream, bool] | None = None  # whose DataRest comes, and its FIN
+        self._empty_frames = 0
+        self._unread_resets = Allowance(limits.unread_resets, limits.resets_per_second)
+        self._provoked_resets = Allowance(limits.provoked_resets, limits.resets_per_second)
+        self._now = 0.0
+        self._events: list[Event] = []
+        self._undetected = b""
+        self._handlers: dict[type[Any], Any] = {
+            Data: self._on_data,
+            DataRest: self._on_data_rest,
+            Syn: self._on_syn,
+            Rst: self._on_rst,
+            WndInc: self._on_wndinc,
+            GoAway: self._on_goaway,
+            GoAwayDebug: self._on_goaway_debug,
+            Unknown: self._on_unknown,
+            Malformed: self._on_malformed,
+        }
+        if wire is not None:
+            self._use(wire)
+
+    def _use(self, wire: Wire) -> None:
+        self.wire = self._wire = wire
+        if wire.has_syn_frame or self._typed:
+            self._extensions |= {wire.heartbeat_type}
+        self._decoder = Decoder(wire, self.streams.could_come_next)
+        self._outbox = Outbox(wire)
+        self._types_in_band = self._typed and not wire.has_syn_frame
+        self._window = max(wire.initial_window, self._limits.receive_window or 0)
+        self._largest_data = max(self._window, self._limits.max_receive_window)
+
+    # ---- bytes in
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Handle bytes of the transport, however they are cut.
+
+        ``now`` is a time in seconds on any steady clock.  Nothing that a peer sends makes this
+        raise: what breaks the protocol ends in ``SessionFailed`` as the last event.
+        """
+        self._now = now
+        events = self._events = []
+        if self.state is SessionState.ENDED:
+            return events
+        try:
+            if self.wire is None:
+                data = self._undetected = self._undetected + data
+                if len(data) < DETECTION_SIZE:
+                    return events
+                self._use(detect(data))
+                events.append(WireDetected(self._wire))
+            handlers = self._handlers
+            for frame in self._decoder.feed(data):
+                handlers[type(frame)](frame)
+        except ProtocolViolation as violation:
+            self._fail(violation)
+        return events
+
+    def _fail(self, violation: ProtocolViolation) -> None:
+        message = str(violation)
+        if self.wire is not None:
+            debug = message.encode()[:_MAX_VIOLATION_TEXT]
+            self._outbox.put(self._wire.goaway(self.streams.last_remote_id, violation.code, debug))
+        self._end(Broken(violation.code, "local", message, ends_session=True))
+        self._events.append(SessionFailed(violation.code, message))
+
+    def end(self, broken: Broken) -> list[Event]:
+        """The session is over: every stream on which something could happen is broken."""
+        self._events = []
+        self._end(broken)
+        return self._events
+
+    def _end(self, broken: Broken) -> None:
+        self.state = SESSION_TRANSITIONS[self.state][SessionInput.END]
+        for stream in list(self.streams.live.values()):
+            self._break(stream, StreamInput.SESSION_END, broken)
+            self._events.append(StreamBroken(stream))
+
+    # ---- frames in
+
+    def _on_syn(self, frame: Syn) -> None:
+        extension = frame.stream_type in self._extensions
+        places = self.streams.extensions if extension else self.streams.inbound
+        stream = self._accept_syn(frame.stream_id, places)
+        if stream is None:
+            return
+        stream.type = frame.stream_type
+        stream.priority = frame.priority
+        if self._announce(stream) and frame.fin:
+            self._receive_end(stream)
+
+    def _on_data(self, frame: Data) -> None:
+        self._receiving = None
+        length = frame.length
+        if length > self._largest_data:
+            raise ProtocolViolation(
+                ErrorCode.FRAME_SIZE_ERROR, f"DATA of {length} bytes, larger than any window"
+            )
+        if length or frame.fin or frame.syn:
+            self._empty_frames = 0
+        else:
+            self._empty_frames += 1
+            if self._empty_frames > self._limits.empty_frames:
+                raise _calm("DATA frames without data")
+        if frame.syn:
+            stream = self._open_by_data(frame.stream_id)
+        else:
+            stream = self.streams.live.get(frame.stream_id)
+            if stream is None and length:
+                self._data_for_gone(frame.stream_id)
+        if stream is None:
+            return
+        if length:
+            if not stream.allows(StreamInput.RECEIVE_DATA):
+                self._late_data(stream)
+                return
+            stream.step(StreamInput.RECEIVE_DATA)
+            if not stream.receive_window.take(length):
+                allowed = stream.receive_window.credit
+                message = f"{length} bytes came where {allowed} were allowed"
+                self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
+                return
+        stream.answered |= stream.local
+        complete = len(frame.payload) == length
+        if not complete:
+            self._receiving = (stream, frame.fin)
+        self._deliver(stream, frame.payload, end=frame.fin and complete)
+
+    def _on_data_rest(self, frame: DataRest) -> None:
+        if self._receiving is not None:
+            stream, fin = self._receiving
+            self._deliver(stream, frame.payload, end=fin and frame.last)
+
+    def _deliver(self, stream: Stream, payload: bytes, *, end: bool) -> None:
+        if stream.type_bytes is not None and payload:
+            payload = self._take_type(stream, payload)
+        # Between the pieces of a frame the application may have closed or reset the stream.
+        if stream.broken is not None:
+            return
+        if payload and stream.allows(StreamInput.RECEIVE_DATA):
+            self._events.append(DataReceived(stream, payload))
+        if end:
+            self._receive_end(stream)
+
+    def _take_type(self, stream: Stream, payload: bytes) -> bytes:
+        """Take the type of a typed v2 stream off its first bytes; what is left of them."""
+        assert stream.type_bytes is not None
+        missing = 4 - len(stream.type_bytes)
+        stream.type_bytes += payload[:missing]
+        stream.receive_window.consume(len(payload[:missing]))
+        if len(stream.type_bytes) == 4:
+            stream.type = int.from_bytes(stream.type_bytes, "big")
+            stream.type_bytes = None
+            self._announce(stream)
+        return payload[missing:]
+
+    def _receive_end(self, stream: Stream) -> None:
+        if stream.type_bytes is not None:
+            message = "the stream ended before its type"
+            self._answer_with_reset(stream, ErrorCode.PROTOCOL_ERROR, message)
+            return
+        if stream.allows(StreamInput.RECEIVE_DATA):
+            self._events.append(EndReceived(stream))
+        stream.step(StreamInput.RECEIVE_END)
+        self.streams.settle(stream)
+
+    def _on_rst(self, frame: Rst) -> None:
+        stream = self.streams.live.get(frame.stream_id)
+        if stream is None:
+            return
+        untouched = not stream.answered
+        if untouched and not stream.local and not self._unread_resets.spend(self._now):
+            raise _calm("streams opened and reset")
+        code = self._wire.code_from_wire(frame.error_code)
+        name = code.name if isinstance(code, ErrorCode) else f"error {code}"
+        refused = code in _REFUSALS and stream.local and untouched
+        broken = Broken(code, "remote", f"the peer reset the stream: {name}", refused)
+        self._break(stream, StreamInput.RECEIVE_RESET, broken)
+        self._events.append(StreamBroken(stream))
+
+    def _on_wndinc(self, frame: WndInc) -> None:
+        if not frame.increment and not self._wire.ignores_zero_increment:
+            raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WNDINC of zero")
+        stream = self.streams.live.get(frame.stream_id)
+        if stream is None:
+            return
+        stream.answered |= stream.local
+        if stream.send_window.grant(frame.increment):
+            self._outbox.schedule(stream)
+        else:
+            message = "the window passed 2^31 - 1"
+            self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
+
+    def _on_goaway(self, frame: GoAway) -> None:
+        self.state = SESSION_TRANSITIONS[self.state][SessionInput.RECEIVE_GOAWAY]
+        self._events.append(GoAwayReceived(self._wire.code_from_wire(frame.error_code)))
+        last = frame.last_stream_id
+        above = [s for s in self.streams.live.values() if s.local and s.id > last]
+        # The id is exact on v1.  On v2 it is a hint (the latest SYN, not the highest id): a stream
+        # above it that has been answered goes on, and shows that it is not to be trusted.
+        trusted = not any(stream.answered for stream in above)
+        message = "the peer went away before it took the stream"
+        broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, trusted)
+        for stream in above:
+            if not stream.answered:
+                self._break(stream, StreamInput.RECEIVE_RESET, broken)
+                self._events.append(StreamBroken(stream))
+
+    def _on_goaway_debug(self, frame: GoAwayDebug) -> None:
+        self.peer_debug = frame.debug
+
+    def _on_unknown(self, frame: Unknown) -> None:
+        """Skipped: a later generation may know it."""
+
+    def _on_malformed(self, frame: Malformed) -> None:
+        peer_has_gone = self.state in (SessionState.GONE_AWAY, SessionState.DRAINING)
+        if peer_has_gone and self._wire.goaway_understates:
+            self._events.append(PeerEnded())
+        else:
+            raise ProtocolViolation(frame.code, frame.message)
+
+    # ---- streams of the peer
+
+    def _accept_syn(self, stream_id: int, places: Places, extra: int = 0) -> Stream | None:
+        """Take up a stream that the peer opens, or refuse it."""
+        self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
+        going = self.state in (SessionState.GOING_AWAY, SessionState.DRAINING)
+        if going or places.taken >= places.limit + extra:
+            self._answer(stream_id, ErrorCode.STREAM_REFUSED)
+            return None
+        stream = self.streams.new_remote(stream_id, self._wire)
+        stream.take_place(places)
+        self._widen(stream)
+        return stream
+
+    def _open_by_data(self, stream_id: int) -> Stream | None:
+        """A v2 stream begins: announce it, or wait for its type."""
+        if self._types_in_band:
+            # It may turn out to be an extension, which has a place even in a full session.
+            stream = self._accept_syn(stream_id, self.streams.inbound, extra=MAX_EXTENSION_STREAMS)
+            if stream is not None:
+                stream.type_bytes = b""
+            return stream
+        stream = self._accept_syn(stream_id, self.streams.inbound)
+        return stream if stream is not None and self._announce(stream) else None
+
+    def _announce(self, stream: Stream) -> bool:
+        """The type is known: show the stream to the application, or refuse it."""
+        streams = self.streams
+        refusal = None
+        if stream.type and stream.type in self._extensions:
+            stream.take_place(streams.extensions)
+            if streams.extensions.taken > streams.extensions.limit:
+                refusal = ErrorCode.STREAM_REFUSED
+        elif stream.type >= self._wire.first_extension_type:
+            refusal = ErrorCode.STREAM_CLOSED  # as Go v1 answers an extension it does not have
+        elif streams.inbound.taken > streams.inbound.limit:
+            refusal = ErrorCode.STREAM_REFUSED
+        elif streams.waiting.full:
+            refusal = ErrorCode.ACCEPT_QUEUE_FULL
+        else:
+            stream.wait_in(streams.waiting)
+        if refusal is not None:
+            self._answer_with_reset(stream, refusal, "refused")
+            return False
+        self._events.append(StreamOpened(stream))
+        return True
+
+    def _widen(self, stream: Stream) -> None:
+        """Promise the configured receive window, where it is larger than the generation's."""
+        if self._window > stream.receive_window.size:
+            stream.receive_window.grow(self._window)
+            if not stream.open_due:  # else the credit follows the frame that opens it
+                self._outbox.grant(stream.id, stream.receive_window.grant())
+
+    # ---- resets, and streams that end
+
+    def _data_for_gone(self, stream_id: int) -> None:
+        gone = self.streams.gone
+        if gone.was_reset(stream_id):
+            return
+        if not self.streams.was_opened(stream_id) and self._wire.syns_rise:
+            raise ProtocolViolation(
+                ErrorCode.PROTOCOL_ERROR, f"DATA for stream {stream_id}, which was never opened"
+            )
+        self._answer(stream_id, ErrorCode.STREAM_CLOSED, our_doing=stream_id in gone)
+
+    def _late_data(self, stream: Stream) -> None:
+        """Data after the peer's end, or for an application that has closed the stream."""
+        our_doing = stream.state is StreamState.CLOSED_LOCAL
+        message = "data came for a stream that is closed"
+        self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message, our_doing=our_doing)
+
+    def _answer_with_reset(
+        self, stream: Stream, code: ErrorCode, message: str, *, our_doing: bool = False
+    ) -> None:
+        """Reset a stream because of what the peer sent."""
+        self._break(stream, StreamInput.SEND_RESET, Broken(code, "local", message))
+        self._events.append(StreamBroken(stream))
+        self._answer(stream.id, code, our_doing=our_doing)
+
+    def _answer(self, stream_id: int, code: ErrorCode, *, our_doing: bool = False) -> None:
+        """Queue an RST that the peer provoked, within what it may provoke."""
+        if not our_doing and not self._provoked_resets.spend(self._now):
+            raise _calm("frames that must be answered with RST")
+        if self._outbox.answers >= self._limits.waiting_control_frames:
+            raise _calm("frames that must be answered, while it takes no answers")
+        self._outbox.put(self._wire.rst(stream_id, code), answer=True)
+        self.streams.gone.add(stream_id, reset=True)
+
+    def _break(self, stream: Stream, what: StreamInput, broken: Broken) -> None:
+        stream.step(what)
+        stream.broken = broken
+        stream.drop_outgoing()
+        stream.open_due = stream.end_due = False
+        self._outbox.revoke(stream.id)
+        self.streams.settle(stream)
+
+    # ---- calls in
+
+    @property
+    def can_open(self) -> bool:
+        """The peer takes streams of this end."""
+        return self.state in (SessionState.ACTIVE, SessionState.GOING_AWAY)
+
+    def open_stream(self, *, stream_type: int = 0, priority: int = 0) -> Stream:
+        """Open a stream; the frame that opens it is queued.
+
+        Raises:
+          OpenRefused: the peer went away, the session has ended, or all ids are used.
+          ValueError: type or priority cannot be carried by this wire.
+        """
+        wire = self._wire
+        if not 0 <= stream_type <= 0xFFFFFFFF:
+            raise ValueError(f"a stream type is an unsigned 32-bit number, not {stream_type}")
+        if not 0 <= priority <= 0x7FFFFFFF:
+            raise ValueError(f"a priority is an unsigned 31-bit number, not {priority}")
+        if stream_type and not (wire.has_syn_frame or self._typed):
+            raise ValueError("v2 carries stream types in typed sessions only (typed=True)")
+        if self.state is SessionState.ENDED:
+            raise OpenRefused(ErrorCode.SESSION_CLOSED, "the session has ended")
+        if self.state in (SessionState.GONE_AWAY, SessionState.DRAINING):
+            raise OpenRefused(ErrorCode.REMOTE_GONE_AWAY, "the peer takes no new streams")
+        stream = self.streams.new_local(wire)
+        stream.type = stream_type
+        stream.priority = priority
+        if stream_type not in self._extensions:
+            stream.take_place(self.streams.outbound)
+        if wire.has_syn_frame:
+            self._outbox.put(wire.syn(stream.id, priority, stream_type))
+        else:
+            stream.open_due = True
+            if self._types_in_band:
+                stream.put(stream_type.to_bytes(4, "big"))
+            self._outbox.schedule(stream)
+        self._widen(stream)
+        return stream
+
+    def accept(self, stream: Stream) -> None:
+        """The application has taken up a stream of the peer."""
+        stream.accepted()
+
+    def send(self, stream: Stream, data: bytes | memoryview) -> None:
+        """Queue bytes, which must never change; ``stream.buffered`` tells how many wait."""
+        assert stream.allows(StreamInput.SEND_END)
+        stream.answered |= not stream.local
+        stream.put(data)
+        self._outbox.schedule(stream)
+
+    def withdraw(self, stream: Stream, keep: int) -> None:
+        """Drop what waits to be sent, but for the first ``keep`` bytes: a send was cancelled."""
+        stream.drop_outgoing(keep)
+
+    def end_sending(self, stream: Stream) -> None:
+        """Half-close: FIN goes out behind what waits."""
+        stream.answered |= not stream.local
+        stream.step(StreamInput.SEND_END)
+        stream.end_due = True
+        self._outbox.schedule(stream)
+
+    def consume(self, stream: Stream, size: int) -> None:
+        """The application took ``size`` received bytes: the peer may send as many again."""
+        stream.answered |= not stream.local
+        increment = stream.receive_window.consume(size)
+        if increment and stream.allows(StreamInput.RECEIVE_DATA):
+            self._outbox.grant(stream.id, increment)
+
+    def close(self, stream: Stream) -> None:
+        """Close gracefully: what waits is sent, then FIN; nothing more is read.
+
+        The credit of what was not read is given back, so that a peer that waits for it sends
+        again and is told by RST that nobody listens.
+        """
+        stream.accepted()
+        if stream.broken is not None or stream.state is StreamState.GONE:
+            stream.leave_place()
+            return
+        if stream.allows(StreamInput.SEND_END):
+            stream.end_due = True
+        stream.step(StreamInput.CLOSE)
+        if stream.state is StreamState.CLOSED_LOCAL:
+            increment = stream.receive_window.discard()
+            if increment:
+                self._outbox.grant(stream.id, increment)
+        self._outbox.schedule(stream)
+        self.streams.settle(stream)
+
+    def reset(self, stream: Stream, code: ErrorCode | int) -> None:
+        """End both directions at once; what waits to be sent is dropped."""
+        stream.accepted()
+        if self.streams.live.get(stream.id) is not stream:
+            stream.leave_place()
+            return
+        peer_knows_it = not stream.open_due
+        message = "the stream was reset by this end"
+        self._break(stream, StreamInput.SEND_RESET, Broken(code, "local", message))
+        if peer_knows_it:
+            self._outbox.put(self._wire.rst(stream.id, code))
+            self.streams.gone.add(stream.id, reset=True)
+
+    def goaway(self, code: ErrorCode | int, debug: bytes, *, last: bool = False) -> None:
+        """Take no new streams of the peer; those that run go on.
+
+        ``last`` says that nothing will follow it.
+        """
+        self.state = SESSION_TRANSITIONS[self.state][SessionInput.SEND_GOAWAY]
+        self._outbox.put(self._wire.goaway(self.streams.last_remote_id, code, debug))
+        if not last and not self._wire.has_syn_frame:
+            # Go v2 before 2.0.2 swallows eight bytes behind a GOAWAY and waits for them.  These
+            # are eight that every known peer ignores: the end of a stream that does not exist.
+            self._outbox.put(self._wire.data_header(self.streams.nobody, 0, fin=True))
+
+    # ---- bytes out
+
+    @property
+    def wants_to_send(self) -> bool:
+        """``data_to_send`` would return something."""
+        return self.wire is not None and bool(self._outbox)
+
+    @property
+    def all_sent(self) -> bool:
+        """Nothing of any stream waits, not even for window."""
+        return not self.wants_to_send and all(s.nothing_due for s in self.streams.live.values())
+
+    def data_to_send(self, size: int) -> tuple[list[Buffer], list[Stream]]:
+        """Up to about ``size`` bytes for the transport, in pieces, and whose they are."""
+        batch, streams = self._outbox.next_batch(size)
+        for stream in streams:
+            self.streams.settle(stream)
+        return batch, streams
+
+
+def _calm(what: str) -> ProtocolViolation:
+    return ProtocolViolation(ErrorCode.ENHANCE_YOUR_CALM, f"the peer floods with {what}")

@@ -1,0 +1,74 @@
+"""What happened: the answers of a connection to the bytes it was fed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from .errors import ErrorCode
+
+if TYPE_CHECKING:
+    from .stream import Stream
+    from .wire import Wire
+
+
+class WireDetected(NamedTuple):
+    """The first bytes told which generation the peer speaks."""
+
+    wire: Wire
+
+
+class StreamOpened(NamedTuple):
+    """The peer opened a stream, and its type is known."""
+
+    stream: Stream
+
+
+class DataReceived(NamedTuple):
+    """Bytes of a stream, within its window, never empty.
+
+    Give them back with ``Connection.consume`` once the application has taken them.
+    """
+
+    stream: Stream
+    data: bytes
+
+
+class EndReceived(NamedTuple):
+    """The peer will send no more on this stream."""
+
+    stream: Stream
+
+
+class StreamBroken(NamedTuple):
+    """The stream ended at once: ``stream.broken`` says why."""
+
+    stream: Stream
+
+
+class GoAwayReceived(NamedTuple):
+    """The peer takes no more streams of ours; ``Connection.peer_debug`` may say why."""
+
+    code: ErrorCode | int
+
+
+class PeerEnded(NamedTuple):
+    """Behind the peer's GOAWAY comes nothing that can be read: take it for the end."""
+
+
+class SessionFailed(NamedTuple):
+    """The peer broke the protocol.  GOAWAY is queued, nothing more will be read."""
+
+    code: ErrorCode
+    message: str
+
+
+Event: TypeAlias = (
+    WireDetected
+    | StreamOpened
+    | DataReceived
+    | EndReceived
+    | StreamBroken
+    | GoAwayReceived
+    | PeerEnded
+    | SessionFailed
+)

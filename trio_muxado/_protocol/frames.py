@@ -1,0 +1,92 @@
+"""What a frame is, in one vocabulary for both generations of the wire.
+
+Error codes are the raw numbers of the wire that carried them.  Only ``Syn`` is peculiar to
+v1; on v2 the ``syn`` flag of ``Data`` opens a stream.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+from .errors import ErrorCode
+
+
+class Syn(NamedTuple):
+    """Opens a stream (v1)."""
+
+    stream_id: int
+    priority: int
+    stream_type: int
+    fin: bool
+
+
+class Data(NamedTuple):
+    """Bytes of a stream.
+
+    ``length`` is what the header announced.  ``payload`` may hold less, and then ``DataRest``
+    frames bring what is missing, so that a receiver neither waits for a large frame nor
+    reserves memory on the word of a header.
+    """
+
+    stream_id: int
+    length: int
+    payload: bytes
+    syn: bool
+    fin: bool
+
+
+class DataRest(NamedTuple):
+    """More bytes of the last ``Data``, in the pieces in which they came."""
+
+    payload: bytes
+    last: bool
+
+
+class Rst(NamedTuple):
+    """Ends both directions of a stream at once."""
+
+    stream_id: int
+    error_code: int
+
+
+class WndInc(NamedTuple):
+    """Allows the receiver of this frame to send ``increment`` more bytes on a stream."""
+
+    stream_id: int
+    increment: int
+
+
+class GoAway(NamedTuple):
+    """No new streams, please; those above ``last_stream_id`` were not looked at."""
+
+    last_stream_id: int
+    error_code: int
+
+
+class GoAwayDebug(NamedTuple):
+    """The debug text of the last ``GoAway``, at most its first 4 KiB.
+
+    A frame of its own, because a GOAWAY must be acted on before its debug text is there: a
+    known peer announces more than it sends.
+    """
+
+    debug: bytes
+
+
+class Unknown(NamedTuple):
+    """A frame of a type that this generation does not define; its body is skipped."""
+
+    frame_type: int
+    flags: int
+    stream_id: int
+    length: int
+
+
+class Malformed(NamedTuple):
+    """Bytes that are no frame; nothing that follows can be understood."""
+
+    code: ErrorCode
+    message: str
+
+
+Frame: TypeAlias = Syn | Data | DataRest | Rst | WndInc | GoAway | GoAwayDebug | Unknown | Malformed

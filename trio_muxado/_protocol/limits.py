@@ -1,0 +1,73 @@
+"""Every bound that keeps a peer from using up this end, with its default and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The bounds of one session.  Raise one for a peer whose traffic legitimately passes it."""
+
+    max_inbound_streams: int = 256
+    """Streams opened by the peer that may live at once; more are refused, the session goes on.
+
+    HTTP/2 servers advise 100 and more; 256 leaves room for peers that never ask.
+    """
+
+    max_outbound_streams: int | None = 100
+    """Streams that this end may have open at once; ``open_stream`` waits for a place.
+
+    Go v1 peers stall with more than 100 that nobody has accepted, Go v2 peers refuse more than
+    128.  None sets no bound.
+    """
+
+    accept_backlog: int = 128
+    """Streams that may wait to be accepted; more are refused.  Go v2 has the same number."""
+
+    unread_resets: int = 1000
+    """Streams that the peer may open and reset unread in a burst (CVE-2023-44487)."""
+
+    provoked_resets: int = 1024
+    """Resets that the peer may make us send in a burst (CVE-2025-8671)."""
+
+    resets_per_second: float = 33.0
+    """How fast both allowances for resets come back."""
+
+    waiting_control_frames: int = 1000
+    """Answers that may wait for a transport that takes nothing."""
+
+    empty_frames: int = 100
+    """DATA frames in a row that carry nothing and mean nothing."""
+
+    receive_window: int | None = None
+    """Bytes that a new stream may receive before the application reads.
+
+    None is the generation's own: 64 KiB on v1, 256 KiB on v2.  A smaller one cannot be had,
+    since the peer takes the generation's for granted.
+    """
+
+    max_receive_window: int = 16 * 1024 * 1024
+    """Bytes that a stream's receive window may grow to (as libp2p's yamux)."""
+
+    receive_budget: int = 64 * 1024 * 1024
+    """Bytes that all receive windows of a session may have grown by, together."""
+
+    send_buffer: int = 64 * 1024
+    """Bytes of a stream that ``send_all`` leaves waiting when it returns."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_inbound_streams",
+            "max_outbound_streams",
+            "accept_backlog",
+            "unread_resets",
+            "provoked_resets",
+            "resets_per_second",
+            "waiting_control_frames",
+            "empty_frames",
+            "send_buffer",
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, not {value!r}")

@@ -1,0 +1,87 @@
+"""What waits to be sent, and how it becomes bytes.
+
+Control frames go first and in order, then window credit (one increment per stream, however
+often it was granted), then the streams' data by turns.
+"""
+
+from __future__ import annotations
+
+from .codec import HEADER_SIZE, Wire
+from .scheduler import Scheduler
+from .stream import Buffer, Stream
+
+
+class Outbox:
+    """Frames of one connection on their way out."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._control: list[Buffer] = []
+        self._credit: dict[int, int] = {}
+        self._scheduler = Scheduler()
+        self.answers = 0
+        """Control frames in the queue that the peer made us write."""
+
+    def __bool__(self) -> bool:
+        return bool(self._control or self._credit or self._scheduler)
+
+    def put(self, frame: bytes, *, answer: bool = False) -> None:
+        """Queue a control frame."""
+        self._control.append(frame)
+        self.answers += answer
+
+    def grant(self, stream_id: int, increment: int) -> None:
+        """Queue window credit."""
+        self._credit[stream_id] = self._credit.get(stream_id, 0) + increment
+
+    def revoke(self, stream_id: int) -> None:
+        """Drop credit of a stream that was reset."""
+        self._credit.pop(stream_id, None)
+
+    def schedule(self, stream: Stream) -> None:
+        """``stream`` has something to send, or may send again."""
+        if stream.can_send:
+            self._scheduler.push(stream)
+
+    def next_batch(self, size: int) -> tuple[list[Buffer], list[Stream]]:
+        """About ``size`` bytes of frames, and the streams that they are from.
+
+        At least one frame goes out, so a batch may be larger by one frame.  Control frames are
+        never held back.
+        """
+        wire = self._wire
+        batch = self._control
+        self._control = []
+        self.answers = 0
+        if self._credit:
+            batch += [wire.wndinc(*grant) for grant in self._credit.items()]
+            self._credit.clear()
+        streams: list[Stream] = []
+        scheduler = self._scheduler
+        while size > 0 and scheduler:
+            stream = scheduler.pop()
+            if stream.can_send:
+                size -= self._next_frame(stream, batch)
+                streams.append(stream)
+                self.schedule(stream)
+        return batch, streams
+
+    def _next_frame(self, stream: Stream, batch: list[Buffer]) -> int:
+        wire = self._wire
+        size = min(stream.buffered, stream.send_window.available, wire.max_payload)
+        # FIN joins the last data, but never the frame that opens the stream: the Go acceptors
+        # take that FIN for their own direction (and could not answer).
+        syn = stream.open_due
+        fin = stream.end_due and size == stream.buffered and not syn
+        batch.append(wire.data_header(stream.id, size, fin=fin, syn=syn))
+        if size:
+            stream.send_window.spend(size)
+            stream.take(size, batch)
+        if fin:
+            stream.end_due = False
+        if syn:
+            stream.open_due = False
+            early = stream.receive_window.owed
+            if early:
+                batch.append(wire.wndinc(stream.id, stream.receive_window.grant()))
+        return HEADER_SIZE + size

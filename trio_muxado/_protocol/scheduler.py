@@ -1,0 +1,46 @@
+"""Whose frame goes next: the highest priority first, round robin among equals.
+
+A turn is one DATA frame of at most the wire's ``max_payload`` bytes, so streams that always
+have something to send get equal shares in bytes.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+
+from .stream import Stream
+
+
+class Scheduler:
+    """The streams that have something to send and may."""
+
+    def __init__(self) -> None:
+        self._queues: dict[int, deque[Stream]] = {}
+        self._priorities: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._priorities)
+
+    def push(self, stream: Stream) -> None:
+        """Give ``stream`` a turn, behind all of its priority that wait already."""
+        if stream.scheduled:
+            return
+        stream.scheduled = True
+        queue = self._queues.get(stream.priority)
+        if queue is None:
+            self._queues[stream.priority] = deque((stream,))
+            insort(self._priorities, stream.priority)
+        else:
+            queue.append(stream)
+
+    def pop(self) -> Stream:
+        """The stream whose turn it is; it loses its place."""
+        priority = self._priorities[-1]
+        queue = self._queues[priority]
+        stream = queue.popleft()
+        if not queue:
+            del self._queues[priority]
+            self._priorities.pop()
+        stream.scheduled = False
+        return stream

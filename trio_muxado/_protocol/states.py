@@ -1,0 +1,129 @@
+"""The states of a stream and of a session, as tables.
+
+A missing cell is an error: of the peer where the input is the peer's, a bug of ours where it
+is our own.  The tables know no role; both ends of a connection follow the same ones, and the
+specification's state tables are drawn from them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+
+class StreamState(enum.Enum):
+    """Where a stream is in its life."""
+
+    OPEN = "both ends may send"
+    ENDED_LOCAL = "we have ended our direction"
+    ENDED_REMOTE = "the peer has ended its direction"
+    CLOSED_LOCAL = "the application is gone; the peer has not ended yet"
+    GONE = "both directions have ended"
+
+
+class StreamInput(enum.Enum):
+    """What can happen to a stream."""
+
+    SEND_END = "we end our direction (FIN)"
+    CLOSE = "the application closes the stream (FIN, nothing more is read)"
+    SEND_RESET = "we reset the stream (RST)"
+    RECEIVE_DATA = "bytes come"
+    RECEIVE_END = "the peer ends its direction (FIN)"
+    RECEIVE_RESET = "the peer resets the stream (RST)"
+    SESSION_END = "the session ends under the stream"
+
+
+_S = StreamState
+_I = StreamInput
+
+STREAM_TRANSITIONS: Mapping[StreamState, Mapping[StreamInput, StreamState]] = {
+    _S.OPEN: {
+        _I.SEND_END: _S.ENDED_LOCAL,
+        _I.CLOSE: _S.CLOSED_LOCAL,
+        _I.SEND_RESET: _S.GONE,
+        _I.RECEIVE_DATA: _S.OPEN,
+        _I.RECEIVE_END: _S.ENDED_REMOTE,
+        _I.RECEIVE_RESET: _S.GONE,
+        _I.SESSION_END: _S.GONE,
+    },
+    _S.ENDED_LOCAL: {
+        _I.CLOSE: _S.CLOSED_LOCAL,
+        _I.SEND_RESET: _S.GONE,
+        _I.RECEIVE_DATA: _S.ENDED_LOCAL,
+        _I.RECEIVE_END: _S.GONE,
+        _I.RECEIVE_RESET: _S.GONE,
+        _I.SESSION_END: _S.GONE,
+    },
+    _S.ENDED_REMOTE: {
+        _I.SEND_END: _S.GONE,
+        _I.CLOSE: _S.GONE,
+        _I.SEND_RESET: _S.GONE,
+        # The Go peers send an empty DATA+FIN for each of HalfClose and Close.
+        _I.RECEIVE_END: _S.ENDED_REMOTE,
+        _I.RECEIVE_RESET: _S.GONE,
+        _I.SESSION_END: _S.GONE,
+    },
+    _S.CLOSED_LOCAL: {
+        _I.CLOSE: _S.CLOSED_LOCAL,
+        _I.SEND_RESET: _S.GONE,
+        _I.RECEIVE_END: _S.GONE,
+        _I.RECEIVE_RESET: _S.GONE,
+        _I.SESSION_END: _S.GONE,
+    },
+    # What is left to send of a stream that is gone (its last data, its FIN) still goes out,
+    # and until it has, the peer can reset it and we can.
+    _S.GONE: {
+        _I.CLOSE: _S.GONE,
+        _I.SEND_RESET: _S.GONE,
+        _I.RECEIVE_END: _S.GONE,
+        _I.RECEIVE_RESET: _S.GONE,
+        _I.SESSION_END: _S.GONE,
+    },
+}
+"""Data for the application that is gone, or after the peer's end: answered with RST."""
+
+
+class SessionState(enum.Enum):
+    """Where a session is in its life."""
+
+    ACTIVE = "both ends may open streams"
+    GOING_AWAY = "we take no new streams of the peer (we sent GOAWAY)"
+    GONE_AWAY = "the peer takes no new streams of ours (it sent GOAWAY)"
+    DRAINING = "neither end opens streams; those that run go on"
+    ENDED = "nothing is read or sent any more"
+
+
+class SessionInput(enum.Enum):
+    """What can happen to a session."""
+
+    SEND_GOAWAY = "we send GOAWAY"
+    RECEIVE_GOAWAY = "the peer sends GOAWAY"
+    END = "the transport ends, or either end closes"
+
+
+_SS = SessionState
+_SI = SessionInput
+
+SESSION_TRANSITIONS: Mapping[SessionState, Mapping[SessionInput, SessionState]] = {
+    _SS.ACTIVE: {
+        _SI.SEND_GOAWAY: _SS.GOING_AWAY,
+        _SI.RECEIVE_GOAWAY: _SS.GONE_AWAY,
+        _SI.END: _SS.ENDED,
+    },
+    _SS.GOING_AWAY: {
+        _SI.SEND_GOAWAY: _SS.GOING_AWAY,
+        _SI.RECEIVE_GOAWAY: _SS.DRAINING,
+        _SI.END: _SS.ENDED,
+    },
+    _SS.GONE_AWAY: {
+        _SI.SEND_GOAWAY: _SS.DRAINING,
+        _SI.RECEIVE_GOAWAY: _SS.GONE_AWAY,
+        _SI.END: _SS.ENDED,
+    },
+    _SS.DRAINING: {
+        _SI.SEND_GOAWAY: _SS.DRAINING,
+        _SI.RECEIVE_GOAWAY: _SS.DRAINING,
+        _SI.END: _SS.ENDED,
+    },
+    _SS.ENDED: {_SI.END: _SS.ENDED},
+}

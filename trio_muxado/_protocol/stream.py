@@ -1,0 +1,170 @@
+"""One stream as the protocol sees it: its state, its windows, and what it has to send."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from .codec import Wire
+from .errors import ErrorCode
+from .guards import Places
+from .states import STREAM_TRANSITIONS, StreamInput, StreamState
+from .windows import ReceiveWindow, SendWindow
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+SMALL_CHUNK = 1024
+"""Bytes below which chunks are merged: an object per byte costs 40 times its size."""
+
+
+class Broken(NamedTuple):
+    """Why a stream ended at once."""
+
+    code: ErrorCode | int
+    by: Literal["local", "remote"]
+    message: str
+    unprocessed: bool = False
+    """The peer's application has not seen the stream: it is safe to try again."""
+    ends_session: bool = False
+    """The whole session ended."""
+
+
+class Stream:
+    """One stream of a connection.  All changes go through the connection."""
+
+    __slots__ = (
+        "answered",
+        "backlog",
+        "broken",
+        "buffered",
+        "end_due",
+        "id",
+        "local",
+        "open_due",
+        "outgoing",
+        "owner",
+        "place",
+        "priority",
+        "receive_window",
+        "scheduled",
+        "send_window",
+        "state",
+        "type",
+        "type_bytes",
+    )
+
+    def __init__(self, stream_id: int, wire: Wire, *, local: bool) -> None:
+        self.id = stream_id
+        self.local = local
+        """We opened it."""
+        self.type = 0
+        self.priority = 0
+        self.state = StreamState.OPEN
+        self.broken: Broken | None = None
+        self.send_window = SendWindow(wire.initial_window)
+        self.receive_window = ReceiveWindow(wire.initial_window)
+        self.outgoing: list[Buffer] = []
+        self.buffered = 0
+        """Bytes in ``outgoing``."""
+        self.open_due = False
+        """The frame that opens it has not been collected yet (v2)."""
+        self.end_due = False
+        """FIN follows what is in ``outgoing``."""
+        self.scheduled = False
+        """It stands in the scheduler's queue."""
+        self.answered = False
+        """The end that did not open it has acted on it: it is not untouched any more."""
+        self.backlog: Places | None = None
+        """Where it is counted until it is accepted."""
+        self.place: Places | None = None
+        """Where it is counted among the streams that the peer opened, until it leaves."""
+        self.type_bytes: bytes | None = None
+        """What has come of the type on a typed v2 session; None once it is known."""
+        self.owner: Any = None
+        """Whatever the user of the connection keeps for it; never looked at here."""
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.id} {self.state.name}>"
+
+    def allows(self, what: StreamInput) -> bool:
+        """Whether the state table has a cell for ``what``."""
+        return what in STREAM_TRANSITIONS[self.state]
+
+    def step(self, what: StreamInput) -> None:
+        """Follow the state table."""
+        self.state = STREAM_TRANSITIONS[self.state][what]
+
+    def take_place(self, places: Places) -> None:
+        """Be counted in ``places``, and nowhere else."""
+        self.leave_place()
+        self.place = places
+        places.taken += 1
+
+    def leave_place(self) -> None:
+        """Be counted no more."""
+        if self.place is not None:
+            self.place.taken -= 1
+            self.place = None
+
+    def wait_in(self, backlog: Places) -> None:
+        """Wait to be accepted."""
+        self.backlog = backlog
+        backlog.taken += 1
+
+    def accepted(self) -> None:
+        """Wait no more."""
+        if self.backlog is not None:
+            self.backlog.taken -= 1
+            self.backlog = None
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Queue bytes for sending; they must never change."""
+        size = len(data)
+        self.buffered += size
+        outgoing = self.outgoing
+        if size < SMALL_CHUNK and outgoing:
+            last = outgoing[-1]
+            if len(last) < SMALL_CHUNK:
+                if type(last) is bytearray:
+                    last += data
+                else:
+                    outgoing[-1] = bytearray(last) + data
+                return
+        outgoing.append(data)
+
+    def take(self, size: int, into: list[Buffer]) -> None:
+        """Move ``size`` bytes from the queue to ``into``."""
+        self.buffered -= size
+        outgoing = self.outgoing
+        used = 0
+        while size:
+            chunk = outgoing[used]
+            if len(chunk) <= size:
+                into.append(chunk)
+                size -= len(chunk)
+                used += 1
+            else:
+                view = memoryview(chunk)
+                into.append(view[:size])
+                outgoing[used] = view[size:]
+                break
+        del outgoing[:used]
+
+    def drop_outgoing(self, keep: int = 0) -> None:
+        """Forget what waits to be sent, but for the first ``keep`` bytes."""
+        kept: list[Buffer] = []
+        if keep:
+            self.take(min(keep, self.buffered), kept)
+        self.outgoing = kept
+        self.buffered = sum(map(len, kept))
+
+    @property
+    def nothing_due(self) -> bool:
+        """Everything that we had to say on it has been collected."""
+        return not (self.buffered or self.end_due or self.open_due)
+
+    @property
+    def can_send(self) -> bool:
+        """A frame of it could go out now."""
+        if self.buffered and self.send_window.available:
+            return True
+        return self.open_due or (self.end_due and not self.buffered)

@@ -1,0 +1,101 @@
+"""The streams of a connection: which live, which ids were used, who takes a place.
+
+Client ids are odd, server ids even; each end hands its own out in rising order and never
+again, and learns the other's from the frames that open streams.
+"""
+
+from __future__ import annotations
+
+from .codec import MAX_STREAM_ID, Wire
+from .errors import ErrorCode, OpenRefused, ProtocolViolation
+from .guards import GoneStreams, Places
+from .limits import Limits
+from .states import StreamState
+from .stream import Stream
+
+MAX_EXTENSION_STREAMS = 16
+"""Live extension streams of the peer.  They have places of their own, so that a session full
+of streams still answers heartbeats; a peer needs one per extension."""
+
+
+class StreamTable:
+    """The streams on which something can still happen, by id, and the places they take."""
+
+    def __init__(self, *, client: bool, limits: Limits) -> None:
+        self.live: dict[int, Stream] = {}
+        self.waiting = Places(limits.accept_backlog)
+        """Streams of the peer that nobody has accepted yet."""
+        self.inbound = Places(limits.max_inbound_streams)
+        """Streams of the peer, but for extensions."""
+        self.extensions = Places(MAX_EXTENSION_STREAMS)
+        """Extension streams of the peer."""
+        self.outbound = Places(limits.max_outbound_streams)
+        """Streams of this end, but for extensions; whoever opens minds the limit."""
+        self.gone = GoneStreams()
+        self.last_remote_id = 0
+        """The highest id that the peer has opened; what a GOAWAY of ours says."""
+        self._parity = 1 if client else 0
+        # Id 1 is never used: v1 peers take it as used already and end the session.
+        self._next_id = 3 if client else 2
+        self._first_remote_id = 2 if client else 3
+
+    @property
+    def nobody(self) -> int:
+        """An id of this end that is never reached: a stream that is surely not alive."""
+        return MAX_STREAM_ID - 1 + self._parity
+
+    def new_local(self, wire: Wire) -> Stream:
+        """A stream with the next id of this end."""
+        if self._next_id >= self.nobody:
+            raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
+        stream = self.live[self._next_id] = Stream(self._next_id, wire, local=True)
+        self._next_id += 2
+        return stream
+
+    def new_remote(self, stream_id: int, wire: Wire) -> Stream:
+        """A stream that the peer opens; see ``check_opening``."""
+        stream = self.live[stream_id] = Stream(stream_id, wire, local=False)
+        return stream
+
+    def check_opening(self, stream_id: int, *, rising: bool) -> None:
+        """The peer opens ``stream_id``: note it, or raise ProtocolViolation."""
+        if not stream_id or stream_id % 2 == self._parity:
+            fault = f"the peer cannot open a stream with id {stream_id}"
+        elif stream_id in self.live:
+            fault = f"stream {stream_id} opened twice"
+        elif rising and stream_id <= self.last_remote_id:
+            fault = f"stream {stream_id} opened after stream {self.last_remote_id}"
+        else:
+            self.last_remote_id = max(self.last_remote_id, stream_id)
+            self.gone.forget(stream_id)
+            return
+        raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, fault)
+
+    def was_opened(self, stream_id: int) -> bool:
+        """Whether the id has ever been in use."""
+        if stream_id % 2 == self._parity:
+            return 1 < stream_id < self._next_id
+        return 1 < stream_id <= self.last_remote_id
+
+    def could_come_next(self, stream_id: int, opening: bool) -> bool:
+        """Whether the peer could send a frame of that stream now."""
+        if opening:
+            return stream_id == max(self.last_remote_id + 2, self._first_remote_id)
+        return self.was_opened(stream_id)
+
+    def settle(self, stream: Stream) -> None:
+        """Forget a stream on which nothing can happen any more.
+
+        One that the application has closed is forgotten although the peer has not ended it, as
+        the Go peers do: what still comes is answered with RST.
+        """
+        over = stream.state in (StreamState.GONE, StreamState.CLOSED_LOCAL)
+        if not over or not stream.nothing_due or self.live.get(stream.id) is not stream:
+            return
+        del self.live[stream.id]
+        broken_by_peer = stream.broken is not None and stream.broken.by == "remote"
+        if stream.local or not broken_by_peer:
+            stream.leave_place()
+        # else the peer reset its own stream: the handler still costs us, until it closes it.
+        if stream.state is StreamState.CLOSED_LOCAL:
+            self.gone.add(stream.id, reset=False)

@@ -1,0 +1,85 @@
+"""Credit: how much may be sent on a stream, and when the other end is granted more.
+
+Both directions of every stream have a window.  The sender's side counts what it may still
+send; the receiver's side counts what it has promised to take.
+"""
+
+from __future__ import annotations
+
+MAX_WINDOW = 0x7FFFFFFF
+"""Bytes; a window past 2^31 - 1 is a flow control error (as in HTTP/2, RFC 9113 6.9.1)."""
+
+
+class SendWindow:
+    """What the peer allows us to send."""
+
+    __slots__ = ("available",)
+
+    def __init__(self, initial: int) -> None:
+        self.available = initial
+
+    def spend(self, size: int) -> None:
+        """``size`` bytes go out."""
+        assert 0 <= size <= self.available
+        self.available -= size
+
+    def grant(self, increment: int) -> bool:
+        """The peer allows more; False when the window would pass 2^31 - 1."""
+        if increment > MAX_WINDOW - self.available:
+            return False
+        self.available += increment
+        return True
+
+
+class ReceiveWindow:
+    """What we allow the peer to send, and what of it the application has not consumed yet.
+
+    ``credit`` is what the peer may still send, ``unconsumed`` what came and still waits,
+    ``owed`` what was consumed and not granted again.  The three always add up to ``size``.
+    """
+
+    __slots__ = ("credit", "owed", "size", "threshold", "unconsumed")
+
+    def __init__(self, initial: int) -> None:
+        self.size = self.credit = initial
+        self.unconsumed = 0
+        self.owed = 0
+        # Granting each read again, as the Go peers do, doubles the number of frames; waiting
+        # for the whole window stalls the sender.  It never grows with the window: a peer that
+        # clamps increments to its initial window would wait for credit for ever (Rust).
+        self.threshold = initial // 2
+
+    def take(self, size: int) -> bool:
+        """``size`` bytes are coming; False when they are more than was promised."""
+        if size > self.credit:
+            return False
+        self.credit -= size
+        self.unconsumed += size
+        return True
+
+    def consume(self, size: int) -> int:
+        """The application took ``size`` bytes; the increment to send now, mostly 0."""
+        assert 0 <= size <= self.unconsumed
+        self.unconsumed -= size
+        self.owed += size
+        return self.grant() if self.owed >= self.threshold else 0
+
+    def discard(self) -> int:
+        """Nothing that came will be read: the increment that gives all of it back."""
+        self.owed += self.unconsumed
+        self.unconsumed = 0
+        return self.grant()
+
+    def grow(self, size: int) -> None:
+        """Promise ``size`` bytes from now on; the next grant carries the surplus."""
+        assert self.size <= size <= MAX_WINDOW
+        self.owed += size - self.size
+        self.size = size
+
+    def grant(self) -> int:
+        """Promise again all that is owed, and return it as an increment."""
+        increment = self.owed
+        self.owed = 0
+        self.credit += increment
+        assert self.credit + self.unconsumed == self.size
+        return increment

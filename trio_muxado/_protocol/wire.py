@@ -1,0 +1,40 @@
+"""Choosing a wire, and telling the two apart by the first bytes that a client sends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .codec import HEADER_SIZE, Decoder, Wire
+from .errors import ErrorCode, ProtocolViolation
+from .wire_v1 import V1
+from .wire_v2 import V2
+
+__all__ = ["DETECTION_SIZE", "HEADER_SIZE", "V1", "V2", "WIRES", "Decoder", "Wire", "detect"]
+
+WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (V1, V2)}
+
+DETECTION_SIZE = 4
+"""Bytes of a client's first frame that tell its generation."""
+
+# Byte 3 of a client's first frame.  v1 has the type there: SYN or GOAWAY.  v2 has type and
+# flags: DATA with SYN, with or without FIN, or GOAWAY; and DATA without SYN, which Go sends for
+# an empty first write and Rust for a stream that was dropped unused.
+_V1_FIRST = frozenset((0x01, 0x06))
+_V2_FIRST = frozenset((0x12, 0x13, 0x30, 0x10, 0x11))
+
+
+def detect(first_bytes: bytes) -> Wire:
+    """The generation that a client speaks, from its first four bytes.
+
+    Raises:
+      ProtocolViolation: they are the start of no muxado session.
+    """
+    reserved, flags, kind = first_bytes[0] & 0xC0, first_bytes[2], first_bytes[3]
+    if kind in _V2_FIRST:
+        return V2
+    if kind in _V1_FIRST and not reserved and flags <= 0x07:
+        return V1
+    raise ProtocolViolation(
+        ErrorCode.PROTOCOL_ERROR,
+        f"not muxado: the connection begins with {first_bytes.hex(' ')}",
+    )

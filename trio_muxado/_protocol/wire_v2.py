@@ -1,0 +1,33 @@
+"""muxado v2 (2014-today): golang.ngrok.com/muxado, the Rust crate, every ngrok agent."""
+
+from __future__ import annotations
+
+from .codec import Wire
+from .errors import ErrorCode
+
+V2 = Wire(
+    name="v2",
+    # u24 length, u4 type, u4 flags
+    length_shift=8,
+    length_mask=0xFFFFFF,
+    flags_shift=0,
+    flags_mask=0xF,
+    type_shift=4,
+    type_mask=0xF,
+    types={"RST": 0, "DATA": 1, "WNDINC": 2, "GOAWAY": 3},
+    syn_flag=0x2,
+    initial_window=0x40000,
+    # The wire would carry 16 MiB.  64 KiB costs one header in 8,000 bytes and lets another
+    # stream's turn come soon; larger frames gave nothing more when measured.
+    max_payload=0x10000,
+    error_codes={code: code.value for code in ErrorCode},
+    heartbeat_type=0xFFFFFFFF,
+    heartbeat_interval=10.0,
+    heartbeat_tolerance=15.0,
+    first_extension_type=0xFFFFFFFF,
+    skips_unknown_frames=True,
+    syns_rise=False,
+    ignores_zero_increment=False,
+    goaway_overstates=False,
+    goaway_understates=True,
+)

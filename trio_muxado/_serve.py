@@ -1,0 +1,129 @@
+"""Serving sessions: whatever a peer does ends its session, never the server."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import trio
+
+from ._config import DEFAULT_CONFIG, MuxadoConfig
+from ._connect import server_session
+from ._engine import logger
+from ._errors import MuxadoError
+from ._nursery import open_bare_nursery
+from ._session import MuxadoSession
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
+
+
+async def serve_muxado(
+    handle_session: Callable[[MuxadoSession], Awaitable[Any]],
+    port: int,
+    *,
+    host: str | bytes | None = None,
+    backlog: int | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    config: MuxadoConfig = DEFAULT_CONFIG,
+    task_status: trio.TaskStatus[
+        list[trio.SocketListener] | list[trio.SSLListener[trio.SocketStream]]
+    ] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen on a TCP port and run ``handle_session(session)`` for every client.
+
+    Serves until it is cancelled.  Each handler runs in a task of its own, and its session ends
+    when it returns.  Clients of both generations are served on the one port, unless
+    ``config.wire`` names one.
+
+    Args:
+      port: the TCP port; 0 takes a free one, see ``task_status``.
+      host: the address to bind to; None is all of this machine's.
+      backlog: connections that may wait for the system to accept them, as in
+        :func:`trio.open_tcp_listeners`.
+      ssl_context: speak TLS, with the certificate of the context.
+      config: choices and limits of every session.
+      task_status: ``await nursery.start(serve_muxado, handler, port)`` returns the listeners
+        once they listen.
+
+    A peer that breaks the protocol, or is gone, ends its own session: what the session's methods
+    raise then ends the handler and nothing else.  Any other error of a handler is raised here,
+    as it is, and ends the server.
+
+    Raises:
+      OSError: the port could not be bound.
+    """
+    tcp_listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    if ssl_context is None:
+        await serve_muxado_listeners(
+            handle_session, tcp_listeners, config=config, task_status=task_status
+        )
+    else:
+        await serve_muxado_listeners(
+            handle_session,
+            [trio.SSLListener(listener, ssl_context) for listener in tcp_listeners],
+            config=config,
+            task_status=task_status,
+        )
+
+
+async def serve_muxado_listeners(
+    handle_session: Callable[[MuxadoSession], Awaitable[Any]],
+    listeners: Sequence[ListenerT],
+    *,
+    config: MuxadoConfig = DEFAULT_CONFIG,
+    task_status: trio.TaskStatus[list[ListenerT]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Like :func:`serve_muxado`, for listeners that are there already, of any kind.
+
+    Their connections are any :class:`trio.abc.Stream`.  The listeners are closed at the end.
+    """
+    async with open_bare_nursery() as nursery:
+
+        async def handle(stream: trio.abc.Stream) -> None:
+            await nursery.guard(_handle_connection, handle_session, stream, config)
+
+        await trio.serve_listeners(handle, list(listeners), task_status=task_status)
+
+
+async def _handle_connection(
+    handle_session: Callable[[MuxadoSession], Awaitable[Any]],
+    stream: trio.abc.Stream,
+    config: MuxadoConfig,
+) -> None:
+    if not await _shake_hands(stream, config):
+        return
+    session: MuxadoSession | None = None
+    try:
+        async with server_session(stream, config=config) as session:
+            await handle_session(session)
+    except BaseException as error:
+        if session is None or session._engine.reason is None or not _is_ours(error):
+            raise
+        logger.debug("the handler of %r ended with its session: %r", session, error)
+
+
+async def _shake_hands(stream: trio.abc.Stream, config: MuxadoConfig) -> bool:
+    """TLS only: the handshake has a time of its own; without it a session would wait for ever."""
+    if not isinstance(stream, trio.SSLStream):
+        return True
+    try:
+        with trio.fail_after(config.handshake_timeout):
+            await stream.do_handshake()
+    except (trio.BrokenResourceError, trio.TooSlowError, OSError) as error:
+        logger.info("the TLS handshake over %r failed: %r", stream, error.__cause__ or error)
+        await trio.aclose_forcefully(stream)
+        return False
+    return True
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Nothing but errors that sessions and streams raise, also in groups of the handler."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(map(_is_ours, group.exceptions))
+    return isinstance(error, MuxadoError)

@@ -1,0 +1,239 @@
+"""MuxadoSession: what a user holds of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Literal, Protocol
+
+import trio
+
+from ._config import MuxadoConfig
+from ._engine import Engine, logger
+from ._errors import CloseReason, NoMoreStreamsError, OpenStreamError, SessionClosedError
+from ._nursery import open_bare_nursery
+from ._protocol.codec import MAX_DEBUG
+from ._protocol.errors import ErrorCode, OpenRefused
+from ._stream import MuxadoStream
+
+
+class _Keepalive(Protocol):
+    """What measures the round trip; the heartbeat puts itself here."""
+
+    latency: float | None
+
+    async def ping(self) -> float: ...
+
+
+class MuxadoSession(trio.abc.Listener[MuxadoStream]):
+    """One end of a muxado session over any :class:`trio.abc.Stream`.
+
+    Made by :func:`open_muxado_session`, :func:`client_session`, :func:`server_session` and the
+    ``serve`` functions.  It is also a :class:`trio.abc.Listener` whose connections are the
+    streams that the peer opens.
+    """
+
+    def __init__(
+        self, transport_stream: trio.abc.Stream, *, client: bool, config: MuxadoConfig
+    ) -> None:
+        self._client = client
+        self._config = config
+        self._engine = Engine(
+            transport_stream,
+            client=client,
+            config=config,
+            make_stream=lambda core: MuxadoStream(self, core),
+        )
+        self._keepalive: _Keepalive | None = None
+
+    def __repr__(self) -> str:
+        role = "client" if self._client else "server"
+        state = self._engine.connection.state.name.lower()
+        return f"<MuxadoSession {role} {self.wire or 'undetected'} {state}>"
+
+    @property
+    def transport_stream(self) -> trio.abc.Stream:
+        """The stream that carries the session; for looking at, not for using."""
+        return self._engine.transport
+
+    @property
+    def config(self) -> MuxadoConfig:
+        """What the session was made with."""
+        return self._config
+
+    @property
+    def wire(self) -> Literal["v1", "v2"] | None:
+        """The generation of the protocol; None while a server has not heard from its client."""
+        wire = self._engine.connection.wire
+        return None if wire is None else wire.name
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds of the latest heartbeat's round trip; None before the first."""
+        return None if self._keepalive is None else self._keepalive.latency
+
+    # ---- streams
+
+    async def open_stream(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
+        """Open a stream.  It can be used at once, there is no round trip.
+
+        Waits while ``MuxadoConfig.max_outbound_streams`` of this end's streams live, and on a
+        server that detects the wire until the client has sent its first bytes.  When it is
+        cancelled, no stream has been opened.
+
+        Args:
+          type: a number for the application, 0 to 2^32 - 1; on v2 only in typed sessions.
+          priority: 0 to 2^31 - 1, higher is sent first.  v1 tells the peer, v2 cannot.
+
+        Raises:
+          OpenStreamError: the peer is going away or all ids are used; ``safe_to_retry`` is true,
+            on another session.
+          SessionClosedError, SessionEndedError: the session is over.
+          ValueError: a number out of range, or a type on an untyped v2 session.
+        """
+        await trio.lowlevel.checkpoint()
+        await self._engine.wait_for_place()
+        return self._open(type, priority)
+
+    def _open(self, type: int, priority: int) -> MuxadoStream:
+        engine = self._engine
+        if engine.reason is not None:
+            raise engine.ended_error("open_stream")
+        try:
+            core = engine.connection.open_stream(stream_type=type, priority=priority)
+        except OpenRefused as refused:
+            raise OpenStreamError(
+                f"open_stream: {refused}",
+                code=refused.code,
+                initiator="remote" if refused.code is ErrorCode.REMOTE_GONE_AWAY else "local",
+                debug=engine.connection.peer_debug,
+                safe_to_retry=True,
+            ) from None
+        stream = MuxadoStream(self, core)
+        engine.changed()
+        return stream
+
+    async def accept_stream(self) -> MuxadoStream:
+        """Wait for the next stream that the peer opens.  Any number of tasks may wait.
+
+        Raises:
+          NoMoreStreamsError: the peer has ended the session in good order.
+          SessionEndedError: the session broke.
+          SessionClosedError: this end has closed it.
+        """
+        engine = self._engine
+        with suppress(trio.EndOfChannel):
+            stream = await engine.accepted.receive()
+            engine.connection.accept(stream._core)
+            return stream
+        raise engine.ended_error("accept_stream", NoMoreStreamsError)
+
+    accept = accept_stream
+    """The name that :class:`trio.abc.Listener` has for it: ``trio.serve_listeners(handler,
+    [session])`` serves a session's streams."""
+
+    def __aiter__(self) -> MuxadoSession:
+        """Every stream that the peer opens, until the peer ends the session in good order."""
+        return self
+
+    async def __anext__(self) -> MuxadoStream:
+        try:
+            return await self.accept_stream()
+        except NoMoreStreamsError:
+            raise StopAsyncIteration from None
+
+    async def serve_streams(self, handler: Callable[[MuxadoStream], Awaitable[Any]]) -> None:
+        """Run ``handler(stream)`` in a task for every stream that the peer opens.
+
+        Returns when the session has been closed in good order from either end and the handlers
+        are done.  A stream is closed when its handler returns.  When a stream breaks (the peer
+        resets it), the error ends that handler and nothing else.  Any other error of a handler
+        is its own bug: the stream is reset with INTERNAL_ERROR, the other handlers are
+        cancelled, and the error is raised here as it is.
+
+        Raises:
+          SessionEndedError: the session broke; running handlers were cancelled.
+        """
+        async with open_bare_nursery() as nursery:
+            try:
+                async for stream in self:
+                    nursery.start_soon(self._handle, handler, stream)
+            except SessionClosedError:
+                pass
+
+    async def _handle(
+        self, handler: Callable[[MuxadoStream], Awaitable[Any]], stream: MuxadoStream
+    ) -> None:
+        try:
+            await handler(stream)
+        except trio.BrokenResourceError as error:
+            if stream._core.broken is None:
+                await stream.reset(ErrorCode.INTERNAL_ERROR)
+                raise
+            logger.debug("a handler ended with its stream: %s", error)
+        except Exception:
+            self._engine.reset_stream(stream._core, ErrorCode.INTERNAL_ERROR)
+            raise
+        except BaseException:
+            self._engine.reset_stream(stream._core, ErrorCode.STREAM_CANCELLED)
+            raise
+        await stream.aclose()
+
+    # ---- the peer, and the end
+
+    async def ping(self) -> float:
+        """Measure the round trip to the peer's session, in seconds.
+
+        Uses the heartbeat stream, and does not count against it.
+
+        Raises:
+          HeartbeatError: the session has no heartbeats (untyped v2), or the peer stopped them.
+          SessionClosedError, SessionEndedError: the session is over.
+        """
+        await trio.lowlevel.checkpoint()
+        assert self._keepalive is not None
+        return await self._keepalive.ping()
+
+    async def goaway(self, code: ErrorCode | int = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
+        """Take no new streams of the peer; those that run go on.
+
+        Args:
+          code: why; the peer's ``wait_closed`` reports it.
+          debug: a text for the peer's log, at most 4 KiB.
+
+        Raises:
+          SessionClosedError, SessionEndedError: the session is over.
+        """
+        await trio.lowlevel.checkpoint()
+        engine = self._engine
+        if len(debug) > MAX_DEBUG:
+            raise ValueError(f"debug text has at most {MAX_DEBUG} bytes, not {len(debug)}")
+        if engine.reason is not None:
+            raise engine.ended_error("goaway")
+        await engine.wire_known.wait()
+        engine.goaway(code, debug)
+
+    async def drain(self) -> None:
+        """Take no new streams of the peer, and wait until all streams have ended.
+
+        What this end opens is its own to stop.  Leave the ``async with`` afterwards, or call
+        :meth:`aclose`, to end the session.
+        """
+        await self.goaway()
+        await self._engine.wait_until_idle()
+
+    async def aclose(self) -> None:
+        """End the session gracefully; when cancelled, at once.
+
+        Sends GOAWAY and everything that streams had accepted, half-closes the transport where
+        it can, and waits for the peer to end.  Gives up after ``MuxadoConfig.close_timeout``
+        seconds without progress.  Every stream that is still open then breaks.
+        """
+        await self._engine.close()
+
+    async def wait_closed(self) -> CloseReason:
+        """Wait until the session is over, and return why; does not end it."""
+        await self._engine.ended.wait()
+        reason = self._engine.reason
+        assert reason is not None
+        return reason

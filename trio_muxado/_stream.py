@@ -1,0 +1,353 @@
+"""MuxadoStream: one stream of a session, as trio knows streams."""
+
+from __future__ import annotations
+
+import math
+import operator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+
+from ._errors import MuxadoError, StreamClosedError, StreamResetError
+from ._protocol.errors import ErrorCode
+from ._protocol.states import StreamInput
+from ._protocol.stream import SMALL_CHUNK
+
+if TYPE_CHECKING:
+    from ._protocol.stream import Stream
+    from ._session import MuxadoSession
+
+_DEFAULT_RECEIVE = 256 * 1024
+"""Bytes that ``receive_some()`` returns at most; as much as arrives in one read of the
+transport, so that bulk is not cut into more pieces than it came in."""
+
+_COPY_SIZE = 256 * 1024
+"""Bytes of a mutable buffer that ``send_all`` copies at a time."""
+
+
+class MuxadoStream(trio.abc.HalfCloseableStream):
+    """A two-way stream of bytes inside a session, flow-controlled for itself.
+
+    Streams come from :meth:`MuxadoSession.open_stream` and
+    :meth:`MuxadoSession.accept_stream`.  One task may send while another receives; two that do
+    the same at once get :exc:`trio.BusyResourceError`.  ``async with stream`` closes it.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_closed",
+        "_core",
+        "_ended",
+        "_engine",
+        "_inlet",
+        "_leftover",
+        "_merging",
+        "_queued",
+        "_receive_guard",
+        "_room",
+        "_send_guard",
+        "_session",
+    )
+
+    def __init__(self, session: MuxadoSession, core: Stream) -> None:
+        self._session = session
+        self._engine = session._engine
+        self._core = core
+        # Unbounded in items, bounded in bytes by the receive window: whoever fills it never waits.
+        self._inlet, self._chunks = trio.open_memory_channel[bytes | bytearray](math.inf)
+        self._queued = 0  # chunks in the channel
+        self._merging: bytearray | None = None  # the last of them, while it is small
+        self._leftover = b""  # received from the channel, not asked for yet
+        self._ended = False  # the peer's FIN has come
+        self._closed: StreamClosedError | None = None
+        self._room: trio.Event | None = None
+        self._send_guard = _Guard("another task is sending on this stream")
+        self._receive_guard = _Guard("another task is receiving from this stream")
+        core.owner = self
+
+    def __repr__(self) -> str:
+        return f"<MuxadoStream {self.id} of {self._session!r}>"
+
+    @property
+    def id(self) -> int:
+        """The stream's id: odd where the session's client opened it, even where its server did."""
+        return self._core.id
+
+    @property
+    def type(self) -> int:
+        """The type that the opener gave it; 0 for none."""
+        return self._core.type
+
+    @property
+    def priority(self) -> int:
+        """The priority that the opener gave it, 0 to 2^31 - 1: higher goes first."""
+        return self._core.priority
+
+    @property
+    def session(self) -> MuxadoSession:
+        """The session that carries it."""
+        return self._session
+
+    # ---- receiving
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the next bytes, at least one, at most ``max_bytes``; ``b""`` at the end.
+
+        Without ``max_bytes`` all that has arrived is returned, up to 256 KiB.  Cancellation
+        loses nothing.
+
+        Raises:
+          StreamResetError: the peer reset the stream; everything that came before the reset has
+            been returned first.
+          SessionEndedError: the session ended before the stream did.
+          StreamClosedError: the stream was closed by this end, now or before.
+          trio.BusyResourceError: another task is receiving.
+        """
+        limit = _DEFAULT_RECEIVE if max_bytes is None else operator.index(max_bytes)
+        if limit < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._receive_guard:
+            if self._closed is not None:
+                raise self._again(self._closed)
+            if self._leftover or self._nothing_follows:
+                await checkpoint()
+                if self._closed is not None:
+                    raise self._again(self._closed)
+                if not self._leftover:
+                    return self._end_of_data()
+                received = self._leftover
+            else:
+                try:
+                    received = self._unwrap(await self._chunks.receive())
+                except trio.EndOfChannel:
+                    return self._end_of_data()
+                except trio.ClosedResourceError:
+                    assert self._closed is not None
+                    raise self._again(self._closed) from None
+            received = self._add_waiting(received, limit)
+            if len(received) > limit:
+                received, self._leftover = received[:limit], received[limit:]
+            else:
+                self._leftover = b""
+            self._engine.consume(self._core, len(received))
+            return received
+
+    def _add_waiting(self, received: bytes, limit: int) -> bytes:
+        """Join what waits in the channel: one return is cheaper than many."""
+        size = len(received)
+        pieces = [received]
+        try:
+            while size < limit:
+                piece = self._unwrap(self._chunks.receive_nowait())
+                pieces.append(piece)
+                size += len(piece)
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _unwrap(self, chunk: bytes | bytearray) -> bytes:
+        self._queued -= 1
+        if chunk is self._merging:
+            self._merging = None
+        return bytes(chunk)
+
+    @property
+    def _nothing_follows(self) -> bool:
+        return not self._queued and (self._ended or self._core.broken is not None)
+
+    def _end_of_data(self) -> bytes:
+        # The peer's end counts, also when a reset came behind it.
+        if self._ended:
+            return b""
+        error = self._broken_error()
+        raise error from error.__cause__
+
+    # ---- what the session's frame reader and writer tell; none of it waits
+
+    def _deliver(self, data: bytes) -> None:
+        merging = self._merging
+        if merging is not None:
+            merging += data
+            if len(merging) >= SMALL_CHUNK:
+                self._merging = None
+            return
+        chunk: bytes | bytearray = data
+        if self._queued and len(data) < SMALL_CHUNK:
+            chunk = self._merging = bytearray(data)
+        self._queued += 1
+        self._inlet.send_nowait(chunk)
+
+    def _deliver_end(self) -> None:
+        self._ended = True
+        self._inlet.close()
+
+    def _deliver_break(self) -> None:
+        self._inlet.close()
+        self._wake_sender()
+
+    def _wake_sender(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    # ---- sending
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send ``data``; it belongs to the stream from the call on and may be changed after.
+
+        Returns when all but the last ``MuxadoConfig.send_buffer`` bytes are on their way; those
+        follow, also when the stream is closed.  Waits for the peer's window and the transport.
+        When it is cancelled, some of the data may have been sent.
+
+        Raises:
+          StreamResetError: the peer reset the stream.
+          SessionEndedError: the session has ended.
+          StreamClosedError: the stream was closed by this end, or ``send_eof`` was called.
+          trio.BusyResourceError: another task is sending.
+        """
+        with self._send_guard:
+            self._check_sendable()
+            await checkpoint_if_cancelled()
+            if type(data) is bytes:
+                if data:
+                    self._engine.send(self._core, data)
+                await self._wait_until_accepted()
+                return
+            with memoryview(data) as view, view.cast("B") as octets:
+                for start in range(0, len(octets) or 1, _COPY_SIZE):
+                    piece = bytes(octets[start : start + _COPY_SIZE])
+                    if piece:
+                        self._engine.send(self._core, piece)
+                    await self._wait_until_accepted()
+
+    async def _wait_until_accepted(self) -> None:
+        bound = self._engine.config.send_buffer
+        if self._core.buffered <= bound:
+            await cancel_shielded_checkpoint()
+            return
+        try:
+            while self._core.buffered > bound:
+                await self._wait_for_room()
+        except trio.Cancelled:
+            self._engine.connection.withdraw(self._core, keep=bound)
+            raise
+
+    async def _wait_for_room(self) -> None:
+        self._room = trio.Event()
+        await self._room.wait()
+        self._check_sendable()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the stream's send buffer has room.  Raises what :meth:`send_all` raises."""
+        with self._send_guard:
+            self._check_sendable()
+            await checkpoint()
+            self._check_sendable()
+            while self._core.buffered >= self._engine.config.send_buffer:
+                await self._wait_for_room()
+
+    async def send_eof(self) -> None:
+        """End this direction behind what was sent; the other goes on.  Again: does nothing.
+
+        Never waits for window.  Raises what :meth:`send_all` raises.
+        """
+        with self._send_guard:
+            if self._closed is not None:
+                raise self._again(self._closed)
+            await checkpoint_if_cancelled()
+            if self._core.broken is not None:
+                raise self._broken_error()
+            if self._core.allows(StreamInput.SEND_END):
+                self._engine.end_sending(self._core)
+            await cancel_shielded_checkpoint()
+
+    def _check_sendable(self) -> None:
+        if self._closed is not None:
+            raise self._again(self._closed)
+        if self._core.broken is not None:
+            raise self._broken_error()
+        if not self._core.allows(StreamInput.SEND_END):
+            raise StreamClosedError(
+                "send_eof was called on this stream", code=ErrorCode.NO_ERROR, initiator="local"
+            )
+
+    # ---- closing
+
+    async def aclose(self) -> None:
+        """Close the stream: what was sent still goes out, then the end; the rest is discarded.
+
+        Whoever waits in another method gets :exc:`StreamClosedError`.  A peer that goes on
+        sending gets RST.  When cancelled, the stream is reset instead, with STREAM_CANCELLED
+        and without what waited to be sent.
+        """
+        self._close("this end has closed the stream")
+        self._engine.close_stream(self._core)
+        try:
+            await checkpoint()
+        except trio.Cancelled:
+            self._engine.reset_stream(self._core, ErrorCode.STREAM_CANCELLED)
+            raise
+
+    async def reset(self, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> None:
+        """End both directions at once and tell the peer ``code``; nothing more goes out.
+
+        A plain number goes on the wire as it is.  Takes effect even when cancelled.
+        """
+        if not isinstance(code, ErrorCode) and not 0 <= code <= 0xFFFFFFFF:
+            raise ValueError(f"an error code is an unsigned 32-bit number, not {code!r}")
+        self._close("this end has reset the stream")
+        self._engine.reset_stream(self._core, code)
+        await checkpoint()
+
+    def _close(self, message: str) -> None:
+        if self._closed is None:
+            self._closed = StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local")
+            self._chunks.close()  # first: a task that waits on it learns that it was us
+            self._inlet.close()
+            self._leftover = b""
+            self._merging = None
+            self._wake_sender()
+
+    # ---- errors
+
+    def _broken_error(self) -> MuxadoError:
+        broken = self._core.broken
+        assert broken is not None
+        if broken.ends_session:
+            return self._engine.ended_error(f"stream {self.id}")
+        return StreamResetError(
+            f"stream {self.id}: {broken.message}",
+            code=broken.code,
+            initiator=broken.by,
+            safe_to_retry=broken.unprocessed,
+        )
+
+    @staticmethod
+    def _again(error: StreamClosedError) -> StreamClosedError:
+        # A new one each time: an exception that is raised twice collects both tracebacks.
+        return StreamClosedError(str(error), code=error.code, initiator="local")
+
+
+class _Guard:
+    """Raises BusyResourceError where two tasks would do the same; a lock would hide the bug."""
+
+    __slots__ = ("_held", "_message")
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._held = False
+
+    def __enter__(self) -> None:
+        if self._held:
+            raise trio.BusyResourceError(self._message)
+        self._held = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._held = False
