@@ -1,0 +1,3 @@
+module interop.test/peer
+
+go 1.23
