@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import trio
 
@@ -85,12 +85,20 @@ async def _run_session(
 ) -> AsyncGenerator[MuxadoSession, None]:
     """A session over ``transport_stream``, which it owns and closes."""
     session = MuxadoSession(transport_stream, client=client, config=config)
+    engine = session._engine
     keepalive = session._keepalive = Keepalive(session)
     async with open_bare_nursery() as nursery:
-        nursery.start_soon(session._engine.run, keepalive.run, respond)
+        nursery.start_soon(engine.run, keepalive.run, respond)
         try:
             yield session
             await session.aclose()
-        except BaseException:
-            session._engine.abort(CLOSED_HERE)
-            raise
+        except BaseException as error:
+            if engine.reason is not None and isinstance(error, Exception):
+                # It is over already, and the peer is still to be told why.
+                with suppress(trio.Cancelled):
+                    await session.aclose()
+            else:
+                engine.abort(CLOSED_HERE)
+            # What crashed comes out itself, not what the body heard of it.
+            if not engine.caused(error):
+                raise

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
+from ._nursery import leaves, without_cancelled
 from ._protocol import events
 from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
@@ -97,16 +98,19 @@ class Engine:
         # Bounded by the backlog of the connection, which refuses what does not fit.
         self._incoming, self.accepted = trio.open_memory_channel["MuxadoStream"](math.inf)
         self.ended = trio.Event()
-        self.openers = trio.lowlevel.ParkingLot()
-        """Tasks that wait for a place among the streams that this end may open."""
-        self.watchers = trio.lowlevel.ParkingLot()
-        """Tasks that wait for streams to end."""
+        # Places among the streams that this end may open, for those that wait in order.
+        limit = config.max_outbound_streams
+        self._places = None if limit is None else trio.Semaphore(limit)
+        self._places_taken = 0
+        self._stream_ended: trio.Event | None = None  # where a task waits for it
         self._make_stream = make_stream
         self._answer_heartbeats: Handler
         self._scope = trio.CancelScope(shield=True)
         self._writer = trio.lowlevel.ParkingLot()
+        self._writer_sleeps = False
         self._closing = False
         self._flushed = trio.Event()
+        self._done = trio.Event()
         self._batches = 0
         self._peer_code: ErrorCode | int | None = None
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
@@ -148,16 +152,20 @@ class Engine:
                     await trio.aclose_forcefully(self.transport)
                 except Exception as error:
                     logger.debug("closing the transport failed: %r", error)
+            self._done.set()
         if self.crash is not None:
             raise self.crash
 
     async def _guard(self, task: Callable[[], Awaitable[Any]]) -> None:
         try:
             await task()
-        except Exception as error:
-            self.crash = self.crash or error
-            message = f"an error inside the session: {error!r}"
-            self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=error))
+        except BaseException as error:
+            crash = without_cancelled(error)
+            if crash is None:
+                raise
+            self.crash = self.crash or crash
+            message = f"an error inside the session: {crash!r}"
+            self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=crash))
 
     async def _read_frames(self) -> None:
         transport, connection, handlers = self.transport, self.connection, self._handlers
@@ -179,33 +187,45 @@ class Engine:
 
     async def _write_frames(self) -> None:
         transport, connection, config = self.transport, self.connection, self.config
-        while True:
-            while not connection.wants_to_send:
-                if (self._closing and connection.all_sent) or self.reason is not None:
-                    self._flushed.set()
-                    return
-                await self._writer.park()
-                if len(connection.streams.live) > 1:
-                    # Others are likely to be about to send: let them, and write once for all.
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-            batch, streams = connection.data_to_send(BATCH_SIZE)
-            for stream in streams:
-                if stream.owner is not None and stream.buffered <= config.send_buffer:
-                    stream.owner._wake_sender()
-            if self.openers or self.watchers:
-                self._streams_ended()
-            with trio.move_on_after(config.send_timeout) as scope:
+        # One scope for all batches: its deadline is moved, which is cheaper than a new one.
+        with trio.CancelScope() as patience:
+            while await self._something_to_send():
+                batch, streams = connection.data_to_send(BATCH_SIZE)
+                for stream in streams:
+                    if stream.owner is not None and stream.buffered <= config.send_buffer:
+                        stream.owner._wake_sender()
+                self._count_streams()
+                patience.deadline = trio.current_time() + config.send_timeout
                 try:
                     await transport.send_all(b"".join(batch))
                 except Exception as error:
                     # What the peer sent before it stopped to listen can still be read.
+                    patience.deadline = math.inf
                     await self._stop_writing(error)
                     return
-            if scope.cancelled_caught:
-                message = f"the transport took nothing for {config.send_timeout} s"
-                self.abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
-                return
-            self._batches += 1
+                patience.deadline = math.inf
+                if self._closing:
+                    # A beat shows that the peer lives, not that closing comes to an end.
+                    beats = connection.wire and connection.wire.heartbeat_type
+                    self._batches += any(stream.type != beats for stream in streams)
+        if patience.cancelled_caught:
+            message = f"the transport took nothing for {config.send_timeout} s"
+            self.abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
+        else:
+            self._flushed.set()
+
+    async def _something_to_send(self) -> bool:
+        """Wait until there is; False when there never will be."""
+        connection = self.connection
+        while not connection.wants_to_send:
+            if (self._closing and connection.all_sent) or self.reason is not None:
+                return False
+            self._writer_sleeps = True
+            await self._writer.park()
+            if len(connection.streams.live) > 1:
+                # Others are likely to be about to send: let them, and write once for all.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        return True
 
     async def _stop_writing(self, error: Exception) -> None:
         self._flushed.set()
@@ -257,12 +277,12 @@ class Engine:
     async def _serve_extension(self, handler: Handler, stream: MuxadoStream) -> None:
         try:
             await handler(stream)
-        except MuxadoError as error:
+        except BaseException as error:
+            if not all(isinstance(leaf, MuxadoError) for leaf in leaves(error)):
+                stream._reset_now(ErrorCode.INTERNAL_ERROR)
+                raise
             logger.debug("an extension's stream ended: %r", error)
-        except BaseException:
-            self.reset_stream(stream._core, ErrorCode.INTERNAL_ERROR)
-            raise
-        self.close_stream(stream._core)
+        stream._close_now()
 
     def _on_broken(self, event: events.StreamBroken) -> None:
         if event.stream.owner is not None:
@@ -270,7 +290,7 @@ class Engine:
 
     def _on_goaway(self, event: events.GoAwayReceived) -> None:
         self._peer_code = event.code
-        self.openers.unpark_all()
+        self._dismiss_openers()
 
     def _on_wire(self, event: events.WireDetected) -> None:
         self.wire_known.set()
@@ -321,9 +341,9 @@ class Engine:
         self._incoming.close()
         self.ended.set()
         self.wire_known.set()
-        self.openers.unpark_all()
-        self.watchers.unpark_all()
-        self._writer.unpark_all()
+        self._dismiss_openers()
+        self._count_streams()
+        self._wake_writer()
 
     def abort(self, reason: CloseReason) -> None:
         """End the session at once, without a word to the peer."""
@@ -337,8 +357,7 @@ class Engine:
 
         ``in_order`` is its class where the peer has ended the session in good order.
         """
-        reason = self.reason
-        assert reason is not None
+        reason = self.reason or CLOSED_HERE
         kind: type[MuxadoError] = SessionEndedError
         if reason.clean:
             kind = SessionClosedError if reason.initiator == "local" else in_order
@@ -354,17 +373,33 @@ class Engine:
     async def close(self) -> None:
         """End the session gracefully, in bounded time; at once when cancelled."""
         try:
-            if not self._closing and self.reason is None:
-                self._closing = True
-                if self.connection.wire is not None:
-                    self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
-                self._writer.unpark_all()
-                if await self._flush():
-                    await self._part()
-            else:
-                await trio.lowlevel.checkpoint()
-        finally:
+            if self.over:
+                # Another task closes it already, or it ended by itself and its last words are on
+                # their way: neither is cut short, and both are bounded.
+                await self._done.wait()
+                return
+            self._closing = True
+            if self.connection.wire is not None:
+                self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
+            self._wake_writer()
+            self._dismiss_openers()
+            if await self._flush():
+                await self._part()
+        except BaseException:
             self.abort(CLOSED_HERE)
+            raise
+        self.abort(CLOSED_HERE)
+
+    @property
+    def over(self) -> bool:
+        """This end closes the session, or it has ended."""
+        return self._closing or self.reason is not None
+
+    def caused(self, error: BaseException) -> bool:
+        """Nothing but the crash of a task of the engine, as the user's calls reported it."""
+        return self.crash is not None and all(
+            isinstance(leaf, MuxadoError) and leaf.__cause__ is self.crash for leaf in leaves(error)
+        )
 
     async def _flush(self) -> bool:
         """Wait until all that was accepted has been sent, as long as there is progress."""
@@ -389,38 +424,61 @@ class Engine:
 
     # ---- waiting
 
-    async def wait_for_place(self) -> None:
-        """Wait until a stream may be opened, or never can."""
-        await self.wire_known.wait()
-        connection = self.connection
-        while connection.streams.outbound.full and connection.can_open:
-            await self.openers.park()
+    async def take_place(self) -> None:
+        """Wait until a stream may be opened, or never can: first come, first served."""
+        if not self.wire_known.is_set():
+            await self.wire_known.wait()
+        if self._places is None or not self._may_open:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._places.acquire()
+            self._places_taken += 1
+
+    @property
+    def _may_open(self) -> bool:
+        return self.connection.can_open and not self.over
+
+    def _dismiss_openers(self) -> None:
+        """No stream will be opened any more: let those that wait for a place find that out."""
+        if self._places is not None:
+            for _ in range(self._places.statistics().tasks_waiting):
+                self._places.release()
 
     async def wait_until_idle(self) -> None:
         """Wait until no stream of either end lives, but for extensions."""
         streams = self.connection.streams
         while self.reason is None and (streams.outbound.taken or streams.inbound.taken):
-            await self.watchers.park()
+            self._stream_ended = self._stream_ended or trio.Event()
+            await self._stream_ended.wait()
 
     # ---- calls of streams: a step of the connection, and the writer wakes
 
     def changed(self) -> None:
         """The connection may have something to send, or streams may have ended."""
-        if self._writer and (self.connection.wants_to_send or self._closing):
-            self._writer.unpark_all()
-        if self.openers or self.watchers:
-            self._streams_ended()
+        if self._writer_sleeps and (self.connection.wants_to_send or self._closing):
+            self._wake_writer()
+        self._count_streams()
 
-    def _streams_ended(self) -> None:
-        if not self.connection.streams.outbound.full:
-            self.openers.unpark_all()
-        self.watchers.unpark_all()
+    def _wake_writer(self) -> None:
+        if self._writer_sleeps:
+            self._writer_sleeps = False
+            self._writer.unpark_all()
+
+    def _count_streams(self) -> None:
+        """Pass the places of streams that have ended on to those that wait."""
+        if self._places is not None:
+            while self._places_taken > self.connection.streams.outbound.taken:
+                self._places_taken -= 1
+                self._places.release()
+        if self._stream_ended is not None:
+            self._stream_ended.set()
+            self._stream_ended = None
 
     def send(self, core: Stream, data: bytes) -> None:
         """Queue bytes of a stream."""
         self.connection.send(core, data)
-        if self._writer:
-            self._writer.unpark_all()
+        if self._writer_sleeps:
+            self._wake_writer()
 
     def end_sending(self, core: Stream) -> None:
         """Queue the end of a stream."""
@@ -430,8 +488,8 @@ class Engine:
     def consume(self, core: Stream, size: int) -> None:
         """Give back the credit of received bytes."""
         self.connection.consume(core, size)
-        if self._writer and self.connection.wants_to_send:
-            self._writer.unpark_all()
+        if self._writer_sleeps and self.connection.wants_to_send:
+            self._wake_writer()
 
     def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
         """Queue GOAWAY; the session goes on."""

@@ -29,6 +29,8 @@ PRIORITY = 0x7FFFFFFF
 
 async def respond(stream: MuxadoStream) -> None:
     """Send every beat of the peer back; the handler of the heartbeat extension."""
+    # v1 tells the priority of the requester, v2 cannot.
+    stream._core.priority = PRIORITY
     beat = b""
     while received := await stream.receive_some():
         beat += received
@@ -77,7 +79,7 @@ class Keepalive:
                 interval, tolerance = config.heartbeat.interval, config.heartbeat.tolerance
                 interval = wire.heartbeat_interval if interval is None else interval
                 tolerance = wire.heartbeat_tolerance if tolerance is None else tolerance
-                nursery.start_soon(self._watch, interval, interval + tolerance)
+                nursery.start_soon(self._watch, self._stream, interval, interval + tolerance)
             await self._read_echoes(self._stream)
             nursery.cancel_scope.cancel()
 
@@ -97,8 +99,7 @@ class Keepalive:
             raise self._engine.ended_error("ping")
         raise _no_heartbeats("the peer has ended the heartbeat stream")
 
-    async def _watch(self, interval: float, patience: float) -> None:
-        assert self._stream is not None
+    async def _watch(self, stream: MuxadoStream, interval: float, patience: float) -> None:
         engine = self._engine
         next_beat = trio.current_time() + interval
         while True:
@@ -111,7 +112,7 @@ class Keepalive:
             if now >= next_beat:
                 next_beat = now + interval
                 if not self._waiting:
-                    self._send_beat(self._stream)
+                    self._send_beat(stream)
 
     def _send_beat(self, stream: MuxadoStream) -> _Beat:
         # Go v1 wants its own four bytes back and nothing else; a number is as good as any.

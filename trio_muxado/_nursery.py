@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -24,9 +24,9 @@ logger = logging.getLogger("trio_muxado")
 class BareNursery:
     """What :func:`open_bare_nursery` gives: tasks whose first error cancels the rest."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, failures: list[BaseException]) -> None:
         self._nursery = nursery
-        self.failures: list[BaseException] = []
+        self._failures = failures
 
     def start_soon(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run ``task(*args)`` in the nursery."""
@@ -39,7 +39,7 @@ class BareNursery:
         except BaseException as error:
             failure = without_cancelled(error)
             if failure is not None:
-                self.failures.append(failure)
+                self._failures.append(failure)
                 self.cancel()
 
     def cancel(self) -> None:
@@ -55,14 +55,19 @@ async def open_bare_nursery() -> AsyncGenerator[BareNursery, None]:
     cancelled then.  Where several tasks failed at once, and only there, it is a group.
     """
     raised: BaseException | None = None
-    async with trio.open_nursery() as inner:
-        nursery = BareNursery(inner)
-        try:
-            yield nursery
-        except BaseException as error:
-            raised = error
-            nursery.cancel()
-    failures = nursery.failures
+    failures: list[BaseException] = []
+    try:
+        async with trio.open_nursery() as inner:
+            nursery = BareNursery(inner, failures)
+            try:
+                yield nursery
+            except BaseException as error:
+                raised = error
+                nursery.cancel()
+    except BaseExceptionGroup as group:
+        # The body and the tasks let nothing out: it is a KeyboardInterrupt, which came while the
+        # nursery waited for the tasks.
+        failures += group.exceptions
     if raised is not None and (without_cancelled(raised) is not None or not failures):
         for failure in failures:
             logger.error("a task failed while another error was raised", exc_info=failure)
@@ -73,6 +78,16 @@ async def open_bare_nursery() -> AsyncGenerator[BareNursery, None]:
         raise BaseExceptionGroup("several tasks failed at once", failures)
     # The tasks may have been cancelled from outside while the body waited for them here.
     await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """``error`` itself, or where it is a group all that is in it, at any depth."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        for inner in group.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
 
 
 def without_cancelled(error: BaseException) -> BaseException | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ssl
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import trio
 
@@ -13,11 +12,8 @@ from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._connect import server_session
 from ._engine import logger
 from ._errors import MuxadoError
-from ._nursery import open_bare_nursery
+from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._session import MuxadoSession
-
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
 
 ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
 
@@ -102,7 +98,10 @@ async def _handle_connection(
         async with server_session(stream, config=config) as session:
             await handle_session(session)
     except BaseException as error:
-        if session is None or session._engine.reason is None or not _is_ours(error):
+        rest = without_cancelled(error)  # the server may be stopped in the same moment
+        if rest is None or session is None or session._engine.reason is None:
+            raise
+        if not _is_ours(rest):
             raise
         logger.debug("the handler of %r ended with its session: %r", session, error)
 
@@ -124,7 +123,4 @@ async def _shake_hands(stream: trio.abc.Stream, config: MuxadoConfig) -> bool:
 
 def _is_ours(error: BaseException) -> bool:
     """Nothing but errors that sessions and streams raise, also in groups of the handler."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return all(map(_is_ours, group.exceptions))
-    return isinstance(error, MuxadoError)
+    return all(isinstance(leaf, MuxadoError) for leaf in leaves(error))

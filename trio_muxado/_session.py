@@ -11,7 +11,7 @@ import trio
 from ._config import MuxadoConfig
 from ._engine import Engine, logger
 from ._errors import CloseReason, NoMoreStreamsError, OpenStreamError, SessionClosedError
-from ._nursery import open_bare_nursery
+from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused
 from ._stream import MuxadoStream
@@ -91,13 +91,12 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           SessionClosedError, SessionEndedError: the session is over.
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
-        await trio.lowlevel.checkpoint()
-        await self._engine.wait_for_place()
+        await self._engine.take_place()
         return self._open(type, priority)
 
     def _open(self, type: int, priority: int) -> MuxadoStream:
         engine = self._engine
-        if engine.reason is not None:
+        if engine.over:
             raise engine.ended_error("open_stream")
         try:
             core = engine.connection.open_stream(stream_type=type, priority=priority)
@@ -109,9 +108,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                 debug=engine.connection.peer_debug,
                 safe_to_retry=True,
             ) from None
-        stream = MuxadoStream(self, core)
-        engine.changed()
-        return stream
+        finally:
+            engine.changed()  # there is something to send, or the place is free again
+        return MuxadoStream(self, core)
 
     async def accept_stream(self) -> MuxadoStream:
         """Wait for the next stream that the peer opens.  Any number of tasks may wait.
@@ -166,17 +165,16 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     ) -> None:
         try:
             await handler(stream)
-        except trio.BrokenResourceError as error:
-            if stream._core.broken is None:
-                await stream.reset(ErrorCode.INTERNAL_ERROR)
+        except BaseException as error:
+            # A handler's own nursery makes a group of it.
+            broke = all(isinstance(leaf, trio.BrokenResourceError) for leaf in leaves(error))
+            if not broke or stream._core.broken is None:
+                cancelled = without_cancelled(error) is None
+                stream._reset_now(
+                    ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR
+                )
                 raise
-            logger.debug("a handler ended with its stream: %s", error)
-        except Exception:
-            self._engine.reset_stream(stream._core, ErrorCode.INTERNAL_ERROR)
-            raise
-        except BaseException:
-            self._engine.reset_stream(stream._core, ErrorCode.STREAM_CANCELLED)
-            raise
+            logger.debug("a handler ended with its stream: %r", error)
         await stream.aclose()
 
     # ---- the peer, and the end
@@ -208,9 +206,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         engine = self._engine
         if len(debug) > MAX_DEBUG:
             raise ValueError(f"debug text has at most {MAX_DEBUG} bytes, not {len(debug)}")
-        if engine.reason is not None:
-            raise engine.ended_error("goaway")
         await engine.wire_known.wait()
+        if engine.over:
+            raise engine.ended_error("goaway")
         engine.goaway(code, debug)
 
     async def drain(self) -> None:
@@ -218,9 +216,16 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
         What this end opens is its own to stop.  Leave the ``async with`` afterwards, or call
         :meth:`aclose`, to end the session.
+
+        Raises:
+          SessionClosedError: this end has closed the session before.
+          SessionEndedError: the session broke, now or before.
         """
         await self.goaway()
-        await self._engine.wait_until_idle()
+        engine = self._engine
+        await engine.wait_until_idle()
+        if engine.reason is not None and not engine.reason.clean:
+            raise engine.ended_error("drain")
 
     async def aclose(self) -> None:
         """End the session gracefully; when cancelled, at once.

@@ -23,6 +23,11 @@ _DEFAULT_RECEIVE = 256 * 1024
 """Bytes that ``receive_some()`` returns at most; as much as arrives in one read of the
 transport, so that bulk is not cut into more pieces than it came in."""
 
+_ENOUGH = 64 * 1024
+"""Bytes from which a chunk is returned as it is: joining it with the next costs another copy."""
+
+_NOTHING = memoryview(b"")
+
 _COPY_SIZE = 256 * 1024
 """Bytes of a mutable buffer that ``send_all`` copies at a time."""
 
@@ -56,10 +61,12 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._engine = session._engine
         self._core = core
         # Unbounded in items, bounded in bytes by the receive window: whoever fills it never waits.
-        self._inlet, self._chunks = trio.open_memory_channel[bytes | bytearray](math.inf)
+        self._inlet: trio.MemorySendChannel[bytes | bytearray]
+        self._chunks: trio.MemoryReceiveChannel[bytes | bytearray]
+        self._inlet, self._chunks = trio.open_memory_channel(math.inf)
         self._queued = 0  # chunks in the channel
         self._merging: bytearray | None = None  # the last of them, while it is small
-        self._leftover = b""  # received from the channel, not asked for yet
+        self._leftover = _NOTHING  # received from the channel, not asked for yet
         self._ended = False  # the peer's FIN has come
         self._closed: StreamClosedError | None = None
         self._room: trio.Event | None = None
@@ -117,35 +124,37 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                     raise self._again(self._closed)
                 if not self._leftover:
                     return self._end_of_data()
-                received = self._leftover
+                chunk: bytes | memoryview = self._leftover
             else:
                 try:
-                    received = self._unwrap(await self._chunks.receive())
+                    chunk = self._unwrap(await self._chunks.receive())
                 except trio.EndOfChannel:
                     return self._end_of_data()
                 except trio.ClosedResourceError:
                     assert self._closed is not None
                     raise self._again(self._closed) from None
-            received = self._add_waiting(received, limit)
-            if len(received) > limit:
-                received, self._leftover = received[:limit], received[limit:]
-            else:
-                self._leftover = b""
+                if self._closed is not None:
+                    # Closed between the arrival and now: the credit has been given back.
+                    raise self._again(self._closed)
+            received = self._gather(chunk, limit)
             self._engine.consume(self._core, len(received))
             return received
 
-    def _add_waiting(self, received: bytes, limit: int) -> bytes:
-        """Join what waits in the channel: one return is cheaper than many."""
-        size = len(received)
-        pieces = [received]
-        try:
-            while size < limit:
-                piece = self._unwrap(self._chunks.receive_nowait())
-                pieces.append(piece)
-                size += len(piece)
-        except (trio.WouldBlock, trio.EndOfChannel):
-            pass
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def _gather(self, first: bytes | memoryview, limit: int) -> bytes:
+        """Join what waits in the channel while it is little; keep what is more than asked for."""
+        pieces = [first]
+        size = len(first)
+        while size < min(limit, _ENOUGH) and self._queued:
+            piece = self._unwrap(self._chunks.receive_nowait())
+            pieces.append(piece)
+            size += len(piece)
+        received = bytes(first) if len(pieces) == 1 else b"".join(pieces)
+        if size > limit:
+            view = memoryview(received)
+            received, self._leftover = bytes(view[:limit]), view[limit:]
+        else:
+            self._leftover = _NOTHING
+        return received
 
     def _unwrap(self, chunk: bytes | bytearray) -> bytes:
         self._queued -= 1
@@ -282,12 +291,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         sending gets RST.  When cancelled, the stream is reset instead, with STREAM_CANCELLED
         and without what waited to be sent.
         """
-        self._close("this end has closed the stream")
-        self._engine.close_stream(self._core)
+        self._close_now()
         try:
             await checkpoint()
         except trio.Cancelled:
-            self._engine.reset_stream(self._core, ErrorCode.STREAM_CANCELLED)
+            self._reset_now(ErrorCode.STREAM_CANCELLED)
             raise
 
     async def reset(self, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> None:
@@ -297,16 +305,23 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         """
         if not isinstance(code, ErrorCode) and not 0 <= code <= 0xFFFFFFFF:
             raise ValueError(f"an error code is an unsigned 32-bit number, not {code!r}")
+        self._reset_now(code)
+        await checkpoint()
+
+    def _close_now(self) -> None:
+        self._close("this end has closed the stream")
+        self._engine.close_stream(self._core)
+
+    def _reset_now(self, code: ErrorCode | int) -> None:
         self._close("this end has reset the stream")
         self._engine.reset_stream(self._core, code)
-        await checkpoint()
 
     def _close(self, message: str) -> None:
         if self._closed is None:
             self._closed = StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local")
             self._chunks.close()  # first: a task that waits on it learns that it was us
             self._inlet.close()
-            self._leftover = b""
+            self._leftover = _NOTHING
             self._merging = None
             self._wake_sender()
 

@@ -32,6 +32,9 @@ HEADER_SIZE = 8
 MAX_STREAM_ID = 0x7FFFFFFF
 """Stream ids have 31 bits; the top bit is reserved and ignored."""
 
+COPY_BELOW = 2048
+"""Bytes of a payload below which a copy is cheaper than a view."""
+
 MAX_DEBUG = 4096
 """Bytes of a GOAWAY's debug text that are kept; a peer may announce megabytes."""
 
@@ -209,9 +212,10 @@ class Decoder:
             if self._data_left:
                 size = min(self._data_left, end - position)
                 self._data_left -= size
-                # A piece that fills the whole read is passed on uncopied.
-                payload = data[position : position + size]
-                frames.append(DataRest(payload, not self._data_left))
+                # A piece that is all that was fed is passed on as it is, uncopied.
+                whole = size == end
+                rest = data if whole else memoryview(data)[position : position + size]
+                frames.append(DataRest(rest, not self._data_left))
                 position += size
             elif self._skip_left:
                 size = min(self._skip_left, end - position)
@@ -233,7 +237,11 @@ class Decoder:
                         self._fail(frames, ErrorCode.PROTOCOL_ERROR, "DATA with stream id 0")
                         return frames
                     position += HEADER_SIZE
-                    payload = data[position : position + length]
+                    payload: bytes | memoryview
+                    if length < COPY_BELOW:
+                        payload = data[position : position + length]
+                    else:
+                        payload = memoryview(data)[position : position + length]
                     position += len(payload)
                     self._data_left = length - len(payload)
                     fin, syn = word & fin_bits != 0, word & syn_bits != 0

@@ -33,6 +33,9 @@ from .wire import DETECTION_SIZE, Decoder, Wire, detect
 
 _REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
 
+_TYPE_SIZE = 4
+"""Bytes of a stream's type on a typed v2 session."""
+
 _MAX_VIOLATION_TEXT = 256
 """Bytes of our explanation in a GOAWAY; enough for a sentence, small for every peer."""
 
@@ -68,6 +71,8 @@ class Connection:
         """The streams on which something can still happen, and the places they take."""
         self.peer_debug = b""
         """The debug text of the peer's GOAWAY, as far as it came and fits."""
+        self._run: list[bytes | memoryview] = []
+        self._run_of: Stream | None = None  # whose payloads are in the run
         self._receiving: tuple[Stream, bool] | None = None  # whose DataRest comes, and its FIN
         self._empty_frames = 0
         self._unread_resets = Allowance(limits.unread_resets, limits.resets_per_second)
@@ -117,11 +122,14 @@ class Connection:
                 if len(data) < DETECTION_SIZE:
                     return events
                 self._use(detect(data))
+                self._undetected = b""
                 events.append(WireDetected(self._wire))
             handlers = self._handlers
             for frame in self._decoder.feed(data):
                 handlers[type(frame)](frame)
+            self._end_run()
         except ProtocolViolation as violation:
+            self._end_run()
             self._fail(violation)
         return events
 
@@ -129,7 +137,7 @@ class Connection:
         message = str(violation)
         if self.wire is not None:
             debug = message.encode()[:_MAX_VIOLATION_TEXT]
-            self._outbox.put(self._wire.goaway(self.streams.last_remote_id, violation.code, debug))
+            self._outbox.put(self._wire.goaway(self.streams.last_taken_id, violation.code, debug))
         self._end(Broken(violation.code, "local", message, ends_session=True))
         self._events.append(SessionFailed(violation.code, message))
 
@@ -159,65 +167,79 @@ class Connection:
             self._receive_end(stream)
 
     def _on_data(self, frame: Data) -> None:
+        stream_id, length, payload, syn, fin = frame
         self._receiving = None
-        length = frame.length
         if length > self._largest_data:
             raise ProtocolViolation(
                 ErrorCode.FRAME_SIZE_ERROR, f"DATA of {length} bytes, larger than any window"
             )
-        if length or frame.fin or frame.syn:
+        if length or fin or syn:
             self._empty_frames = 0
         else:
             self._empty_frames += 1
             if self._empty_frames > self._limits.empty_frames:
                 raise _calm("DATA frames without data")
-        if frame.syn:
-            stream = self._open_by_data(frame.stream_id)
+        if syn:
+            stream = self._open_by_data(stream_id)
         else:
-            stream = self.streams.live.get(frame.stream_id)
+            stream = self.streams.live.get(stream_id)
             if stream is None and length:
-                self._data_for_gone(frame.stream_id)
+                self._data_for_gone(stream_id)
         if stream is None:
             return
         if length:
-            if not stream.allows(StreamInput.RECEIVE_DATA):
+            if not stream.try_step(StreamInput.RECEIVE_DATA):
                 self._late_data(stream)
                 return
-            stream.step(StreamInput.RECEIVE_DATA)
             if not stream.receive_window.take(length):
                 allowed = stream.receive_window.credit
                 message = f"{length} bytes came where {allowed} were allowed"
                 self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
                 return
-        stream.answered |= stream.local
-        complete = len(frame.payload) == length
+        if stream.local:
+            stream.answered = True
+        complete = len(payload) == length
         if not complete:
-            self._receiving = (stream, frame.fin)
-        self._deliver(stream, frame.payload, end=frame.fin and complete)
+            self._receiving = (stream, fin)
+        self._deliver(stream, payload, end=fin and complete)
 
     def _on_data_rest(self, frame: DataRest) -> None:
         if self._receiving is not None:
             stream, fin = self._receiving
             self._deliver(stream, frame.payload, end=fin and frame.last)
 
-    def _deliver(self, stream: Stream, payload: bytes, *, end: bool) -> None:
+    def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
         if stream.type_bytes is not None and payload:
             payload = self._take_type(stream, payload)
         # Between the pieces of a frame the application may have closed or reset the stream.
         if stream.broken is not None:
             return
         if payload and stream.allows(StreamInput.RECEIVE_DATA):
-            self._events.append(DataReceived(stream, payload))
+            if stream is not self._run_of:
+                self._end_run()
+                self._run_of = stream
+            self._run.append(payload)
         if end:
             self._receive_end(stream)
 
-    def _take_type(self, stream: Stream, payload: bytes) -> bytes:
+    def _end_run(self) -> None:
+        """Make one event of the payloads that came for a stream in a row: one copy serves all."""
+        run = self._run
+        if not run:
+            return
+        assert self._run_of is not None
+        data = bytes(run[0]) if len(run) == 1 else b"".join(run)
+        self._events.append(DataReceived(self._run_of, data))
+        self._run = []
+        self._run_of = None
+
+    def _take_type(self, stream: Stream, payload: bytes | memoryview) -> bytes | memoryview:
         """Take the type of a typed v2 stream off its first bytes; what is left of them."""
         assert stream.type_bytes is not None
-        missing = 4 - len(stream.type_bytes)
+        missing = _TYPE_SIZE - len(stream.type_bytes)
         stream.type_bytes += payload[:missing]
         stream.receive_window.consume(len(payload[:missing]))
-        if len(stream.type_bytes) == 4:
+        if len(stream.type_bytes) == _TYPE_SIZE:
             stream.type = int.from_bytes(stream.type_bytes, "big")
             stream.type_bytes = None
             self._announce(stream)
@@ -226,11 +248,13 @@ class Connection:
     def _receive_end(self, stream: Stream) -> None:
         if stream.type_bytes is not None:
             message = "the stream ended before its type"
-            self._answer_with_reset(stream, ErrorCode.PROTOCOL_ERROR, message)
+            self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message)
             return
+        self._end_run()
         if stream.allows(StreamInput.RECEIVE_DATA):
             self._events.append(EndReceived(stream))
         stream.step(StreamInput.RECEIVE_END)
+        self.streams.repay_read(stream)
         self.streams.settle(stream)
 
     def _on_rst(self, frame: Rst) -> None:
@@ -262,12 +286,13 @@ class Connection:
 
     def _on_goaway(self, frame: GoAway) -> None:
         self.state = SESSION_TRANSITIONS[self.state][SessionInput.RECEIVE_GOAWAY]
+        self.peer_debug = b""
         self._events.append(GoAwayReceived(self._wire.code_from_wire(frame.error_code)))
         last = frame.last_stream_id
         above = [s for s in self.streams.live.values() if s.local and s.id > last]
         # The id is exact on v1.  On v2 it is a hint (the latest SYN, not the highest id): a stream
         # above it that has been answered goes on, and shows that it is not to be trusted.
-        trusted = not any(stream.answered for stream in above)
+        trusted = self._outbox.syns_rose and not any(stream.answered for stream in above)
         message = "the peer went away before it took the stream"
         broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, trusted)
         for stream in above:
@@ -284,6 +309,7 @@ class Connection:
     def _on_malformed(self, frame: Malformed) -> None:
         peer_has_gone = self.state in (SessionState.GONE_AWAY, SessionState.DRAINING)
         if peer_has_gone and self._wire.goaway_understates:
+            self._end_run()  # what came before is no part of the end
             self._events.append(PeerEnded())
         else:
             raise ProtocolViolation(frame.code, frame.message)
@@ -329,6 +355,7 @@ class Connection:
             refusal = ErrorCode.ACCEPT_QUEUE_FULL
         else:
             stream.wait_in(streams.waiting)
+        stream.handled = refusal is None
         if refusal is not None:
             self._answer_with_reset(stream, refusal, "refused")
             return False
@@ -370,19 +397,21 @@ class Connection:
 
     def _answer(self, stream_id: int, code: ErrorCode, *, our_doing: bool = False) -> None:
         """Queue an RST that the peer provoked, within what it may provoke."""
-        if not our_doing and not self._provoked_resets.spend(self._now):
-            raise _calm("frames that must be answered with RST")
-        if self._outbox.answers >= self._limits.waiting_control_frames:
-            raise _calm("frames that must be answered, while it takes no answers")
-        self._outbox.put(self._wire.rst(stream_id, code), answer=True)
+        if not our_doing:  # else as many as this end has closed, which is bounded by that
+            if not self._provoked_resets.spend(self._now):
+                raise _calm("frames that must be answered with RST")
+            if self._outbox.answers >= self._limits.waiting_control_frames:
+                raise _calm("frames that must be answered, while it takes no answers")
+        self._outbox.put(self._wire.rst(stream_id, code), answer=not our_doing)
         self.streams.gone.add(stream_id, reset=True)
 
     def _break(self, stream: Stream, what: StreamInput, broken: Broken) -> None:
+        self._end_run()  # what came before still reaches the application
         stream.step(what)
         stream.broken = broken
         stream.drop_outgoing()
         stream.open_due = stream.end_due = False
-        self._outbox.revoke(stream.id)
+        self._outbox.forget(stream)
         self.streams.settle(stream)
 
     # ---- calls in
@@ -420,7 +449,7 @@ class Connection:
         else:
             stream.open_due = True
             if self._types_in_band:
-                stream.put(stream_type.to_bytes(4, "big"))
+                stream.put(stream_type.to_bytes(_TYPE_SIZE, "big"))
             self._outbox.schedule(stream)
         self._widen(stream)
         return stream
@@ -438,7 +467,10 @@ class Connection:
 
     def withdraw(self, stream: Stream, keep: int) -> None:
         """Drop what waits to be sent, but for the first ``keep`` bytes: a send was cancelled."""
+        if stream.open_due and self._types_in_band:
+            keep = max(keep, _TYPE_SIZE)  # which nobody has cancelled
         stream.drop_outgoing(keep)
+        self._outbox.schedule(stream)
 
     def end_sending(self, stream: Stream) -> None:
         """Half-close: FIN goes out behind what waits."""
@@ -450,9 +482,22 @@ class Connection:
     def consume(self, stream: Stream, size: int) -> None:
         """The application took ``size`` received bytes: the peer may send as many again."""
         stream.answered |= not stream.local
-        increment = stream.receive_window.consume(size)
-        if increment and stream.allows(StreamInput.RECEIVE_DATA):
+        window = stream.receive_window
+        increment = window.consume(size)
+        if not stream.allows(StreamInput.RECEIVE_DATA):
+            self.streams.repay_read(stream)
+            return
+        if window.too_small:
+            self._grow(stream)
+            increment += window.grant()
+        if increment:
             self._outbox.grant(stream.id, increment)
+
+    def _grow(self, stream: Stream) -> None:
+        """Double the receive window, as far as the session's budget goes."""
+        window = stream.receive_window
+        size = min(2 * window.size, self._limits.max_receive_window)
+        window.grow(window.size + self.streams.lend(stream, max(0, size - window.size)))
 
     def close(self, stream: Stream) -> None:
         """Close gracefully: what waits is sent, then FIN; nothing more is read.
@@ -460,14 +505,14 @@ class Connection:
         The credit of what was not read is given back, so that a peer that waits for it sends
         again and is told by RST that nobody listens.
         """
-        stream.accepted()
-        if stream.broken is not None or stream.state is StreamState.GONE:
-            stream.leave_place()
+        if not self.streams.release(stream):
             return
+        stream.answered |= not stream.local
         if stream.allows(StreamInput.SEND_END):
             stream.end_due = True
         stream.step(StreamInput.CLOSE)
-        if stream.state is StreamState.CLOSED_LOCAL:
+        # Before the frame that opens it goes out there is nothing to give back.
+        if stream.state is StreamState.CLOSED_LOCAL and not stream.open_due:
             increment = stream.receive_window.discard()
             if increment:
                 self._outbox.grant(stream.id, increment)
@@ -476,9 +521,7 @@ class Connection:
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""
-        stream.accepted()
-        if self.streams.live.get(stream.id) is not stream:
-            stream.leave_place()
+        if not self.streams.release(stream):
             return
         peer_knows_it = not stream.open_due
         message = "the stream was reset by this end"
@@ -493,7 +536,7 @@ class Connection:
         ``last`` says that nothing will follow it.
         """
         self.state = SESSION_TRANSITIONS[self.state][SessionInput.SEND_GOAWAY]
-        self._outbox.put(self._wire.goaway(self.streams.last_remote_id, code, debug))
+        self._outbox.put(self._wire.goaway(self.streams.last_taken_id, code, debug))
         if not last and not self._wire.has_syn_frame:
             # Go v2 before 2.0.2 swallows eight bytes behind a GOAWAY and waits for them.  These
             # are eight that every known peer ignores: the end of a stream that does not exist.

@@ -25,12 +25,13 @@ class Data(NamedTuple):
 
     ``length`` is what the header announced.  ``payload`` may hold less, and then ``DataRest``
     frames bring what is missing, so that a receiver neither waits for a large frame nor
-    reserves memory on the word of a header.
+    reserves memory on the word of a header.  A large payload is a view of what was fed; whoever
+    keeps it makes a copy of its own.
     """
 
     stream_id: int
     length: int
-    payload: bytes
+    payload: bytes | memoryview
     syn: bool
     fin: bool
 
@@ -38,7 +39,7 @@ class Data(NamedTuple):
 class DataRest(NamedTuple):
     """More bytes of the last ``Data``, in the pieces in which they came."""
 
-    payload: bytes
+    payload: bytes | memoryview
     last: bool
 
 

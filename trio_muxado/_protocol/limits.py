@@ -53,8 +53,11 @@ class Limits:
     receive_budget: int = 64 * 1024 * 1024
     """Bytes that all receive windows of a session may have grown by, together."""
 
-    send_buffer: int = 64 * 1024
-    """Bytes of a stream that ``send_all`` leaves waiting when it returns."""
+    send_buffer: int = 256 * 1024
+    """Bytes of a stream that ``send_all`` leaves waiting when it returns.
+
+    One batch of the frame writer, so that a single bulk stream fills each.
+    """
 
     def __post_init__(self) -> None:
         for name in (
@@ -66,8 +69,15 @@ class Limits:
             "resets_per_second",
             "waiting_control_frames",
             "empty_frames",
+            "receive_window",
+            "max_receive_window",
+            "receive_budget",
             "send_buffer",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, not {value!r}")
+        for name in ("receive_window", "max_receive_window"):
+            value = getattr(self, name)
+            if value is not None and value > 0x7FFFFFFF:
+                raise ValueError(f"{name} is at most 2^31 - 1, not {value!r}")

@@ -21,6 +21,9 @@ class Outbox:
         self._scheduler = Scheduler()
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
+        self.syns_rose = True
+        """Every stream was opened behind all with lower ids; priorities can change that (v2)."""
+        self._last_syn = 0
 
     def __bool__(self) -> bool:
         return bool(self._control or self._credit or self._scheduler)
@@ -34,14 +37,17 @@ class Outbox:
         """Queue window credit."""
         self._credit[stream_id] = self._credit.get(stream_id, 0) + increment
 
-    def revoke(self, stream_id: int) -> None:
-        """Drop credit of a stream that was reset."""
-        self._credit.pop(stream_id, None)
+    def forget(self, stream: Stream) -> None:
+        """Drop what was due on a stream that broke."""
+        self._credit.pop(stream.id, None)
+        self._scheduler.remove(stream)
 
     def schedule(self, stream: Stream) -> None:
-        """``stream`` has something to send, or may send again."""
+        """What ``stream`` has to send, or may send, has changed."""
         if stream.can_send:
             self._scheduler.push(stream)
+        else:
+            self._scheduler.remove(stream)
 
     def next_batch(self, size: int) -> tuple[list[Buffer], list[Stream]]:
         """About ``size`` bytes of frames, and the streams that they are from.
@@ -60,10 +66,9 @@ class Outbox:
         scheduler = self._scheduler
         while size > 0 and scheduler:
             stream = scheduler.pop()
-            if stream.can_send:
-                size -= self._next_frame(stream, batch)
-                streams.append(stream)
-                self.schedule(stream)
+            size -= self._next_frame(stream, batch)
+            streams.append(stream)
+            self.schedule(stream)
         return batch, streams
 
     def _next_frame(self, stream: Stream, batch: list[Buffer]) -> int:
@@ -81,6 +86,8 @@ class Outbox:
             stream.end_due = False
         if syn:
             stream.open_due = False
+            self.syns_rose &= stream.id > self._last_syn
+            self._last_syn = stream.id
             early = stream.receive_window.owed
             if early:
                 batch.append(wire.wndinc(stream.id, stream.receive_window.grant()))

@@ -34,6 +34,17 @@ class Scheduler:
         else:
             queue.append(stream)
 
+    def remove(self, stream: Stream) -> None:
+        """``stream`` has nothing to send any more: it must not be kept alive by its place."""
+        if not stream.scheduled:
+            return
+        stream.scheduled = False
+        queue = self._queues[stream.priority]
+        queue.remove(stream)
+        if not queue:
+            del self._queues[stream.priority]
+            self._priorities.remove(stream.priority)
+
     def pop(self) -> Stream:
         """The stream whose turn it is; it loses its place."""
         priority = self._priorities[-1]

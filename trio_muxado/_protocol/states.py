@@ -20,6 +20,9 @@ class StreamState(enum.Enum):
     CLOSED_LOCAL = "the application is gone; the peer has not ended yet"
     GONE = "both directions have ended"
 
+    # Members are compared by identity; Enum's own hash is a slow one, of the name.
+    __hash__ = object.__hash__
+
 
 class StreamInput(enum.Enum):
     """What can happen to a stream."""
@@ -31,6 +34,8 @@ class StreamInput(enum.Enum):
     RECEIVE_END = "the peer ends its direction (FIN)"
     RECEIVE_RESET = "the peer resets the stream (RST)"
     SESSION_END = "the session ends under the stream"
+
+    __hash__ = object.__hash__
 
 
 _S = StreamState

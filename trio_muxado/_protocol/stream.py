@@ -34,9 +34,11 @@ class Stream:
     __slots__ = (
         "answered",
         "backlog",
+        "borrowed",
         "broken",
         "buffered",
         "end_due",
+        "handled",
         "id",
         "local",
         "open_due",
@@ -73,6 +75,10 @@ class Stream:
         """It stands in the scheduler's queue."""
         self.answered = False
         """The end that did not open it has acted on it: it is not untouched any more."""
+        self.handled = False
+        """The application was given it (a stream of the peer), and has not closed it yet."""
+        self.borrowed = 0
+        """Bytes by which its receive window has grown, out of the session's budget."""
         self.backlog: Places | None = None
         """Where it is counted until it is accepted."""
         self.place: Places | None = None
@@ -88,6 +94,14 @@ class Stream:
     def allows(self, what: StreamInput) -> bool:
         """Whether the state table has a cell for ``what``."""
         return what in STREAM_TRANSITIONS[self.state]
+
+    def try_step(self, what: StreamInput) -> bool:
+        """Follow the state table; False where it has no cell."""
+        state = STREAM_TRANSITIONS[self.state].get(what)
+        if state is None:
+            return False
+        self.state = state
+        return True
 
     def step(self, what: StreamInput) -> None:
         """Follow the state table."""
@@ -154,8 +168,10 @@ class Stream:
         kept: list[Buffer] = []
         if keep:
             self.take(min(keep, self.buffered), kept)
-        self.outgoing = kept
-        self.buffered = sum(map(len, kept))
+        # A copy: a slice would keep alive the whole of what was dropped.
+        rest = b"".join(kept)
+        self.outgoing = [rest] if rest else []
+        self.buffered = len(rest)
 
     @property
     def nothing_due(self) -> bool:

@@ -31,9 +31,14 @@ class StreamTable:
         """Extension streams of the peer."""
         self.outbound = Places(limits.max_outbound_streams)
         """Streams of this end, but for extensions; whoever opens minds the limit."""
+        self.spare_window = limits.receive_budget
+        """Bytes by which receive windows may still grow, all together."""
         self.gone = GoneStreams()
         self.last_remote_id = 0
-        """The highest id that the peer has opened; what a GOAWAY of ours says."""
+        """The highest id that the peer has used."""
+        self.last_taken_id = 0
+        """The highest id of the peer that was taken up; what a GOAWAY of ours says.  Streams that
+        we refuse behind it must not make the next one say more."""
         self._parity = 1 if client else 0
         # Id 1 is never used: v1 peers take it as used already and end the session.
         self._next_id = 3 if client else 2
@@ -55,11 +60,13 @@ class StreamTable:
     def new_remote(self, stream_id: int, wire: Wire) -> Stream:
         """A stream that the peer opens; see ``check_opening``."""
         stream = self.live[stream_id] = Stream(stream_id, wire, local=False)
+        self.last_taken_id = max(self.last_taken_id, stream_id)
         return stream
 
     def check_opening(self, stream_id: int, *, rising: bool) -> None:
         """The peer opens ``stream_id``: note it, or raise ProtocolViolation."""
-        if not stream_id or stream_id % 2 == self._parity:
+        # Where ids must rise (v1), 1 counts as used from the start.
+        if not stream_id or stream_id % 2 == self._parity or (rising and stream_id == 1):
             fault = f"the peer cannot open a stream with id {stream_id}"
         elif stream_id in self.live:
             fault = f"stream {stream_id} opened twice"
@@ -83,6 +90,35 @@ class StreamTable:
             return stream_id == max(self.last_remote_id + 2, self._first_remote_id)
         return self.was_opened(stream_id)
 
+    def release(self, stream: Stream) -> bool:
+        """The application lets go of a stream; whether something can still happen on it."""
+        stream.accepted()
+        stream.handled = False
+        if stream.borrowed:
+            self._repay(stream, unread=0)
+        if self.live.get(stream.id) is stream:
+            return True
+        stream.leave_place()
+        return False
+
+    def lend(self, stream: Stream, size: int) -> int:
+        """Take up to ``size`` bytes of window for a stream out of the budget."""
+        size = min(size, self.spare_window)
+        self.spare_window -= size
+        stream.borrowed += size
+        return size
+
+    def repay_read(self, stream: Stream) -> None:
+        """Nothing more comes on a stream, and the application has read on."""
+        if stream.borrowed:
+            self._repay(stream, unread=stream.receive_window.unconsumed)
+
+    def _repay(self, stream: Stream, *, unread: int) -> None:
+        # What has come and is not read yet still takes memory.
+        repaid = max(0, stream.borrowed - unread)
+        self.spare_window += repaid
+        stream.borrowed -= repaid
+
     def settle(self, stream: Stream) -> None:
         """Forget a stream on which nothing can happen any more.
 
@@ -93,9 +129,9 @@ class StreamTable:
         if not over or not stream.nothing_due or self.live.get(stream.id) is not stream:
             return
         del self.live[stream.id]
-        broken_by_peer = stream.broken is not None and stream.broken.by == "remote"
-        if stream.local or not broken_by_peer:
+        self.repay_read(stream)
+        # A handler whose stream broke still costs us, until it closes the stream.
+        if stream.broken is None or not stream.handled:
             stream.leave_place()
-        # else the peer reset its own stream: the handler still costs us, until it closes it.
         if stream.state is StreamState.CLOSED_LOCAL:
             self.gone.add(stream.id, reset=False)

@@ -38,10 +38,12 @@ class ReceiveWindow:
     ``owed`` what was consumed and not granted again.  The three always add up to ``size``.
     """
 
-    __slots__ = ("credit", "owed", "size", "threshold", "unconsumed")
+    __slots__ = ("credit", "owed", "pinched", "size", "threshold", "unconsumed")
 
     def __init__(self, initial: int) -> None:
         self.size = self.credit = initial
+        self.pinched = False
+        """The peer has used up nearly all that it may send."""
         self.unconsumed = 0
         self.owed = 0
         # Granting each read again, as the Go peers do, doubles the number of frames; waiting
@@ -55,6 +57,8 @@ class ReceiveWindow:
             return False
         self.credit -= size
         self.unconsumed += size
+        if self.credit <= self.size >> 2:
+            self.pinched = True
         return True
 
     def consume(self, size: int) -> int:
@@ -63,6 +67,17 @@ class ReceiveWindow:
         self.unconsumed -= size
         self.owed += size
         return self.grant() if self.owed >= self.threshold else 0
+
+    @property
+    def too_small(self) -> bool:
+        """The window is what holds the peer back, not the application.
+
+        The peer had used it up, and the application has taken all that came.  That is so exactly
+        as long as the window is smaller than what is on its way in a round trip, so a window
+        that doubles each time it is too small settles at the link's bandwidth times its delay,
+        without a clock.
+        """
+        return self.pinched and not self.unconsumed
 
     def discard(self) -> int:
         """Nothing that came will be read: the increment that gives all of it back."""
@@ -75,6 +90,7 @@ class ReceiveWindow:
         assert self.size <= size <= MAX_WINDOW
         self.owed += size - self.size
         self.size = size
+        self.pinched = False
 
     def grant(self) -> int:
         """Promise again all that is owed, and return it as an increment."""
