@@ -16,13 +16,16 @@ from ._errors import (
 from ._protocol.errors import ErrorCode
 from ._serve import serve_muxado, serve_muxado_listeners
 from ._session import MuxadoSession
+from ._statistics import SessionStatistics
 from ._stream import MuxadoStream
+from ._trace import JsonLinesTracer, TableTracer, TracedFrame
 
 __all__ = [
     "CloseReason",
     "ErrorCode",
     "Heartbeat",
     "HeartbeatError",
+    "JsonLinesTracer",
     "MuxadoConfig",
     "MuxadoError",
     "MuxadoSession",
@@ -31,8 +34,11 @@ __all__ = [
     "OpenStreamError",
     "SessionClosedError",
     "SessionEndedError",
+    "SessionStatistics",
     "StreamClosedError",
     "StreamResetError",
+    "TableTracer",
+    "TracedFrame",
     "client_session",
     "open_muxado_session",
     "serve_muxado",

@@ -11,6 +11,7 @@ from ._protocol.limits import Limits
 
 if TYPE_CHECKING:
     from ._stream import MuxadoStream
+    from ._trace import Tracer
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class MuxadoConfig(Limits):
     """Handlers for streams of extension types, which are never shown to ``accept_stream``.
 
     Each runs in the session's own nursery and its stream is closed when it returns.
+    """
+
+    tracer: Tracer | None = None
+    """Called for every frame in both directions; :class:`TableTracer` and
+    :class:`JsonLinesTracer` are ready-made.  Without one nothing is spent on it.
     """
 
     close_timeout: float = 5.0

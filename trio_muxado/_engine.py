@@ -29,6 +29,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -40,6 +41,7 @@ from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
 from ._protocol.stream import Broken
 from ._protocol.wire import V1, WIRES
+from ._trace import TransportTrace
 
 if TYPE_CHECKING:
     from ._config import MuxadoConfig
@@ -56,6 +58,9 @@ READ_SIZE = 256 * 1024
 BATCH_SIZE = 256 * 1024
 """Bytes given to the transport at a time: a call costs more than the copy into a batch, and a
 frame of higher priority waits for at most one."""
+
+MAX_TURNS = 8
+"""Turns of all other tasks that the frame writer waits while they queue more and more."""
 
 LINGER_SIZE = 1024 * 1024
 """Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing
@@ -75,6 +80,7 @@ class Engine:
         client: bool,
         config: MuxadoConfig,
         make_stream: Callable[[Stream], MuxadoStream],
+        session: object,
     ) -> None:
         self.transport = transport
         self.config = config
@@ -88,10 +94,19 @@ class Engine:
             typed=config.typed,
             extensions=config.extensions,
         )
+        self._trace = None
+        if config.tracer is not None:
+            self._trace = TransportTrace(config.tracer, self.connection, session)
         self.reason: CloseReason | None = None
         """Why the session ended; None while it lives."""
         self.crash: BaseException | None = None
         """What was raised inside the engine and belongs to the user."""
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self.waited_for_window = 0.0
+        """Seconds, added up over all senders."""
+        self.waited_for_transport = 0.0
+        """Seconds."""
         self.last_heard = math.inf
         """When the latest byte of the peer came."""
         self.wire_known = trio.Event()
@@ -152,6 +167,7 @@ class Engine:
                     await trio.aclose_forcefully(self.transport)
                 except Exception as error:
                     logger.debug("closing the transport failed: %r", error)
+            self._flushed.set()  # whoever waits for it: nothing more will be sent
             self._done.set()
         if self.crash is not None:
             raise self.crash
@@ -180,8 +196,12 @@ class Engine:
             if not data:
                 self._transport_ended(None)
                 return
+            data = bytes(data)
             now = self.last_heard = trio.current_time()
-            for event in connection.receive_data(bytes(data), now):
+            self.bytes_received += len(data)
+            if self._trace is not None:
+                self._trace.saw("in", data)
+            for event in connection.receive_data(data, now):
                 handlers[type(event)](event)
             self.changed()
 
@@ -195,15 +215,21 @@ class Engine:
                     if stream.owner is not None and stream.buffered <= config.send_buffer:
                         stream.owner._wake_sender()
                 self._count_streams()
-                patience.deadline = trio.current_time() + config.send_timeout
+                data = b"".join(batch)
+                if self._trace is not None:
+                    self._trace.saw("out", data)
+                start = trio.current_time()
+                patience.deadline = start + config.send_timeout
                 try:
-                    await transport.send_all(b"".join(batch))
+                    await transport.send_all(data)
                 except Exception as error:
                     # What the peer sent before it stopped to listen can still be read.
                     patience.deadline = math.inf
                     await self._stop_writing(error)
                     return
                 patience.deadline = math.inf
+                self.bytes_sent += len(data)
+                self.waited_for_transport += trio.current_time() - start
                 if self._closing:
                     # A beat shows that the peer lives, not that closing comes to an end.
                     beats = connection.wire and connection.wire.heartbeat_type
@@ -222,9 +248,14 @@ class Engine:
                 return False
             self._writer_sleeps = True
             await self._writer.park()
-            if len(connection.streams.live) > 1:
-                # Others are likely to be about to send: let them, and write once for all.
-                await trio.lowlevel.cancel_shielded_checkpoint()
+        # Whoever is about to send may do so first, and one write serves all: a task that opens a
+        # stream, sends and ends it needs three turns, and so do all that woke with it.
+        queued = -1
+        for _ in range(MAX_TURNS):
+            if connection.queued == queued:
+                break
+            queued = connection.queued
+            await trio.lowlevel.cancel_shielded_checkpoint()
         return True
 
     async def _stop_writing(self, error: Exception) -> None:
@@ -294,6 +325,8 @@ class Engine:
 
     def _on_wire(self, event: events.WireDetected) -> None:
         self.wire_known.set()
+        if self._trace is not None:
+            self._trace.saw("in", b"")
 
     def _on_peer_ended(self, event: events.PeerEnded) -> None:
         self._transport_ended(None)
@@ -409,7 +442,7 @@ class Engine:
                 await self._flushed.wait()
             if self._batches == before:
                 break
-        return self._flushed.is_set()
+        return self._flushed.is_set() and self.reason is None
 
     async def _part(self) -> None:
         """Tell the peer that nothing follows, and wait for its own end."""
@@ -423,6 +456,16 @@ class Engine:
                     logger.debug("closing the transport failed: %r", error)
 
     # ---- waiting
+
+    def take_waiting(self) -> list[MuxadoStream]:
+        """The streams that wait to be accepted now."""
+        taken: list[MuxadoStream] = []
+        with suppress(trio.WouldBlock, trio.EndOfChannel):
+            while True:
+                taken.append(self.accepted.receive_nowait())
+        for stream in taken:
+            self.connection.accept(stream._core)
+        return taken
 
     async def take_place(self) -> None:
         """Wait until a stream may be opened, or never can: first come, first served."""

@@ -14,6 +14,7 @@ from ._errors import CloseReason, NoMoreStreamsError, OpenStreamError, SessionCl
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused
+from ._statistics import SessionStatistics, statistics_of
 from ._stream import MuxadoStream
 
 
@@ -43,6 +44,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             client=client,
             config=config,
             make_stream=lambda core: MuxadoStream(self, core),
+            session=self,
         )
         self._keepalive: _Keepalive | None = None
 
@@ -157,6 +159,10 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             try:
                 async for stream in self:
                     nursery.start_soon(self._handle, handler, stream)
+                    # All that came with it start at once, not one in each turn of trio's loop:
+                    # else a burst of requests is answered in as many writes as it has requests.
+                    for another in self._engine.take_waiting():
+                        nursery.start_soon(self._handle, handler, another)
             except SessionClosedError:
                 pass
 
@@ -176,6 +182,10 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                 raise
             logger.debug("a handler ended with its stream: %r", error)
         await stream.aclose()
+
+    def statistics(self) -> SessionStatistics:
+        """What the session has done so far, and what it holds; also once it is over."""
+        return statistics_of(self._engine, self.latency)
 
     # ---- the peer, and the end
 

@@ -148,13 +148,14 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             piece = self._unwrap(self._chunks.receive_nowait())
             pieces.append(piece)
             size += len(piece)
-        received = bytes(first) if len(pieces) == 1 else b"".join(pieces)
+        whole = first if len(pieces) == 1 else b"".join(pieces)
         if size > limit:
-            view = memoryview(received)
-            received, self._leftover = bytes(view[:limit]), view[limit:]
-        else:
-            self._leftover = _NOTHING
-        return received
+            # Not a copy of all of it for each small piece.
+            view = memoryview(whole)
+            self._leftover = view[limit:]
+            return bytes(view[:limit])
+        self._leftover = _NOTHING
+        return bytes(whole)
 
     def _unwrap(self, chunk: bytes | bytearray) -> bytes:
         self._queued -= 1
@@ -245,7 +246,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     async def _wait_for_room(self) -> None:
         self._room = trio.Event()
+        start, window = trio.current_time(), self._core.send_window.available
         await self._room.wait()
+        if not window:
+            self._engine.waited_for_window += trio.current_time() - start
         self._check_sendable()
 
     async def wait_send_all_might_not_block(self) -> None:

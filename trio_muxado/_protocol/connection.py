@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .events import (
     DataReceived,
@@ -69,6 +70,7 @@ class Connection:
         self.state = SessionState.ACTIVE
         self.streams = StreamTable(client=client, limits=limits)
         """The streams on which something can still happen, and the places they take."""
+        self.counts = Counts()
         self.peer_debug = b""
         """The debug text of the peer's GOAWAY, as far as it came and fits."""
         self._run: list[bytes | memoryview] = []
@@ -99,7 +101,7 @@ class Connection:
         if wire.has_syn_frame or self._typed:
             self._extensions |= {wire.heartbeat_type}
         self._decoder = Decoder(wire, self.streams.could_come_next)
-        self._outbox = Outbox(wire)
+        self._outbox = Outbox(wire, self.counts)
         self._types_in_band = self._typed and not wire.has_syn_frame
         self._window = max(wire.initial_window, self._limits.receive_window or 0)
         self._largest_data = max(self._window, self._limits.max_receive_window)
@@ -121,11 +123,13 @@ class Connection:
                 data = self._undetected = self._undetected + data
                 if len(data) < DETECTION_SIZE:
                     return events
-                self._use(detect(data))
+                self._use(detect(data[:DETECTION_SIZE]))
                 self._undetected = b""
                 events.append(WireDetected(self._wire))
             handlers = self._handlers
-            for frame in self._decoder.feed(data):
+            frames = self._decoder.feed(data)
+            self.counts.frames_received += len(frames)
+            for frame in frames:
                 handlers[type(frame)](frame)
             self._end_run()
         except ProtocolViolation as violation:
@@ -264,6 +268,7 @@ class Connection:
         untouched = not stream.answered
         if untouched and not stream.local and not self._unread_resets.spend(self._now):
             raise _calm("streams opened and reset")
+        self.counts.resets_received += 1
         code = self._wire.code_from_wire(frame.error_code)
         name = code.name if isinstance(code, ErrorCode) else f"error {code}"
         refused = code in _REFUSALS and stream.local and untouched
@@ -321,6 +326,7 @@ class Connection:
         self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
         going = self.state in (SessionState.GOING_AWAY, SessionState.DRAINING)
         if going or places.taken >= places.limit + extra:
+            self.counts.refused += 1
             self._answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
         stream = self.streams.new_remote(stream_id, self._wire)
@@ -357,8 +363,10 @@ class Connection:
             stream.wait_in(streams.waiting)
         stream.handled = refusal is None
         if refusal is not None:
+            self.counts.refused += 1
             self._answer_with_reset(stream, refusal, "refused")
             return False
+        self.counts.offered += 1
         self._events.append(StreamOpened(stream))
         return True
 
@@ -402,6 +410,7 @@ class Connection:
                 raise _calm("frames that must be answered with RST")
             if self._outbox.answers >= self._limits.waiting_control_frames:
                 raise _calm("frames that must be answered, while it takes no answers")
+        self.counts.resets_sent += 1
         self._outbox.put(self._wire.rst(stream_id, code), answer=not our_doing)
         self.streams.gone.add(stream_id, reset=True)
 
@@ -440,6 +449,7 @@ class Connection:
         if self.state in (SessionState.GONE_AWAY, SessionState.DRAINING):
             raise OpenRefused(ErrorCode.REMOTE_GONE_AWAY, "the peer takes no new streams")
         stream = self.streams.new_local(wire)
+        self.counts.opened += 1
         stream.type = stream_type
         stream.priority = priority
         if stream_type not in self._extensions:
@@ -527,6 +537,7 @@ class Connection:
         message = "the stream was reset by this end"
         self._break(stream, StreamInput.SEND_RESET, Broken(code, "local", message))
         if peer_knows_it:
+            self.counts.resets_sent += 1
             self._outbox.put(self._wire.rst(stream.id, code))
             self.streams.gone.add(stream.id, reset=True)
 
@@ -548,6 +559,11 @@ class Connection:
     def wants_to_send(self) -> bool:
         """``data_to_send`` would return something."""
         return self.wire is not None and bool(self._outbox)
+
+    @property
+    def queued(self) -> int:
+        """A number that changes when something more is queued for sending."""
+        return self._outbox.changes
 
     @property
     def all_sent(self) -> bool:

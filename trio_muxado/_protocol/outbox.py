@@ -7,6 +7,7 @@ often it was granted), then the streams' data by turns.
 from __future__ import annotations
 
 from .codec import HEADER_SIZE, Wire
+from .counts import Counts
 from .scheduler import Scheduler
 from .stream import Buffer, Stream
 
@@ -14,11 +15,14 @@ from .stream import Buffer, Stream
 class Outbox:
     """Frames of one connection on their way out."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, counts: Counts) -> None:
         self._wire = wire
+        self._counts = counts
         self._control: list[Buffer] = []
         self._credit: dict[int, int] = {}
         self._scheduler = Scheduler()
+        self.changes = 0
+        """How often something was queued."""
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
         self.syns_rose = True
@@ -30,11 +34,13 @@ class Outbox:
 
     def put(self, frame: bytes, *, answer: bool = False) -> None:
         """Queue a control frame."""
+        self.changes += 1
         self._control.append(frame)
         self.answers += answer
 
     def grant(self, stream_id: int, increment: int) -> None:
         """Queue window credit."""
+        self.changes += 1
         self._credit[stream_id] = self._credit.get(stream_id, 0) + increment
 
     def forget(self, stream: Stream) -> None:
@@ -44,6 +50,7 @@ class Outbox:
 
     def schedule(self, stream: Stream) -> None:
         """What ``stream`` has to send, or may send, has changed."""
+        self.changes += 1
         if stream.can_send:
             self._scheduler.push(stream)
         else:
@@ -62,6 +69,7 @@ class Outbox:
         if self._credit:
             batch += [wire.wndinc(*grant) for grant in self._credit.items()]
             self._credit.clear()
+        self._counts.frames_sent += len(batch)
         streams: list[Stream] = []
         scheduler = self._scheduler
         while size > 0 and scheduler:
@@ -78,6 +86,7 @@ class Outbox:
         # take that FIN for their own direction (and could not answer).
         syn = stream.open_due
         fin = stream.end_due and size == stream.buffered and not syn
+        self._counts.frames_sent += 1
         batch.append(wire.data_header(stream.id, size, fin=fin, syn=syn))
         if size:
             stream.send_window.spend(size)
@@ -90,5 +99,6 @@ class Outbox:
             self._last_syn = stream.id
             early = stream.receive_window.owed
             if early:
+                self._counts.frames_sent += 1
                 batch.append(wire.wndinc(stream.id, stream.receive_window.grant()))
         return HEADER_SIZE + size

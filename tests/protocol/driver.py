@@ -1,0 +1,161 @@
+"""Drives one connection by hand: frames of its peer in, events and frames out."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterable
+from enum import Enum
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, TypeVar
+
+from trio_muxado._protocol import events
+from trio_muxado._protocol.codec import Decoder, Wire
+from trio_muxado._protocol.connection import Connection
+from trio_muxado._protocol.errors import ErrorCode
+from trio_muxado._protocol.frames import Data, DataRest, Frame
+from trio_muxado._protocol.limits import Limits
+from trio_muxado._protocol.stream import Stream
+from trio_muxado._protocol.wire import V1, V2
+
+__all__ = ["BOTH", "V1", "V2", "End", "join", "only", "pipe", "weight"]
+
+BOTH = (V1, V2)
+
+T = TypeVar("T")
+
+
+class End:
+    """A connection, the peer's frames for it, and an ear for what it sends.
+
+    It is a server unless it is told otherwise, so the peer's streams are 3, 5, 7 ...
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        client: bool = False,
+        typed: bool = False,
+        extensions: Iterable[int] = (),
+        **limits: Any,
+    ) -> None:
+        self.wire = wire
+        self.core = Connection(
+            client=client,
+            wire=wire,
+            limits=Limits(**limits),
+            typed=typed,
+            extensions=tuple(extensions),
+        )
+        self.now = 1000.0
+        self._ear = Decoder(wire, lambda stream_id, opening: True)
+
+    # ---- what the peer sends
+
+    def feed(self, *pieces: bytes) -> list[events.Event]:
+        """The events of these pieces, each of which is one read of the transport."""
+        return [event for piece in pieces for event in self.core.receive_data(piece, self.now)]
+
+    def syn(self, stream_id: int, *, priority: int = 0, type: int = 0) -> bytes:
+        """What opens a stream, without data."""
+        if self.wire.has_syn_frame:
+            return self.wire.syn(stream_id, priority, type)
+        return self.data(stream_id, syn=True)
+
+    def data(
+        self, stream_id: int, payload: bytes = b"", *, fin: bool = False, syn: bool = False
+    ) -> bytes:
+        return self.wire.data_header(stream_id, len(payload), fin=fin, syn=syn) + payload
+
+    def fin(self, stream_id: int) -> bytes:
+        return self.data(stream_id, fin=True)
+
+    def rst(self, stream_id: int, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> bytes:
+        return self.wire.rst(stream_id, code)
+
+    def wndinc(self, stream_id: int, increment: int) -> bytes:
+        return self.wire.wndinc(stream_id, increment)
+
+    def goaway(
+        self, last: int = 0, code: ErrorCode | int = ErrorCode.NO_ERROR, debug: bytes = b""
+    ) -> bytes:
+        return self.wire.goaway(last, code, debug)
+
+    # ---- what its application does
+
+    def accept(self, stream_id: int, payload: bytes = b"", *, fin: bool = False) -> Stream:
+        """The peer opens a stream, and the application accepts it."""
+        opened = only(self.feed(self.syn(stream_id)))
+        assert isinstance(opened, events.StreamOpened)
+        stream = opened.stream
+        if payload or fin:
+            self.feed(self.data(stream_id, payload, fin=fin))
+        self.core.accept(stream)
+        return stream
+
+    def open(self, **choices: int) -> Stream:
+        """A stream of this end whose opening frame has been sent."""
+        stream = self.core.open_stream(**choices)
+        self.sent()
+        return stream
+
+    # ---- what it sends
+
+    def bytes_sent(self, size: int = 1 << 30) -> bytes:
+        """The next batch, as the bytes it becomes."""
+        if not self.core.wants_to_send:
+            return b""
+        batch, _ = self.core.data_to_send(size)
+        assert batch, "it wants to send and does not"
+        return b"".join(batch)
+
+    def sent(self, size: int = 1 << 30) -> list[Frame]:
+        """The next batch, as frames."""
+        return join(self._ear.feed(self.bytes_sent(size)))
+
+
+def join(frames: Iterable[Frame]) -> list[Frame]:
+    """Frames with their payload in one piece."""
+    joined: list[Frame] = []
+    for frame in frames:
+        if isinstance(frame, DataRest):
+            last = joined[-1]
+            assert isinstance(last, Data)
+            joined[-1] = last._replace(payload=b"".join((last.payload, frame.payload)))
+        elif isinstance(frame, Data):
+            joined.append(frame._replace(payload=bytes(frame.payload)))
+        else:
+            joined.append(frame)
+    return joined
+
+
+def only(things: Iterable[T]) -> T:
+    """The one thing that is there."""
+    (thing,) = things
+    return thing
+
+
+def pipe(sender: End, receiver: End) -> list[events.Event]:
+    """Everything that one end sends, fed to the other."""
+    return receiver.feed(sender.bytes_sent())
+
+
+_SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, Enum, Wire, Limits)
+
+
+def weight(root: object) -> int:
+    """Bytes of everything that is reachable from ``root`` and not shared by all sessions."""
+    seen: set[int] = set()
+    waiting = [root]
+    total = 0
+    while waiting:
+        thing = waiting.pop()
+        if id(thing) in seen or isinstance(thing, _SHARED):
+            continue
+        seen.add(id(thing))
+        total += sys.getsizeof(thing)
+        if isinstance(thing, memoryview):
+            total += thing.obj.__sizeof__()
+        waiting.extend(gc.get_referents(thing))
+    return total

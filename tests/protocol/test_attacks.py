@@ -1,0 +1,504 @@
+"""What a hostile peer can do, and the bound that stops it.
+
+The attacks are those of docs/specification/security.md.  Each is played as plain bytes against a
+connection whose limits are the defaults, unless a smaller one makes the same point sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from trio_muxado._protocol.codec import MAX_DEBUG, Wire
+from trio_muxado._protocol.errors import ErrorCode
+from trio_muxado._protocol.events import Event, SessionFailed, StreamBroken, StreamOpened
+from trio_muxado._protocol.frames import GoAway, Rst, WndInc
+from trio_muxado._protocol.guards import GoneStreams
+from trio_muxado._protocol.limits import Limits
+from trio_muxado._protocol.stream import Stream
+
+from .driver import BOTH, V1, V2, End, only, weight
+
+both = pytest.mark.parametrize("wire", BOTH)
+
+DEFAULTS = Limits()
+
+
+def ids(count: int, first: int = 3) -> Iterable[int]:
+    return range(first, first + 2 * count, 2)
+
+
+def failed(events: list[Event]) -> bool:
+    return any(isinstance(event, SessionFailed) for event in events)
+
+
+def opened(events: list[Event]) -> list[Stream]:
+    return [event.stream for event in events if isinstance(event, StreamOpened)]
+
+
+def assert_calm(end: End, events: list[Event]) -> None:
+    """The session was ended with what the generation has for floods."""
+    last = events[-1]
+    assert isinstance(last, SessionFailed)
+    assert last.code is ErrorCode.ENHANCE_YOUR_CALM
+    goaway = [frame for frame in end.sent() if isinstance(frame, GoAway)]
+    assert [frame.error_code for frame in goaway] == [1 if end.wire is V1 else 10]
+
+
+# ---- too many streams
+
+
+@both
+def test_a_flood_of_streams_that_nobody_accepts_is_refused(wire: Wire) -> None:
+    end = End(wire)
+    events = end.feed(b"".join(map(end.syn, ids(1000))))
+    assert not failed(events)
+    assert len(opened(events)) == DEFAULTS.accept_backlog
+    assert len(end.core.streams.live) == DEFAULTS.accept_backlog
+
+
+@both
+def test_a_flood_of_streams_that_are_accepted_is_refused(wire: Wire) -> None:
+    end = End(wire)
+    for stream_id in ids(1000):
+        for stream in opened(end.feed(end.syn(stream_id))):
+            end.core.accept(stream)
+    assert len(end.core.streams.live) == DEFAULTS.max_inbound_streams
+
+
+@both
+def test_a_flood_of_refused_streams_ends_the_session(wire: Wire) -> None:
+    end = End(wire, max_inbound_streams=1)
+    end.accept(3)
+    for stream_id in ids(DEFAULTS.provoked_resets, first=5):
+        assert not failed(end.feed(end.syn(stream_id)))
+        end.sent()
+    assert_calm(end, end.feed(end.syn(100_001)))
+
+
+@both
+def test_streams_that_are_refused_now_and_then_end_nothing(wire: Wire) -> None:
+    end = End(wire, max_inbound_streams=1)
+    end.accept(3)
+    for stream_id in ids(5000, first=5):
+        end.now += 1 / DEFAULTS.resets_per_second
+        assert not failed(end.feed(end.syn(stream_id)))
+        end.sent()
+
+
+# ---- rapid reset
+
+
+@both
+def test_streams_that_are_opened_and_reset_in_a_row_end_the_session(wire: Wire) -> None:
+    end = End(wire)
+    for stream_id in ids(DEFAULTS.unread_resets):
+        events = end.feed(end.syn(stream_id), end.rst(stream_id))
+        assert not failed(events)
+        end.core.close(opened(events)[0])
+    assert_calm(end, end.feed(end.syn(100_001), end.rst(100_001)))
+
+
+@both
+def test_streams_that_are_reset_now_and_then_end_nothing(wire: Wire) -> None:
+    end = End(wire)
+    for stream_id in ids(5000):
+        end.now += 1 / DEFAULTS.resets_per_second
+        events = end.feed(end.syn(stream_id), end.rst(stream_id))
+        assert not failed(events)
+        end.core.close(opened(events)[0])
+
+
+@both
+def test_a_handler_counts_as_live_until_it_ends_whatever_the_peer_resets(wire: Wire) -> None:
+    end = End(wire)
+    running = 0
+    for stream_id in ids(DEFAULTS.unread_resets):
+        for stream in opened(end.feed(end.syn(stream_id), end.rst(stream_id))):
+            end.core.accept(stream)
+            running += 1
+    assert running == DEFAULTS.max_inbound_streams
+
+
+@both
+@pytest.mark.parametrize("act", ["read", "written", "ended", "closed"])
+def test_ten_thousand_cancelled_requests_are_no_attack(wire: Wire, act: str) -> None:
+    end = End(wire)
+    for stream_id in ids(10_000):
+        stream = end.accept(stream_id, b"request")
+        if act == "read":
+            end.core.consume(stream, 7)
+        elif act == "written":
+            end.core.send(stream, b"answer")
+        elif act == "ended":
+            end.core.end_sending(stream)
+        else:
+            end.core.close(stream)
+        assert not failed(end.feed(end.rst(stream_id)))
+        end.core.close(stream)
+    assert not end.core.streams.live
+    assert end.core.streams.inbound.taken == 0
+
+
+# ---- made you reset
+
+
+@both
+def test_credit_that_makes_us_reset_in_a_row_ends_the_session(wire: Wire) -> None:
+    end = End(wire)
+    for stream_id in ids(DEFAULTS.provoked_resets):
+        stream = end.accept(stream_id)
+        assert not failed(end.feed(end.wndinc(stream_id, 2**31 - 1)))
+        end.core.close(stream)
+        end.sent()
+    end.accept(100_001)
+    assert_calm(end, end.feed(end.wndinc(100_001, 2**31 - 1)))
+
+
+@both
+def test_a_handler_counts_as_live_until_it_ends_whatever_the_peer_makes_us_reset(
+    wire: Wire,
+) -> None:
+    end = End(wire)
+    running = 0
+    for stream_id in ids(500):
+        events = end.feed(end.syn(stream_id), end.wndinc(stream_id, 2**31 - 1))
+        for stream in opened(events):
+            end.core.accept(stream)
+            running += 1
+        end.sent()
+    assert running == DEFAULTS.max_inbound_streams
+
+
+@both
+def test_data_after_the_end_in_a_row_ends_the_session(wire: Wire) -> None:
+    end = End(wire, provoked_resets=10)
+    for stream_id in ids(10):
+        stream = end.accept(stream_id, fin=True)
+        assert not failed(end.feed(end.data(stream_id, b"x")))
+        end.core.close(stream)
+        end.sent()
+    end.accept(101, fin=True)
+    assert_calm(end, end.feed(end.data(101, b"x")))
+
+
+@both
+def test_ten_thousand_requests_that_we_cancelled_are_no_attack(wire: Wire) -> None:
+    end = End(wire, client=True)
+    for _ in range(10_000):
+        stream = end.open()
+        end.core.send(stream, b"request")
+        end.sent()
+        end.core.reset(stream, ErrorCode.STREAM_CANCELLED)
+        end.sent()
+        assert end.feed(end.data(stream.id, b"answer", fin=True)) == []
+    assert not end.core.wants_to_send
+    assert not end.core.streams.live
+
+
+@both
+def test_answers_that_nobody_waits_for_are_no_attack(wire: Wire) -> None:
+    end = End(wire, client=True)
+    streams = [end.open() for _ in range(4000)]
+    for stream in streams:
+        end.core.close(stream)
+    end.sent()
+    # All of them in one read: the transport can't take an answer between them.
+    answers = b"".join(end.data(stream.id, b"answer", fin=True) for stream in streams)
+    assert end.feed(answers) == []
+    assert len(end.sent()) == len(streams)
+
+
+# ---- floods that want answers
+
+
+@both
+def test_one_reset_answers_all_that_comes_for_a_stream_that_is_gone(wire: Wire) -> None:
+    end = End(wire)
+    end.core.end_sending(end.accept(3, fin=True))
+    end.sent()
+    end.feed(end.data(3, b"x") * 50_000)
+    assert end.sent() == [Rst(3, 4)]
+
+
+@both
+def test_answers_that_the_peer_does_not_take_end_the_session(wire: Wire) -> None:
+    end = End(wire, max_inbound_streams=1, provoked_resets=10**6)
+    end.accept(3)
+    limit = DEFAULTS.waiting_control_frames
+    assert not failed(end.feed(b"".join(map(end.syn, ids(limit, first=5)))))
+    assert_calm(end, end.feed(end.syn(100_001)))
+
+
+@both
+def test_answers_that_the_peer_takes_do_not_add_up(wire: Wire) -> None:
+    end = End(wire, max_inbound_streams=1, provoked_resets=10**6)
+    end.accept(3)
+    for stream_id in ids(3 * DEFAULTS.waiting_control_frames, first=5):
+        assert not failed(end.feed(end.syn(stream_id)))
+        if stream_id % 100 == 1:
+            end.sent()
+
+
+@both
+def test_tiny_frames_that_are_read_cost_no_answers(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    answers = 0
+    for _ in range(100_000 // 100):
+        assert not failed(end.feed(end.data(3, b"x") * 100))
+        end.core.consume(stream, 100)
+        answers += len(end.sent())
+    assert answers <= 100_000 // (wire.initial_window // 2) + 1
+
+
+@both
+def test_credit_waits_once_for_each_stream_while_the_peer_takes_nothing(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    for _ in range(50):
+        for _ in range(4):
+            end.feed(end.data(3, bytes(wire.initial_window // 8)))
+        end.core.consume(stream, wire.initial_window // 2)
+    assert isinstance(only(end.sent()), WndInc)
+
+
+@both
+def test_streams_that_were_answered_and_reset_leave_nothing_while_the_peer_takes_nothing(
+    wire: Wire,
+) -> None:
+    end = End(wire)
+    before = weight(end.core)
+    for stream_id in ids(2000):
+        stream = end.accept(stream_id, b"request")
+        end.core.consume(stream, 7)
+        end.core.send(stream, b"answer" * 1000)
+        end.feed(end.rst(stream_id))
+        end.core.close(stream)
+    assert not end.core.wants_to_send
+    assert weight(end.core) < before + 5_000
+
+
+@both
+def test_a_reader_that_grants_in_crumbs_gets_crumbs(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    end.core.send(stream, bytes(2 * wire.initial_window))
+    end.sent()
+    for _ in range(1000):
+        end.feed(end.wndinc(3, 1))
+        assert len(end.bytes_sent()) == 9
+        assert not end.core.wants_to_send
+
+
+# ---- nothing, often
+
+
+@both
+@pytest.mark.parametrize("stream_id", [3, 99])
+def test_frames_without_meaning_end_the_session(wire: Wire, stream_id: int) -> None:
+    end = End(wire)
+    end.accept(3)
+    end.feed(end.data(3, b"x"))
+    for _ in range(DEFAULTS.empty_frames):
+        assert not failed(end.feed(end.data(stream_id)))
+    assert_calm(end, end.feed(end.data(stream_id)))
+
+
+@both
+@pytest.mark.parametrize("payload, fin", [(b"x", False), (b"", True)])
+def test_frames_without_meaning_between_others_end_nothing(
+    wire: Wire, payload: bytes, fin: bool
+) -> None:
+    end = End(wire)
+    end.accept(3), end.accept(5)
+    for _ in range(10):
+        events = end.feed(end.data(3) * DEFAULTS.empty_frames, end.data(5, payload, fin=fin))
+        assert not failed(events)
+
+
+# ---- memory
+
+
+def test_unknown_frames_of_megabytes_leave_nothing() -> None:
+    end = End(V2)
+    before = weight(end.core)
+    for _ in range(3):
+        end.feed(b"\xff\xff\xff\x70" + bytes(4))
+        for _ in range(0xFFFFFF // 65535):
+            end.feed(bytes(65535))
+        end.feed(bytes(0xFFFFFF % 65535))
+    assert weight(end.core) < before + 1000
+    assert len(opened(end.feed(end.syn(3)))) == 1
+
+
+@both
+def test_four_kib_of_megabytes_of_debug_text_are_kept(wire: Wire) -> None:
+    end = End(wire)
+    before = weight(end.core)
+    end.feed(wire.goaway(0, 0, b"x" * (wire.length_mask - 8)))
+    assert len(end.core.peer_debug) == MAX_DEBUG
+    assert weight(end.core) < before + 2 * MAX_DEBUG
+
+
+@both
+def test_a_thousand_goaways_leave_nothing(wire: Wire) -> None:
+    end = End(wire)
+    before = weight(end.core)
+    for _ in range(1000):
+        end.feed(end.goaway(0, 0, b"text"))
+    assert weight(end.core) < before + 1000
+
+
+def test_a_frame_larger_than_the_window_is_never_held() -> None:
+    end = End(V2)
+    end.accept(3)
+    before = weight(end.core)
+    frame = end.data(3, bytes(1_000_000))
+    for start in range(0, len(frame), 100_000):
+        end.feed(frame[start : start + 100_000])
+        assert weight(end.core) < before + 1000
+
+
+@both
+def test_data_is_handed_on_and_not_held(wire: Wire) -> None:
+    end = End(wire)
+    end.accept(3)
+    before = weight(end.core)
+    for _ in range(wire.initial_window // 2 // 8192):
+        end.feed(end.data(3, bytes(8192)))
+    end.feed(b"")  # what was told last is told
+    assert weight(end.core) < before + 1000
+
+
+@both
+def test_the_memory_of_dead_ids_is_bounded(wire: Wire) -> None:
+    end = End(wire, client=True)
+    for _ in range(2 * GoneStreams.CAPACITY):
+        end.core.close(end.open())
+        end.sent()
+    assert weight(end.core.streams) < 200 * GoneStreams.CAPACITY
+
+
+@both
+@pytest.mark.parametrize("how", ["close", "reset", "ended by both", "reset by the peer", "refused"])
+def test_ten_thousand_streams_of_ours_leave_nothing(wire: Wire, how: str) -> None:
+    end = End(wire, client=True)
+    for _ in range(10_000):
+        stream = end.open()
+        if how == "close":
+            end.core.close(stream)
+        elif how == "reset":
+            end.core.reset(stream, 7)
+        elif how == "ended by both":
+            end.core.end_sending(stream)
+            end.feed(end.fin(stream.id))
+        else:
+            code = ErrorCode.STREAM_REFUSED if how == "refused" else 7
+            end.feed(end.rst(stream.id, code))
+        end.sent()
+    streams = end.core.streams
+    assert (streams.live, streams.outbound.taken) == ({}, 0)
+    assert end.core.all_sent
+
+
+# ---- windows
+
+
+def read_on(end: End, stream: Stream, rounds: int) -> int:
+    """A peer that fills the window each time, and an application that reads all of it."""
+    most = 0
+    for _ in range(rounds):
+        credit = stream.receive_window.credit
+        while stream.receive_window.credit:
+            end.feed(end.data(stream.id, bytes(min(16_000, stream.receive_window.credit))))
+        end.core.consume(stream, credit)
+        end.sent()
+        most = max(most, stream.receive_window.size)
+    return most
+
+
+@both
+def test_a_window_grows_no_further_than_it_may(wire: Wire) -> None:
+    end = End(wire, max_receive_window=1_000_000)
+    assert read_on(end, end.accept(3), rounds=8) == 1_000_000
+
+
+@both
+def test_all_windows_together_grow_no_further_than_the_budget(wire: Wire) -> None:
+    end = End(wire, receive_budget=1_000_000)
+    streams = [end.accept(stream_id) for stream_id in ids(5)]
+    for stream in streams:
+        read_on(end, stream, rounds=4)
+    grown = sum(stream.receive_window.size - wire.initial_window for stream in streams)
+    assert grown == 1_000_000
+
+
+@both
+def test_an_unread_window_never_grows(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    while stream.receive_window.credit:
+        end.feed(end.data(3, bytes(min(16_000, stream.receive_window.credit))))
+    end.core.consume(stream, wire.initial_window - 1)
+    assert stream.receive_window.size == wire.initial_window
+
+
+@both
+@pytest.mark.parametrize("how", ["close", "reset", "peers end", "peers reset"])
+def test_what_a_stream_had_of_the_budget_comes_back(wire: Wire, how: str) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    read_on(end, stream, rounds=3)
+    assert end.core.streams.spare_window < DEFAULTS.receive_budget
+    if how == "close":
+        end.core.close(stream)
+    elif how == "reset":
+        end.core.reset(stream, 7)
+    else:
+        end.feed(end.fin(3) if how == "peers end" else end.rst(3))
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget
+
+
+@both
+def test_what_was_not_read_keeps_its_part_of_the_budget_until_it_is(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    read_on(end, stream, rounds=3)
+    while stream.receive_window.credit:
+        end.feed(end.data(3, bytes(min(16_000, stream.receive_window.credit))))
+    end.feed(end.rst(3))
+    borrowed = stream.borrowed
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget - borrowed > 0
+    end.core.consume(stream, stream.receive_window.unconsumed - 1000)
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget - 1000
+    end.core.consume(stream, 1000)
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget
+
+
+@both
+def test_a_window_that_was_configured_larger_than_it_may_grow_stays_as_it_is(wire: Wire) -> None:
+    end = End(wire, receive_window=2_000_000, max_receive_window=1_000_000)
+    assert read_on(end, end.accept(3), rounds=2) == 2_000_000
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget
+
+
+# ---- typed sessions
+
+
+def test_types_that_never_come_take_places_and_end_nothing() -> None:
+    end = End(V2, typed=True)
+    for stream_id in ids(1000):
+        assert not failed(end.feed(end.data(stream_id, b"\0\0\0", syn=True)))
+        end.sent()
+    assert len(end.core.streams.live) == DEFAULTS.max_inbound_streams + 16
+
+
+def test_types_that_are_cut_by_resets_leave_nothing() -> None:
+    end = End(V2, typed=True)
+    for stream_id in ids(5000):
+        end.now += 1
+        events = end.feed(end.data(stream_id, b"\0\0\0", syn=True), end.rst(stream_id))
+        assert [type(event) for event in events] == [StreamBroken]
+    assert end.core.streams.inbound.taken == 0

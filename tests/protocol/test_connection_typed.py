@@ -1,0 +1,215 @@
+"""Typed sessions of v2: a stream's first four bytes are its type."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_muxado._protocol.errors import ErrorCode
+from trio_muxado._protocol.events import (
+    DataReceived,
+    EndReceived,
+    Event,
+    StreamBroken,
+    StreamOpened,
+)
+from trio_muxado._protocol.frames import Data, Rst
+from trio_muxado._protocol.table import MAX_EXTENSION_STREAMS
+
+from .driver import V1, V2, End, only
+
+TYPE = bytes.fromhex("01020304")
+HEARTBEAT = bytes.fromhex("ffffffff")
+
+
+@pytest.fixture
+def end() -> End:
+    return End(V2, typed=True)
+
+
+def opened(events: list[Event]) -> list[int]:
+    return [event.stream.id for event in events if isinstance(event, StreamOpened)]
+
+
+# ---- ours
+
+
+def test_the_type_goes_out_with_the_frame_that_opens_the_stream() -> None:
+    client = End(V2, client=True, typed=True)
+    client.core.open_stream(stream_type=0x01020304)
+    assert client.sent() == [Data(3, 4, TYPE, True, False)]
+
+
+def test_the_type_and_the_first_data_share_a_frame() -> None:
+    client = End(V2, client=True, typed=True)
+    client.core.send(client.core.open_stream(), b"hello")
+    assert client.sent() == [Data(3, 9, bytes(4) + b"hello", True, False)]
+
+
+def test_the_type_uses_the_window_like_any_data() -> None:
+    client = End(V2, client=True, typed=True)
+    stream = client.open()
+    assert stream.send_window.available == V2.initial_window - 4
+
+
+def test_the_acceptors_own_direction_has_no_type(end: End) -> None:
+    end.feed(end.data(3, TYPE, syn=True))
+    end.core.send(end.core.streams.live[3], b"answer")
+    assert end.sent() == [Data(3, 6, b"answer", False, False)]
+
+
+# ---- the peer's
+
+
+def test_a_stream_is_shown_with_its_type_and_without_its_bytes(end: End) -> None:
+    event = only(end.feed(end.data(3, TYPE, syn=True)))
+    assert isinstance(event, StreamOpened)
+    assert event.stream.type == 0x01020304
+
+
+def test_data_behind_the_type_is_the_streams(end: End) -> None:
+    event, data = end.feed(end.data(3, TYPE + b"hello", syn=True))
+    assert isinstance(event, StreamOpened)
+    assert data == DataReceived(event.stream, b"hello")
+
+
+def test_an_end_behind_the_type_is_the_streams(end: End) -> None:
+    event, ended = end.feed(end.data(3, TYPE, syn=True, fin=True))
+    assert isinstance(event, StreamOpened)
+    assert ended == EndReceived(event.stream)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_a_type_may_come_in_two_frames(end: End, cut: int) -> None:
+    assert end.feed(end.data(3, TYPE[:cut], syn=True)) == []
+    event, data = end.feed(end.data(3, TYPE[cut:] + b"x"))
+    assert isinstance(event, StreamOpened)
+    assert event.stream.type == 0x01020304
+    assert data == DataReceived(event.stream, b"x")
+
+
+def test_a_type_may_come_in_the_pieces_of_one_frame(end: End) -> None:
+    frame = end.data(3, TYPE + b"hello", syn=True, fin=True)
+    events = end.feed(*(frame[i : i + 1] for i in range(len(frame))))
+    assert opened(events) == [3]
+    assert b"".join(e.data for e in events if isinstance(e, DataReceived)) == b"hello"
+    assert isinstance(events[-1], EndReceived)
+
+
+def test_a_type_that_comes_byte_by_byte_blocks_nobody(end: End) -> None:
+    end.feed(end.syn(3))
+    for i in range(3):
+        end.feed(end.data(3, TYPE[i : i + 1]))
+        other = 5 + 2 * i
+        assert opened(end.feed(end.data(other, TYPE, syn=True))) == [other]
+    assert opened(end.feed(end.data(3, TYPE[3:]))) == [3]
+
+
+def test_the_types_credit_is_given_back_with_the_rest(end: End) -> None:
+    end.feed(end.data(3, TYPE, syn=True))
+    window = end.core.streams.live[3].receive_window
+    assert (window.unconsumed, window.owed) == (0, 4)
+
+
+def test_a_type_of_zeros_is_no_type(end: End) -> None:
+    event = only(end.feed(end.data(3, bytes(4), syn=True)))
+    assert isinstance(event, StreamOpened)
+    assert event.stream.type == 0
+    assert event.stream.place is end.core.streams.inbound
+
+
+@pytest.mark.parametrize("size", range(4))
+def test_a_stream_that_ends_before_its_type_is_reset_and_never_shown(end: End, size: int) -> None:
+    events = end.feed(end.data(3, TYPE[:size], syn=True), end.fin(3))
+    assert opened(events) == []
+    assert end.sent() == [Rst(3, ErrorCode.STREAM_CLOSED.value)]
+
+
+@pytest.mark.parametrize("fin", [False, True])
+def test_a_stream_that_never_got_its_type_leaves_no_place_taken(end: End, fin: bool) -> None:
+    end.feed(end.data(3, TYPE[:2], syn=True), end.fin(3) if fin else end.rst(3))
+    streams = end.core.streams
+    assert (streams.live, streams.inbound.taken, streams.waiting.taken) == ({}, 0, 0)
+
+
+def test_a_stream_that_waits_for_its_type_counts(end: End) -> None:
+    end.feed(end.data(3, TYPE[:2], syn=True))
+    assert end.core.streams.inbound.taken == 1
+    assert end.core.streams.waiting.taken == 0
+
+
+def test_a_type_larger_than_the_window_is_a_flow_control_error(end: End) -> None:
+    events = end.feed(end.data(3, TYPE * 100_000, syn=True))
+    assert opened(events) == []
+    assert end.sent() == [Rst(3, ErrorCode.FLOW_CONTROL_ERROR.value)]
+
+
+# ---- extensions, and full houses
+
+
+def test_a_heartbeat_is_an_extension(end: End) -> None:
+    event = only(end.feed(end.data(3, HEARTBEAT, syn=True)))
+    assert isinstance(event, StreamOpened)
+    assert event.stream.place is end.core.streams.extensions
+    assert end.core.streams.inbound.taken == 0
+
+
+def test_untyped_streams_are_no_heartbeats_whatever_they_say() -> None:
+    end = End(V2)
+    event, data = end.feed(end.data(3, HEARTBEAT, syn=True))
+    assert isinstance(event, StreamOpened)
+    assert event.stream.place is end.core.streams.inbound
+    assert data == DataReceived(event.stream, HEARTBEAT)
+
+
+def test_typed_changes_nothing_on_v1() -> None:
+    end = End(V1, typed=True)
+    event, data = end.feed(end.syn(3, type=7), end.data(3, TYPE))
+    assert isinstance(event, StreamOpened)
+    assert event.stream.type == 7
+    assert data == DataReceived(event.stream, TYPE)
+
+
+def test_a_session_full_of_streams_still_takes_a_typed_heartbeat() -> None:
+    end = End(V2, typed=True, max_inbound_streams=1)
+    end.feed(end.data(3, TYPE, syn=True))
+    assert opened(end.feed(end.data(5, HEARTBEAT, syn=True))) == [5]
+
+
+def test_a_session_full_of_streams_refuses_a_stream_once_its_type_is_known() -> None:
+    end = End(V2, typed=True, max_inbound_streams=1)
+    end.feed(end.data(3, TYPE, syn=True))
+    assert end.feed(end.data(5, TYPE[:3], syn=True)) == []
+    assert opened(end.feed(end.data(5, TYPE[3:] + b"ignored"))) == []
+    assert end.sent() == [Rst(5, ErrorCode.STREAM_REFUSED.value)]
+    assert end.core.streams.inbound.taken == 1
+
+
+def test_streams_without_a_type_cannot_take_more_than_the_extensions_places() -> None:
+    end = End(V2, typed=True, max_inbound_streams=1)
+    ids = range(3, 3 + 2 * (2 + MAX_EXTENSION_STREAMS), 2)
+    end.feed(*map(end.syn, ids))
+    assert len(end.core.streams.live) == 1 + MAX_EXTENSION_STREAMS
+    assert end.sent() == [Rst(ids[-1], ErrorCode.STREAM_REFUSED.value)]
+
+
+def test_a_full_house_of_typed_extensions_refuses_the_next_one() -> None:
+    end = End(V2, typed=True)
+    ids = range(3, 3 + 2 * (1 + MAX_EXTENSION_STREAMS), 2)
+    events = end.feed(*(end.data(stream_id, HEARTBEAT, syn=True) for stream_id in ids))
+    assert opened(events) == list(ids[:-1])
+    assert end.sent() == [Rst(ids[-1], ErrorCode.STREAM_REFUSED.value)]
+    assert end.core.streams.extensions.taken == MAX_EXTENSION_STREAMS
+
+
+def test_a_typed_stream_beyond_the_backlog_is_refused() -> None:
+    end = End(V2, typed=True, accept_backlog=1)
+    end.feed(end.data(3, TYPE, syn=True), end.data(5, TYPE + b"x", syn=True, fin=True))
+    assert end.sent() == [Rst(5, ErrorCode.ACCEPT_QUEUE_FULL.value)]
+    assert end.core.streams.inbound.taken == 1
+
+
+def test_a_reset_of_a_stream_without_a_type_is_told_to_nobody_who_knows_it(end: End) -> None:
+    end.feed(end.syn(3))
+    (broken,) = end.feed(end.rst(3))
+    assert isinstance(broken, StreamBroken)
+    assert broken.stream.owner is None

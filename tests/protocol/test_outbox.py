@@ -1,0 +1,412 @@
+"""What leaves, in which order, and in which frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import repeat
+
+import pytest
+
+from trio_muxado._protocol.codec import HEADER_SIZE, Wire
+from trio_muxado._protocol.frames import Data, Frame, GoAway, Rst, Syn, WndInc
+from trio_muxado._protocol.stream import Stream
+
+from .driver import BOTH, V1, V2, End, only
+
+both = pytest.mark.parametrize("wire", BOTH)
+
+
+def data_sizes(frames: list[Frame]) -> dict[int, int]:
+    """Bytes of payload by stream."""
+    sizes: dict[int, int] = {}
+    for frame in frames:
+        if isinstance(frame, Data):
+            sizes[frame.stream_id] = sizes.get(frame.stream_id, 0) + frame.length
+    return sizes
+
+
+def busy(end: End, *sizes: int, priorities: Iterable[int] = repeat(0)) -> list[Stream]:
+    """Open streams with so many bytes to send, and more window than they need."""
+    streams = [end.open(priority=priority) for _, priority in zip(sizes, priorities, strict=False)]
+    for stream, size in zip(streams, sizes, strict=True):
+        end.feed(end.wndinc(stream.id, size))
+        end.core.send(stream, bytes(size))
+    return streams
+
+
+# ---- opening
+
+
+def test_v1_opens_a_stream_with_a_frame_of_its_own() -> None:
+    end = End(V1, client=True)
+    end.core.open_stream(stream_type=7, priority=9)
+    assert end.sent() == [Syn(3, 9, 7, False)]
+
+
+def test_v2_opens_a_stream_at_once_without_waiting_for_data() -> None:
+    end = End(V2, client=True)
+    end.core.open_stream()
+    assert end.sent() == [Data(3, 0, b"", True, False)]
+
+
+def test_v2_opens_a_stream_with_its_first_data() -> None:
+    end = End(V2, client=True)
+    end.core.send(end.core.open_stream(), b"hello")
+    assert end.sent() == [Data(3, 5, b"hello", True, False)]
+
+
+def test_a_stream_is_opened_once() -> None:
+    end = End(V2, client=True)
+    stream = end.open()
+    end.core.send(stream, b"hello")
+    assert end.sent() == [Data(3, 5, b"hello", False, False)]
+
+
+@both
+def test_streams_are_opened_in_the_order_of_their_ids(wire: Wire) -> None:
+    end = End(wire, client=True)
+    for _ in range(3):
+        end.core.open_stream()
+    assert [frame.stream_id for frame in end.sent() if isinstance(frame, Syn | Data)] == [3, 5, 7]
+
+
+@both
+def test_nothing_overtakes_the_frame_that_opens_a_stream(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.core.open_stream()
+    end.core.send(stream, b"hello")
+    end.core.end_sending(stream)
+    first = end.sent()[0]
+    assert isinstance(first, Syn) or (isinstance(first, Data) and first.syn)
+
+
+# ---- the end of a direction
+
+
+@both
+def test_the_end_joins_the_last_data(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    end.core.send(stream, b"bye")
+    end.core.end_sending(stream)
+    assert end.sent() == [Data(3, 3, b"bye", False, True)]
+
+
+@both
+def test_the_end_of_a_stream_that_has_nothing_to_send_is_an_empty_frame(wire: Wire) -> None:
+    end = End(wire, client=True)
+    end.core.end_sending(end.open())
+    assert end.sent() == [Data(3, 0, b"", False, True)]
+
+
+@both
+def test_the_end_is_sent_once(wire: Wire) -> None:
+    end = End(wire, client=True)
+    end.core.end_sending(end.open())
+    end.sent()
+    assert not end.core.wants_to_send
+
+
+@pytest.mark.parametrize("payload", [b"", b"hello"])
+def test_the_frame_that_opens_a_stream_never_ends_it(payload: bytes) -> None:
+    end = End(V2, client=True)
+    stream = end.core.open_stream()
+    end.core.send(stream, payload)
+    end.core.end_sending(stream)
+    assert end.sent() == [
+        Data(3, len(payload), payload, True, False),
+        Data(3, 0, b"", False, True),
+    ]
+
+
+@both
+def test_the_end_waits_behind_data_that_waits_for_window(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    end.core.send(stream, bytes(wire.initial_window + 1))
+    end.core.end_sending(stream)
+    assert not any(isinstance(frame, Data) and frame.fin for frame in end.sent())
+    end.feed(end.wndinc(3, 1))
+    assert end.sent() == [Data(3, 1, b"\0", False, True)]
+
+
+@both
+def test_the_end_needs_no_window(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    end.core.send(stream, bytes(wire.initial_window))
+    end.sent()
+    end.core.end_sending(stream)
+    assert end.sent() == [Data(3, 0, b"", False, True)]
+
+
+# ---- windows and sizes
+
+
+@both
+def test_no_more_is_sent_than_the_window_allows(wire: Wire) -> None:
+    end = End(wire, client=True)
+    end.core.send(end.open(), bytes(3 * wire.initial_window))
+    assert data_sizes(end.sent()) == {3: wire.initial_window}
+    assert not end.core.wants_to_send
+    end.feed(end.wndinc(3, 100))
+    assert data_sizes(end.sent()) == {3: 100}
+
+
+@both
+def test_no_frame_is_larger_than_the_wires_measure(wire: Wire) -> None:
+    end = End(wire, client=True)
+    end.core.send(end.open(), bytes(wire.initial_window))
+    lengths = [frame.length for frame in end.sent() if isinstance(frame, Data)]
+    assert max(lengths) == wire.max_payload
+    assert sum(lengths) == wire.initial_window
+
+
+@both
+def test_a_batch_ends_with_the_frame_that_fills_it(wire: Wire) -> None:
+    end = End(wire, client=True)
+    busy(end, 10 * wire.max_payload)
+    frame = HEADER_SIZE + wire.max_payload
+    assert len(end.bytes_sent(frame)) == frame
+    assert len(end.bytes_sent(frame + 1)) == 2 * frame
+
+
+@both
+def test_a_batch_has_one_frame_at_least(wire: Wire) -> None:
+    end = End(wire, client=True)
+    busy(end, 100)
+    assert data_sizes(end.sent(1)) == {3: 100}
+
+
+@both
+def test_a_batch_names_the_streams_that_it_is_from(wire: Wire) -> None:
+    end = End(wire, client=True)
+    streams = busy(end, 10, 10)
+    assert end.core.data_to_send(1 << 20)[1] == streams
+
+
+@both
+def test_there_is_nothing_to_send_when_all_is_sent(wire: Wire) -> None:
+    end = End(wire, client=True)
+    busy(end, 10)
+    assert not end.core.all_sent
+    end.sent()
+    assert end.core.all_sent
+    assert not end.core.wants_to_send
+
+
+@both
+def test_data_that_waits_for_window_is_not_all_sent(wire: Wire) -> None:
+    end = End(wire, client=True)
+    end.core.send(end.open(), bytes(wire.initial_window + 1))
+    end.sent()
+    assert not end.core.wants_to_send
+    assert not end.core.all_sent
+
+
+# ---- whose turn it is
+
+
+@both
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (2, 3, 5)])
+def test_equals_get_equal_shares_in_bytes(wire: Wire, sizes: tuple[int, ...]) -> None:
+    end = End(wire, client=True)
+    busy(end, *(size * 100 * wire.max_payload for size in sizes))
+    shares = data_sizes(end.sent(50 * len(sizes) * wire.max_payload))
+    assert len(shares) == len(sizes)
+    assert max(shares.values()) <= 1.1 * min(shares.values())
+
+
+@both
+def test_small_writers_are_not_held_back_by_a_large_one(wire: Wire) -> None:
+    end = End(wire, client=True)
+    _, *small = busy(end, 1000 * wire.max_payload, *[10] * 20)
+    sent = data_sizes(end.sent(2 * wire.max_payload))
+    assert all(sent[stream.id] == 10 for stream in small)
+
+
+@both
+def test_a_higher_priority_goes_first_until_it_has_nothing_to_send(wire: Wire) -> None:
+    end = End(wire, client=True)
+    low, high = busy(end, *[3 * wire.max_payload] * 2, priorities=(1, 2))
+    order = [frame.stream_id for frame in end.sent() if isinstance(frame, Data)]
+    assert order == [high.id] * 3 + [low.id] * 3
+
+
+@both
+def test_a_higher_priority_that_waits_for_window_lets_others_go(wire: Wire) -> None:
+    end = End(wire, client=True)
+    high, low = end.open(priority=2), end.open(priority=1)
+    end.core.send(high, bytes(wire.initial_window + 1))
+    end.sent()
+    end.core.send(low, bytes(5))
+    assert data_sizes(end.sent()) == {low.id: 5}
+
+
+def test_a_v1_peers_priority_counts_for_our_answers() -> None:
+    end = End(V1)
+    events = end.feed(end.syn(3, priority=1), end.syn(5, priority=9))
+    for event in events:
+        end.core.send(event.stream, b"answer")  # type: ignore[union-attr]
+    assert list(data_sizes(end.sent())) == [5, 3]
+
+
+@both
+def test_control_frames_overtake_data(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    end.core.send(stream, b"late")
+    end.core.goaway(0, b"")
+    frames = end.sent()
+    assert isinstance(frames[0], GoAway)
+    assert frames[-1] == Data(3, 4, b"late", False, False)
+
+
+@both
+def test_control_frames_keep_their_order(wire: Wire) -> None:
+    end = End(wire)
+    first, second = end.accept(3), end.accept(5)
+    end.core.reset(second, 7)
+    end.core.goaway(0, b"", last=True)
+    end.core.reset(first, 7)
+    assert end.sent() == [Rst(5, 7), GoAway(5, 0), Rst(3, 7)]
+
+
+# ---- credit
+
+
+@both
+def test_credit_is_granted_once_however_often_it_was_given(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    half = wire.initial_window // 2
+    for _ in range(3):
+        end.feed(*[end.data(3, bytes(half // 4))] * 4)
+        end.core.consume(stream, half)
+    grant = only(end.sent())
+    assert isinstance(grant, WndInc)
+    assert grant.increment >= 3 * half
+
+
+@both
+def test_a_larger_receive_window_is_promised_right_behind_the_frame_that_opens(wire: Wire) -> None:
+    end = End(wire, client=True, receive_window=1_000_000)
+    end.core.open_stream()
+    opening, promise = end.sent()
+    assert isinstance(opening, Syn | Data)
+    assert promise == WndInc(3, 1_000_000 - wire.initial_window)
+
+
+def test_a_larger_receive_window_is_promised_behind_the_first_data_of_v2() -> None:
+    end = End(V2, client=True, receive_window=1_000_000)
+    end.core.send(end.core.open_stream(), b"hello")
+    assert end.sent() == [
+        Data(3, 5, b"hello", True, False),
+        WndInc(3, 1_000_000 - V2.initial_window),
+    ]
+
+
+@both
+def test_a_larger_receive_window_is_promised_to_the_peers_streams_at_once(wire: Wire) -> None:
+    end = End(wire, receive_window=1_000_000)
+    end.feed(end.syn(3))
+    assert end.sent() == [WndInc(3, 1_000_000 - wire.initial_window)]
+
+
+@both
+def test_a_receive_window_below_the_generations_is_not_to_be_had(wire: Wire) -> None:
+    end = End(wire, receive_window=1)
+    stream = end.accept(3)
+    assert stream.receive_window.credit == wire.initial_window
+    assert end.sent() == []
+
+
+@both
+def test_a_stream_that_is_closed_at_once_promises_nothing_before_it_is_opened(wire: Wire) -> None:
+    end = End(wire, client=True, receive_window=1_000_000)
+    end.core.close(end.core.open_stream())
+    first = end.sent()[0]
+    assert isinstance(first, Syn | Data)
+
+
+@both
+def test_a_stream_that_broke_gets_no_credit(wire: Wire) -> None:
+    end = End(wire, receive_window=1_000_000)
+    end.feed(end.syn(3), end.rst(3))
+    assert not end.core.wants_to_send
+
+
+# ---- what was given is what goes out
+
+
+@both
+def test_frames_that_were_handed_out_never_change(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    for piece in b"ab", b"cd":
+        end.core.send(stream, piece)
+    batch, _ = end.core.data_to_send(1 << 20)
+    before = b"".join(batch)
+    end.core.send(stream, b"ef")
+    end.core.data_to_send(1 << 20)
+    assert b"".join(batch) == before
+
+
+@both
+def test_what_was_given_is_not_written_to(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    given = bytearray(b"given")
+    end.core.send(stream, memoryview(given))
+    end.core.send(stream, b" and more")
+    assert given == b"given"
+    assert end.sent() == [Data(3, 14, b"given and more", False, False)]
+
+
+# ---- a send that was cancelled
+
+
+@both
+def test_a_cancelled_send_is_withdrawn_but_for_what_is_to_be_kept(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    end.core.send(stream, bytes(range(200)))
+    end.core.withdraw(stream, keep=10)
+    assert end.sent() == [Data(3, 10, bytes(range(10)), False, False)]
+
+
+@both
+def test_nothing_waits_when_all_is_withdrawn(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    end.core.send(stream, b"hello")
+    end.core.withdraw(stream, keep=0)
+    assert not end.core.wants_to_send
+
+
+def test_a_cancelled_first_send_leaves_what_opens_the_stream() -> None:
+    end = End(V2, client=True)
+    stream = end.core.open_stream()
+    end.core.send(stream, bytes(1000))
+    end.core.withdraw(stream, keep=0)
+    assert end.sent() == [Data(3, 0, b"", True, False)]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 4])
+def test_a_cancelled_first_send_leaves_the_type(keep: int) -> None:
+    end = End(V2, client=True, typed=True)
+    stream = end.core.open_stream(stream_type=0x01020304)
+    end.core.send(stream, bytes(1000))
+    end.core.withdraw(stream, keep=keep)
+    assert end.sent() == [Data(3, 4, b"\1\2\3\4", True, False)]
+
+
+@both
+def test_the_end_still_goes_out_behind_a_send_that_was_withdrawn(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    end.core.send(stream, bytes(wire.initial_window + 1))
+    end.sent()
+    end.core.end_sending(stream)
+    end.core.withdraw(stream, keep=0)
+    assert end.sent() == [Data(3, 0, b"", False, True)]

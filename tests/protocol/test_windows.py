@@ -1,0 +1,152 @@
+"""Credit: what may be sent, what has been promised, and when it is granted again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_muxado._protocol.windows import MAX_WINDOW, ReceiveWindow, SendWindow
+
+INITIAL = 1000
+HALF = INITIAL // 2
+
+
+# ---- the sender's side
+
+
+def test_a_send_window_begins_with_the_generations_size() -> None:
+    assert SendWindow(INITIAL).available == INITIAL
+
+
+def test_what_is_sent_uses_the_window_up() -> None:
+    window = SendWindow(INITIAL)
+    window.spend(INITIAL)
+    assert window.available == 0
+
+
+def test_more_than_the_window_cannot_be_sent() -> None:
+    window = SendWindow(INITIAL)
+    with pytest.raises(AssertionError):
+        window.spend(INITIAL + 1)
+
+
+def test_a_grant_enlarges_the_window_past_its_beginning() -> None:
+    window = SendWindow(INITIAL)
+    assert window.grant(5)
+    assert window.available == INITIAL + 5
+
+
+def test_a_window_may_reach_its_ceiling() -> None:
+    window = SendWindow(INITIAL)
+    assert window.grant(MAX_WINDOW - INITIAL)
+    assert window.available == 2**31 - 1
+
+
+def test_a_window_may_not_pass_its_ceiling_and_is_left_as_it_was() -> None:
+    window = SendWindow(INITIAL)
+    assert not window.grant(MAX_WINDOW - INITIAL + 1)
+    assert window.available == INITIAL
+
+
+# ---- the receiver's side
+
+
+def test_what_comes_uses_the_promise_up() -> None:
+    window = ReceiveWindow(INITIAL)
+    assert window.take(INITIAL)
+    assert window.credit == 0
+
+
+def test_more_than_was_promised_is_refused_and_counts_for_nothing() -> None:
+    window = ReceiveWindow(INITIAL)
+    assert not window.take(INITIAL + 1)
+    assert (window.credit, window.unconsumed) == (INITIAL, 0)
+
+
+def test_nothing_is_granted_before_half_of_the_window_was_consumed() -> None:
+    window = ReceiveWindow(INITIAL)
+    window.take(INITIAL)
+    assert window.consume(HALF - 1) == 0
+    assert window.credit == 0
+
+
+def test_half_of_the_window_is_granted_as_soon_as_it_was_consumed() -> None:
+    window = ReceiveWindow(INITIAL)
+    window.take(INITIAL)
+    window.consume(HALF - 1)
+    assert window.consume(1) == HALF
+    assert window.credit == HALF
+
+
+def test_a_larger_window_grants_no_later_than_half_of_the_initial_one() -> None:
+    window = ReceiveWindow(INITIAL)
+    window.grow(100 * INITIAL)
+    window.grant()
+    window.take(HALF)
+    assert window.consume(HALF) == HALF
+
+
+def test_a_window_that_grows_promises_the_surplus_with_the_next_grant() -> None:
+    window = ReceiveWindow(INITIAL)
+    window.grow(3 * INITIAL)
+    assert window.credit == INITIAL
+    assert window.grant() == 2 * INITIAL
+    assert window.credit == 3 * INITIAL
+
+
+def test_a_window_never_shrinks() -> None:
+    with pytest.raises(AssertionError):
+        ReceiveWindow(INITIAL).grow(INITIAL - 1)
+
+
+def test_a_window_never_grows_past_the_ceiling() -> None:
+    with pytest.raises(AssertionError):
+        ReceiveWindow(INITIAL).grow(MAX_WINDOW + 1)
+
+
+def test_more_than_what_came_cannot_be_consumed() -> None:
+    window = ReceiveWindow(INITIAL)
+    window.take(5)
+    with pytest.raises(AssertionError):
+        window.consume(6)
+
+
+def test_what_is_discarded_is_granted_at_once_with_all_that_was_owed() -> None:
+    window = ReceiveWindow(INITIAL)
+    window.take(100)
+    window.consume(30)
+    assert window.discard() == 100
+    assert window.credit == INITIAL
+
+
+def test_nothing_is_granted_for_a_discard_of_nothing() -> None:
+    assert ReceiveWindow(INITIAL).discard() == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["take", "consume", "grow", "grant", "discard"]), st.integers(0, 3000)
+        )
+    )
+)
+def test_credit_and_unconsumed_and_owed_always_add_up(steps: list[tuple[str, int]]) -> None:
+    window = ReceiveWindow(INITIAL)
+    peer = SendWindow(INITIAL)  # a peer that takes every grant at once
+    for what, number in steps:
+        if what == "take" and window.take(number):
+            peer.spend(number)
+        elif what == "consume":
+            increment = window.consume(min(number, window.unconsumed))
+            assert increment == 0 or increment >= HALF
+            peer.grant(increment)
+        elif what == "grow":
+            window.grow(window.size + number)
+        elif what == "grant":
+            peer.grant(window.grant())
+        elif what == "discard":
+            peer.grant(window.discard())
+            assert window.unconsumed == window.owed == 0
+        assert window.credit == peer.available
+        assert window.credit + window.unconsumed + window.owed == window.size

@@ -1,0 +1,1004 @@
+"""What MuxadoSession promises: opening, accepting, serving, going away, and why it ended."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_muxado import (
+    CloseReason,
+    ErrorCode,
+    Heartbeat,
+    MuxadoConfig,
+    MuxadoError,
+    MuxadoSession,
+    MuxadoStream,
+    NoMoreStreamsError,
+    OpenStreamError,
+    SessionClosedError,
+    SessionEndedError,
+    StreamClosedError,
+    StreamResetError,
+    client_session,
+    server_session,
+)
+from trio_muxado._protocol.codec import MAX_STREAM_ID
+from trio_muxado._protocol.frames import GoAway, Rst
+
+from .helpers import (
+    V1,
+    V2,
+    V2_TYPED,
+    Kind,
+    RawPeer,
+    Recording,
+    echo,
+    each_kind,
+    each_wire,
+    fill,
+    outcome_of,
+    raw_session,
+    read_all,
+    session_pair,
+    with_types,
+)
+
+EXTENSION = {"v1": 0xFFFFFF00, "v2-typed": 0xFFFFFFF0}
+"""A type of a stream that is no application's."""
+
+
+# ---- what it shows of itself
+
+
+@each_kind
+async def test_a_session_shows_its_wire_transport_and_config(kind: Kind) -> None:
+    near, far = memory_stream_pair()
+    config = kind.config()
+    async with client_session(near, config=config) as client, server_session(far) as server:
+        assert client.transport_stream is near
+        assert client.config is config
+        assert client.wire == kind.wire
+        assert server.wire is None
+        assert repr(server) == "<MuxadoSession server undetected active>"
+        await client.open_stream()
+        await server.accept_stream() if not kind.typed else None
+        await wait_all_tasks_blocked()
+        assert server.wire == kind.wire
+        assert repr(client) == f"<MuxadoSession client {kind.wire} active>"
+    assert repr(client) == f"<MuxadoSession client {kind.wire} ended>"
+
+
+async def test_a_client_speaks_v1_unless_told_otherwise() -> None:
+    near, far = memory_stream_pair()
+    async with client_session(near) as client, server_session(far):
+        assert client.wire == "v1"
+
+
+async def test_a_server_can_insist_on_one_generation() -> None:
+    async with raw_session(V2, wire="v1") as (session, peer):
+        assert session.wire == "v1"
+        peer.send(peer.syn(3))
+        reason = await session.wait_closed()
+        assert (reason.code, reason.initiator) == (ErrorCode.PROTOCOL_ERROR, "local")
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"wire": "v3"},
+        {"close_timeout": 0},
+        {"send_timeout": -1.0},
+        {"handshake_timeout": 0},
+        {"send_buffer": 0},
+    ],
+)
+def test_a_config_refuses_nonsense(choices: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(choices))):
+        MuxadoConfig(**choices)
+
+
+@pytest.mark.parametrize("choices", [{"interval": 0}, {"tolerance": -1}])
+def test_a_heartbeat_refuses_nonsense(choices: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(choices))):
+        Heartbeat(**choices)
+
+
+# ---- opening and accepting
+
+
+@each_kind
+async def test_streams_are_opened_and_accepted_from_both_ends(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None) as (client, server):
+        for opener, acceptor in ((client, server), (server, client)) * 2:
+            with assert_checkpoints():
+                near = await opener.open_stream()
+            far = await acceptor.accept_stream()
+            assert near.id == far.id
+            await far.send_all(b"the acceptor speaks first")
+            assert await near.receive_some() == b"the acceptor speaks first"
+
+
+@with_types
+async def test_a_stream_has_the_type_that_it_was_opened_with(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        for stream_type in (0, 1, 0xFFFFFEFE):
+            near = await client.open_stream(type=stream_type)
+            far = await server.accept_stream()
+            assert near.type == far.type == stream_type
+            await near.send_all(b"data")
+            assert await far.receive_some() == b"data"
+
+
+@each_kind
+@pytest.mark.parametrize(
+    "choices", [{"type": -1}, {"type": 2**32}, {"priority": -1}, {"priority": 2**31}]
+)
+async def test_numbers_out_of_range_are_refused(kind: Kind, choices: dict[str, int]) -> None:
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, server):
+        with pytest.raises(ValueError, match=next(iter(choices))):
+            await client.open_stream(**choices)
+        await client.open_stream()  # the place is still there
+        await server.accept_stream()
+
+
+async def test_untyped_v2_cannot_carry_a_type() -> None:
+    async with session_pair(V2) as (client, _):
+        with pytest.raises(ValueError, match="typed"):
+            await client.open_stream(type=1)
+
+
+@each_wire
+async def test_many_tasks_may_accept(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None) as (client, server):
+        accepted: list[int] = []
+
+        async def accept() -> None:
+            accepted.append((await server.accept_stream()).id)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(accept)
+            await wait_all_tasks_blocked()
+            for _ in range(3):
+                await client.open_stream()
+        assert sorted(accepted) == [3, 5, 7]
+
+
+@each_wire
+async def test_a_cancelled_accept_takes_no_stream(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None) as (client, server):
+        for waiting in (False, True):
+            if waiting:
+                await client.open_stream()
+                await wait_all_tasks_blocked()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await server.accept_stream()
+            assert scope.cancelled_caught
+        assert (await server.accept_stream()).id == 3
+
+
+@each_wire
+async def test_iteration_ends_when_the_peer_closes_in_good_order(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None) as (client, server):
+        await client.open_stream()
+        await client.open_stream()
+        ids: list[int] = []
+
+        async def iterate() -> None:
+            ids.extend([stream.id async for stream in server])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(iterate)
+            await wait_all_tasks_blocked()
+            await client.aclose()
+        assert ids == [3, 5]
+
+
+@each_wire
+async def test_iteration_raises_when_the_session_breaks(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3))
+        peer.end()
+        ids: list[int] = []
+        with pytest.raises(SessionEndedError):
+            async for stream in session:
+                ids.append(stream.id)
+        assert ids == [3]
+
+
+@each_wire
+async def test_iteration_raises_when_this_end_closes(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        outcomes: list[Any] = []
+
+        async def iterate() -> None:
+            async for _ in server:
+                pass
+
+        async with trio.open_nursery() as nursery:
+
+            async def run() -> None:
+                outcomes.append(await outcome_of(iterate))
+
+            nursery.start_soon(run)
+            await wait_all_tasks_blocked()
+            await server.aclose()
+        assert type(outcomes[0]) is SessionClosedError
+        assert isinstance(outcomes[0], trio.ClosedResourceError)
+
+
+# ---- places
+
+
+@each_wire
+async def test_open_stream_waits_for_a_place(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=2) as (client, server):
+        first = await client.open_stream()
+        await client.open_stream()
+        opened: list[int] = []
+
+        async def open_one() -> None:
+            opened.append((await client.open_stream()).id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_one)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(open_one)
+            await wait_all_tasks_blocked()
+            assert not opened
+            await first.aclose()  # a place is free as soon as this end has done with it
+            await wait_all_tasks_blocked()
+            assert opened == [7]
+            peer = await server.accept_stream()
+            assert await read_all(peer) == b""
+            await (await server.accept_stream()).reset()
+            await wait_all_tasks_blocked()
+            assert opened == [7, 9]
+
+
+@each_wire
+async def test_an_open_that_is_cancelled_takes_no_place(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, server):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.open_stream()
+        assert scope.cancelled_caught
+        first = await client.open_stream()
+        assert first.id == 3
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(client.open_stream)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await first.reset()
+        assert (await client.open_stream()).id == 5
+        assert client._engine.connection.streams.outbound.taken == 1
+
+
+@each_wire
+async def test_a_place_that_comes_free_as_its_opener_is_cancelled_is_not_lost(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, _):
+        for _ in range(20):
+            stream = await client.open_stream()
+            opened: list[MuxadoStream] = []
+
+            async def open_one(opened: list[MuxadoStream] = opened) -> None:
+                opened.append(await client.open_stream())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(open_one)
+                nursery.start_soon(open_one)
+                await wait_all_tasks_blocked()
+                await stream.reset()
+                nursery.cancel_scope.cancel()
+            for stream in opened:
+                await stream.reset()
+
+
+@each_wire
+async def test_an_open_that_fails_gives_its_place_back(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, _):
+        for _ in range(3):
+            with pytest.raises(ValueError, match="priority"):
+                await client.open_stream(priority=-1)
+        await client.open_stream()
+
+
+@each_wire
+async def test_no_bound_on_outbound_streams(kind: Kind) -> None:
+    choices = {"max_inbound_streams": 1000, "accept_backlog": 1000, "max_outbound_streams": None}
+    async with session_pair(kind, heartbeat=None, **choices) as (client, server):
+        for _ in range(300):
+            with assert_checkpoints():
+                await client.open_stream()
+        for number in range(300):
+            assert (await server.accept_stream()).id == 3 + 2 * number
+
+
+@each_wire
+async def test_a_server_waits_with_its_streams_until_it_knows_the_wire(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None) as (client, server):
+        opened: list[int] = []
+
+        async def open_one() -> None:
+            opened.append((await server.open_stream()).id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_one)
+            await wait_all_tasks_blocked()
+            assert not opened
+            await client.open_stream()
+        assert opened == [2]
+
+
+@each_wire
+async def test_no_more_streams_once_all_ids_are_used(kind: Kind) -> None:
+    async with session_pair(kind) as (client, _):
+        client._engine.connection.streams._next_id = MAX_STREAM_ID
+        with pytest.raises(OpenStreamError) as caught:
+            await client.open_stream()
+        error = caught.value
+        assert (error.code, error.initiator) == (ErrorCode.STREAMS_EXHAUSTED, "local")
+        assert error.safe_to_retry
+
+
+# ---- serving
+
+
+@each_kind
+async def test_serve_streams_runs_a_handler_for_each(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_streams, echo)
+
+        async def call(number: int) -> None:
+            async with await client.open_stream() as stream:
+                content = bytes([number]) * 10_000
+                await stream.send_all(content)
+                await stream.send_eof()
+                assert await read_all(stream) == content
+
+        async with trio.open_nursery() as callers:
+            for number in range(20):
+                callers.start_soon(call, number)
+        await client.aclose()  # serve_streams returns then, and the nursery can end
+
+
+@each_wire
+async def test_serve_streams_waits_for_its_handlers(kind: Kind) -> None:
+    done: list[bytes] = []
+
+    async def handler(stream: MuxadoStream) -> None:
+        while not await outcome_of(stream.receive_some):
+            pass
+        await trio.lowlevel.checkpoint()
+        done.append(b"done")
+
+    for closer in ("client", "server"):
+        async with session_pair(kind) as (client, server), trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_streams, handler)
+            await client.open_stream()
+            await wait_all_tasks_blocked()
+            await (client if closer == "client" else server).aclose()
+    assert done == [b"done"] * 2
+
+
+@each_wire
+async def test_serve_streams_raises_when_the_session_breaks(kind: Kind) -> None:
+    cancelled: list[int] = []
+
+    async def handler(stream: MuxadoStream) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append(stream.id)
+
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3))
+        peer.end()
+        with pytest.raises(SessionEndedError):
+            await session.serve_streams(handler)
+    assert cancelled == [3]
+
+
+async def hit_a_bug(stream: MuxadoStream) -> None:
+    raise LookupError("a bug")
+
+
+async def break_something_else(stream: MuxadoStream) -> None:
+    raise trio.BrokenResourceError("of something else")
+
+
+async def use_a_closed_stream(stream: MuxadoStream) -> None:
+    await stream.aclose()
+    await stream.receive_some()
+
+
+@each_wire
+@pytest.mark.parametrize(
+    "bug, kind_of_error",
+    [
+        (hit_a_bug, LookupError),
+        (break_something_else, trio.BrokenResourceError),
+        (use_a_closed_stream, StreamClosedError),
+    ],
+)
+async def test_a_bug_in_a_handler_comes_out_bare(
+    kind: Kind,
+    bug: Callable[[MuxadoStream], Awaitable[None]],
+    kind_of_error: type[Exception],
+) -> None:
+    async def handler(stream: MuxadoStream) -> None:
+        if await stream.receive_some() == b"go":
+            await bug(stream)
+
+    async with session_pair(kind) as (client, server):
+        bystander = await client.open_stream()
+        await bystander.send_all(b"wait")
+        culprit = await client.open_stream()
+        await culprit.send_all(b"go")
+        with pytest.raises(kind_of_error) as caught:
+            await server.serve_streams(handler)
+        assert type(caught.value) is kind_of_error
+        if bug is not use_a_closed_stream:
+            with pytest.raises(StreamResetError) as reset:
+                await culprit.receive_some()
+            assert reset.value.code is ErrorCode.INTERNAL_ERROR
+        # The session lives, and what the others did is up to them: they were just cancelled.
+        await client.ping() if kind is V1 else None
+        assert await outcome_of(bystander.receive_some) is not None
+
+
+@each_wire
+async def test_a_cancelled_handler_resets_its_stream(kind: Kind) -> None:
+    async def handler(stream: MuxadoStream) -> None:
+        await trio.sleep_forever()
+
+    async with session_pair(kind) as (client, server):
+        stream = await client.open_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_streams, handler)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        with pytest.raises(StreamResetError) as caught:
+            await stream.receive_some()
+        assert caught.value.code is ErrorCode.STREAM_CANCELLED
+        # Another may take over.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve_streams, echo)
+            stream = await client.open_stream()
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_several_bugs_at_once_are_a_group(kind: Kind) -> None:
+    ready = trio.Event()
+
+    async def handler(stream: MuxadoStream) -> None:
+        try:
+            await ready.wait()
+        finally:
+            raise LookupError(stream.id)
+
+    async with session_pair(kind) as (client, server):
+        await client.open_stream()
+        await client.open_stream()
+        await wait_all_tasks_blocked()
+        outcomes: list[Any] = []
+
+        async def serve() -> None:
+            outcomes.append(await outcome_of(lambda: server.serve_streams(handler)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            await wait_all_tasks_blocked()
+            ready.set()
+        (group,) = outcomes
+        assert [type(error) for error in group.exceptions] == [LookupError] * 2
+
+
+@each_wire
+async def test_what_a_handler_leaves_behind_is_told_that_the_stream_is_closed(kind: Kind) -> None:
+    """A handler may hand its stream to a task of another nursery, and return or crash."""
+
+    async def handler(stream: MuxadoStream) -> None:
+        streams.append(stream)
+        if not returns:
+            raise LookupError("a bug")
+
+    for returns in (True, False):
+        streams: list[MuxadoStream] = []
+        outcomes: list[Any] = []
+        async with session_pair(kind) as (client, server), trio.open_nursery() as outer:
+
+            async def serve(server: MuxadoSession = server) -> None:
+                await outcome_of(lambda: server.serve_streams(handler))
+
+            async def receive(
+                streams: list[MuxadoStream] = streams, outcomes: list[Any] = outcomes
+            ) -> None:
+                outcomes.append(await outcome_of(streams[0].receive_some))
+
+            stream = await client.open_stream()
+            await wait_all_tasks_blocked()
+            outer.start_soon(serve)
+            while not streams:
+                await trio.lowlevel.checkpoint()
+            outer.start_soon(receive)
+            await wait_all_tasks_blocked()
+            assert type(outcomes[0]) is StreamClosedError
+            await outcome_of(stream.receive_some)
+            await client.aclose()
+
+
+@each_wire
+async def test_a_session_is_a_listener(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, echo, [server])
+            stream = await client.open_stream()
+            await stream.send_all(b"hello")
+            assert await stream.receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
+        # trio closes a listener that it has served, at once when cancelled.
+        assert (await server.wait_closed()).initiator == "local"
+
+
+# ---- extensions
+
+
+@with_types
+async def test_extension_streams_go_to_their_handler_and_nowhere_else(kind: Kind) -> None:
+    extension = EXTENSION[kind.name]
+    async with session_pair(kind, server={"extensions": {extension: echo}}) as (client, server):
+        stream = await client.open_stream(type=extension)
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
+        await stream.send_eof()
+        assert await stream.receive_some() == b""
+        await client.open_stream(type=1)
+        assert (await server.accept_stream()).type == 1
+
+
+@with_types
+async def test_an_unknown_extension_is_refused(kind: Kind) -> None:
+    stream_type = {"v1": 0xFFFFFF00, "v2-typed": 0xFFFFFFFF}[kind.name]
+    async with session_pair(kind) as (client, server):
+        stream = await client.open_stream(type=stream_type)
+        if kind is V1:
+            with pytest.raises(StreamResetError):
+                await stream.receive_some()
+        await client.open_stream(type=1)
+        assert (await server.accept_stream()).type == 1
+
+
+@with_types
+async def test_a_broken_extension_stream_ends_only_its_handler(kind: Kind) -> None:
+    ended: list[str] = []
+
+    async def handler(stream: MuxadoStream) -> None:
+        try:
+            if stream.type == EXTENSION[kind.name]:
+                await stream.receive_some()
+            else:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(stream.receive_some)
+        finally:
+            ended.append("ended")
+
+    extensions = {EXTENSION[kind.name]: handler, EXTENSION[kind.name] + 1: handler}
+    async with session_pair(kind, server={"extensions": extensions}) as (client, server):
+        for extension in extensions:
+            stream = await client.open_stream(type=extension)
+            await wait_all_tasks_blocked()
+            await stream.reset()
+            await wait_all_tasks_blocked()
+        assert ended == ["ended"] * 2
+        await client.open_stream()
+        await server.accept_stream()
+
+
+@with_types
+async def test_what_an_extension_leaves_behind_is_told_that_the_stream_is_closed(
+    kind: Kind,
+) -> None:
+    streams: list[MuxadoStream] = []
+    outcomes: list[Any] = []
+
+    async def handler(stream: MuxadoStream) -> None:
+        streams.append(stream)
+
+    async with trio.open_nursery() as outer:
+
+        async def receive() -> None:
+            outcomes.append(await outcome_of(streams[0].receive_some))
+
+        extensions = {EXTENSION[kind.name]: handler}
+        async with session_pair(kind, server={"extensions": extensions}) as (client, _):
+            stream = await client.open_stream(type=EXTENSION[kind.name])
+            while not streams:
+                await trio.lowlevel.checkpoint()
+            outer.start_soon(receive)
+            assert await stream.receive_some() == b""
+    assert type(outcomes[0]) is StreamClosedError
+
+
+# ---- going away
+
+
+@each_wire
+async def test_goaway_refuses_new_streams_and_lets_old_ones_go_on(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        with assert_checkpoints():
+            await server.goaway(ErrorCode.ENHANCE_YOUR_CALM, b"restarting")
+        await wait_all_tasks_blocked()
+        with pytest.raises(OpenStreamError) as caught:
+            await client.open_stream()
+        error = caught.value
+        assert isinstance(error, trio.BrokenResourceError)
+        assert (error.code, error.initiator) == (ErrorCode.REMOTE_GONE_AWAY, "remote")
+        assert error.debug == b"restarting"
+        assert error.safe_to_retry
+        await near.send_all(b"goes on")
+        assert await far.receive_some() == b"goes on"
+        # The other direction still opens streams.
+        back = await server.open_stream()
+        assert (await client.accept_stream()).id == back.id
+        await server.goaway()  # again is fine
+
+
+@each_wire
+async def test_a_stream_that_crossed_a_goaway_is_refused_and_safe_to_retry(kind: Kind) -> None:
+    async with raw_session(kind, client=True) as (session, peer):
+        taken = await session.open_stream()
+        missed = await session.open_stream()
+        peer.send(peer.goaway(3, ErrorCode.NO_ERROR))
+        with pytest.raises(StreamResetError) as caught:
+            await missed.receive_some()
+        assert caught.value.code is ErrorCode.REMOTE_GONE_AWAY
+        assert caught.value.safe_to_retry
+        peer.send(peer.data(3, b"goes on"))
+        assert await taken.receive_some() == b"goes on"
+
+
+@each_wire
+async def test_openers_that_wait_are_told_of_a_goaway(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, server):
+        await client.open_stream()
+        outcomes: list[Any] = []
+
+        async def open_one() -> None:
+            outcomes.append(await outcome_of(client.open_stream))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_one)
+            nursery.start_soon(open_one)
+            await wait_all_tasks_blocked()
+            await server.goaway()
+        assert [type(outcome) for outcome in outcomes] == [OpenStreamError] * 2
+
+
+@each_wire
+async def test_goaway_is_limited_to_4_kib_of_debug(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        await client.open_stream()
+        with pytest.raises(ValueError, match="4096"):
+            await server.goaway(ErrorCode.NO_ERROR, bytes(4097))
+        await server.goaway(ErrorCode.NO_ERROR, bytes(4096))
+        await wait_all_tasks_blocked()
+        with pytest.raises(OpenStreamError) as caught:
+            await client.open_stream()
+        assert caught.value.debug == bytes(4096)
+
+
+@each_wire
+async def test_drain_waits_for_all_streams(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        ours = await client.open_stream()
+        await (await server.accept_stream()).aclose()
+        theirs = await server.open_stream()
+        inbound = await client.accept_stream()
+        drained = trio.Event()
+
+        async def drain() -> None:
+            await client.drain()
+            drained.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain)
+            await wait_all_tasks_blocked()
+            assert not drained.is_set()
+            await ours.aclose()
+            await wait_all_tasks_blocked()
+            assert not drained.is_set()
+            await theirs.reset()
+            await wait_all_tasks_blocked()
+            assert not drained.is_set()  # its handler has not let go of it yet
+            await inbound.aclose()
+            await drained.wait()
+
+
+@each_wire
+async def test_a_refused_stream_after_drain_sees_why(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3))
+        assert await peer.frames() == []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.drain)
+            assert GoAway(3, 0) in await peer.frames()
+            peer.send(peer.syn(5))
+            assert await peer.frames() == [Rst(5, peer.wire.code_to_wire(ErrorCode.STREAM_REFUSED))]
+            await (await session.accept_stream()).reset()
+
+
+async def test_an_undetected_server_goes_away_once_it_knows_how() -> None:
+    async with raw_session(V1, wire="auto") as (session, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.goaway)
+            assert await peer.frames() == []
+            peer.send(peer.syn(3))
+            assert GoAway(3, 0) in await peer.frames()
+
+
+@pytest.mark.parametrize("name", ["goaway", "drain", "open_stream", "ping"])
+async def test_an_undetected_server_that_loses_its_client_says_so(name: str) -> None:
+    """The wire is not known and never will be: whoever waits for it is told."""
+    async with raw_session(V1, wire="auto") as (session, peer):
+        outcomes: list[Any] = []
+
+        async def call() -> None:
+            outcomes.append(await outcome_of(getattr(session, name)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await wait_all_tasks_blocked()
+            assert not outcomes
+            peer.end()
+        assert type(outcomes[0]) is SessionEndedError
+
+
+# ---- why it ended
+
+
+async def reason_of(session: MuxadoSession) -> tuple[Any, str, bool]:
+    with assert_checkpoints():
+        reason = await session.wait_closed()
+    assert reason is await session.wait_closed()
+    return reason.code, reason.initiator, reason.clean
+
+
+@each_kind
+async def test_reason_closed_in_good_order(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        await client.open_stream()
+        await server.accept_stream()
+        await client.aclose()
+        assert await reason_of(client) == (ErrorCode.NO_ERROR, "local", True)
+        assert await reason_of(server) == (ErrorCode.NO_ERROR, "remote", True)
+        for session, error in ((client, SessionClosedError), (server, NoMoreStreamsError)):
+            with pytest.raises(error):
+                await session.accept_stream()
+        for session, error in ((client, SessionClosedError), (server, SessionEndedError)):
+            for call in (session.open_stream, session.goaway, session.drain, session.ping):
+                with pytest.raises(error):
+                    await call()
+
+
+@each_wire
+async def test_reason_goaway_with_a_code(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.goaway(0, ErrorCode.INTERNAL_ERROR, b"out of \xffpaper"))
+        peer.end()
+        assert await reason_of(session) == (ErrorCode.INTERNAL_ERROR, "remote", False)
+        reason = await session.wait_closed()
+        assert reason.debug == b"out of \xffpaper"
+        assert reason.message == "the peer ended the session: INTERNAL_ERROR (out of \ufffdpaper)"
+        with pytest.raises(SessionEndedError) as caught:
+            await session.open_stream()
+        assert caught.value.debug == reason.debug
+        assert caught.value.code is reason.code
+        assert caught.value.initiator == "remote"
+
+
+@each_wire
+async def test_reason_goaway_with_a_number_nobody_knows(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.goaway(0, 4711))
+        peer.end()
+        assert await reason_of(session) == (4711, "remote", False)
+        assert "error 4711" in (await session.wait_closed()).message
+
+
+async def test_reason_a_go_v1_peer_that_closes_right_after_its_short_goaway() -> None:
+    """Go v1 announces 16 bytes and sends 8; then the transport ends."""
+    async with raw_session(V1) as (session, peer):
+        peer.send(peer.syn(3), peer.data(3, b"last words"))
+        peer.send(peer.wire.header("GOAWAY", 16, 0, 0) + bytes(8))
+        peer.end()
+        assert await reason_of(session) == (ErrorCode.NO_ERROR, "remote", True)
+        stream = await session.accept_stream()
+        assert await stream.receive_some() == b"last words"
+
+
+@pytest.mark.parametrize("debug", [b"shutdown", b"bye\x00bye!"])
+async def test_reason_a_rust_peer_whose_goaway_is_too_short(debug: bytes) -> None:
+    """Rust leaves eight bytes out of the length; what is left over is an unknown frame, or none."""
+    async with raw_session(V2) as (session, peer):
+        peer.send(peer.syn(3), peer.wire.header("GOAWAY", len(debug), 0, 0), bytes(8), debug)
+        if debug == b"shutdown":
+            peer.end()
+        assert await reason_of(session) == (ErrorCode.NO_ERROR, "remote", True)
+
+
+@each_wire
+async def test_reason_the_transport_just_ended(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3))
+        peer.end()
+        assert await reason_of(session) == (ErrorCode.PEER_EOF, "transport", False)
+
+
+@each_wire
+async def test_reason_the_peer_broke_the_protocol(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.violation())
+        assert await reason_of(session) == (ErrorCode.PROTOCOL_ERROR, "local", False)
+        with pytest.raises(SessionEndedError) as caught:
+            await session.accept_stream()
+            await session.accept_stream()
+        assert caught.value.code is ErrorCode.PROTOCOL_ERROR
+        frames = await peer.frames()
+        assert GoAway(3, 1) in frames
+        assert peer.has_ended
+
+
+@each_wire
+async def test_the_end_is_logged_once_unless_it_is_in_order(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with session_pair(kind) as (client, server):
+        await client.open_stream()
+        await server.accept_stream()
+    assert not caplog.records
+    async with raw_session(kind) as (_, peer):
+        peer.send(peer.violation())
+        await wait_all_tasks_blocked()
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("trio_muxado", logging.INFO)
+
+
+@each_wire
+async def test_one_calm_end_for_a_flood(kind: Kind) -> None:
+    async with raw_session(kind, empty_frames=10) as (session, peer):
+        peer.send(peer.syn(3), *[peer.data(3)] * 11)
+        reason = await session.wait_closed()
+        assert reason.code is ErrorCode.ENHANCE_YOUR_CALM
+        number = {"v1": 1, "v2": 10}[kind.wire]
+        assert [f.error_code for f in await peer.frames() if isinstance(f, GoAway)] == [number]
+
+
+def test_a_close_reason_is_clean_without_an_error() -> None:
+    assert CloseReason(ErrorCode.NO_ERROR, "local", "bye").clean
+    assert not CloseReason(ErrorCode.PEER_EOF, "transport", "gone").clean
+
+
+# ---- the wire, as far as a session decides it
+
+
+@each_wire
+async def test_what_waits_together_goes_out_in_one_write(kind: Kind) -> None:
+    near, far = memory_stream_pair()
+    recording = Recording(near)
+    async with session_pair(kind, transports=(recording, far), heartbeat=None) as (client, server):
+        streams = [await client.open_stream() for _ in range(10)]
+        await wait_all_tasks_blocked()
+        recording.sent.clear()
+
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(stream.send_all, b"x" * 100)
+        await wait_all_tasks_blocked()
+        assert len(recording.sent) < 5
+        for _ in streams:
+            stream = await server.accept_stream()
+            assert await stream.receive_some() == b"x" * 100
+
+
+@each_wire
+async def test_a_higher_priority_overtakes_what_waits(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None, client={"send_buffer": 2**20}) as (
+        client,
+        server,
+    ):
+        order: list[int] = []
+        low = await client.open_stream(priority=1)
+        high = await client.open_stream(priority=2)
+        for stream in (low, high):
+            await server.accept_stream()
+
+        for stream in (low, high):
+            client._engine.connection.send(stream._core, bytes(1000))
+        client._engine.changed()
+        while len(order) < 2:
+            batch, streams = client._engine.connection.data_to_send(1)
+            order += [stream.id for stream in streams]
+        assert order == [high.id, low.id]
+
+
+@each_wire
+async def test_filling_one_stream_leaves_the_others_alone(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        await fill(await client.open_stream())
+        other = await client.open_stream()
+        await server.accept_stream()
+        await other.send_all(b"free")
+        assert await (await server.accept_stream()).receive_some() == b"free"
+
+
+@each_wire
+async def test_peers_frames_cut_anywhere(kind: Kind) -> None:
+    peer = RawPeer(kind)
+    content = (
+        peer.syn(3) + peer.data(3, b"abc") + peer.data(3, b"def", fin=True) + peer.goaway(0, 0)
+    )
+    async with server_session(peer.transport, config=MuxadoConfig(heartbeat=None)) as session:
+        for byte in content:
+            peer.send(bytes([byte]))
+            await wait_all_tasks_blocked()
+        assert session.wire == kind.wire
+        assert await read_all(await session.accept_stream()) == b"abcdef"
+        peer.end()
+
+
+# ---- errors carry what one must know
+
+
+def test_every_error_is_the_trio_exception_that_generic_code_catches() -> None:
+    error = MuxadoError("text", code=ErrorCode.NO_ERROR, initiator="local")
+    assert (error.debug, error.safe_to_retry, str(error)) == (b"", False, "text")
+    assert issubclass(StreamResetError, trio.BrokenResourceError)
+    assert issubclass(SessionEndedError, trio.BrokenResourceError)
+    assert issubclass(OpenStreamError, trio.BrokenResourceError)
+    assert issubclass(StreamClosedError, trio.ClosedResourceError)
+    assert issubclass(SessionClosedError, trio.ClosedResourceError)
+    assert issubclass(NoMoreStreamsError, trio.EndOfChannel)
+
+
+async def test_a_typed_client_of_an_untyped_server_is_read_as_data() -> None:
+    """Both ends must agree: nothing on the wire tells, so this shows what a mistake looks like."""
+    near, far = memory_stream_pair()
+    async with client_session(near, config=V2_TYPED.config()) as client:
+        async with server_session(far, config=V2.config()) as server:
+            stream = await client.open_stream(type=0x41424344)
+            await stream.send_all(b"data")
+            await wait_all_tasks_blocked()
+            streams = [await server.accept_stream(), await server.accept_stream()]
+            assert b"ABCDdata" in [await stream.receive_some() for stream in streams]
+
+
+async def test_an_idle_session_costs_no_turns(autojump_clock: MockClock) -> None:
+    """Nobody polls: with no heartbeat two sessions sleep for a day without a single step."""
+
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.count += 1
+
+    async with session_pair(V1, heartbeat=None) as (client, server):
+        await client.open_stream()
+        await server.accept_stream()
+        await wait_all_tasks_blocked()
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await trio.sleep(86_400)
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.count < 10

@@ -1,0 +1,78 @@
+"""A snapshot of what a session has done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._engine import Engine
+
+
+@dataclass(frozen=True)
+class SessionStatistics:
+    """What a session has done so far, and what it holds now.
+
+    Counts include the heartbeat's streams and those of other extensions.
+    """
+
+    streams: Mapping[str, int]
+    """Live streams by state: ``open``, ``ended_local`` and ``ended_remote`` (half-closed),
+    ``closed_local`` (closed here, with something left to send) and ``gone`` (ended by both, with
+    something left to send)."""
+    waiting: int
+    """Streams of the peer that wait to be accepted."""
+    opened: int
+    """Streams that this end has opened."""
+    accepted: int
+    """Streams of the peer that were taken."""
+    refused: int
+    """Streams of the peer that were refused, for want of places or of a handler."""
+    reset_by_us: int
+    """Resets that this end has sent, the answers to late data among them."""
+    reset_by_peer: int
+    """Resets of the peer that ended a live stream."""
+    frames_sent: int
+    frames_received: int
+    bytes_sent: int
+    """Bytes given to the transport, headers included."""
+    bytes_received: int
+    """Bytes that came from the transport."""
+    waited_for_window: float
+    """Seconds that senders waited for the peer's window, added up over all streams."""
+    waited_for_transport: float
+    """Seconds that the transport took to take what was given to it."""
+    latency: float | None
+    """Seconds of the latest heartbeat's round trip."""
+    receive_windows: int
+    """Bytes that the live streams may receive before they are read, together."""
+    largest_receive_window: int
+    """The largest of them."""
+
+
+def statistics_of(engine: Engine, latency: float | None) -> SessionStatistics:
+    """The snapshot of a session's engine."""
+    connection = engine.connection
+    counts = connection.counts
+    live = connection.streams.live.values()
+    windows = [stream.receive_window.size for stream in live]
+    return SessionStatistics(
+        streams=Counter(stream.state.name.lower() for stream in live),
+        waiting=connection.streams.waiting.taken,
+        opened=counts.opened,
+        accepted=counts.offered,
+        refused=counts.refused,
+        reset_by_us=counts.resets_sent,
+        reset_by_peer=counts.resets_received,
+        frames_sent=counts.frames_sent,
+        frames_received=counts.frames_received,
+        bytes_sent=engine.bytes_sent,
+        bytes_received=engine.bytes_received,
+        waited_for_window=engine.waited_for_window,
+        waited_for_transport=engine.waited_for_transport,
+        latency=latency,
+        receive_windows=sum(windows),
+        largest_receive_window=max(windows, default=0),
+    )

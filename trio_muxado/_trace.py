@@ -1,0 +1,145 @@
+"""Looking at every frame of a session.
+
+The tracer decodes the bytes of the transport a second time, in both directions, so that the
+protocol pays nothing for it when it is off, and what it shows is what was really on the wire.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
+
+import trio
+
+from ._protocol import frames
+from ._protocol.wire import Decoder
+
+if TYPE_CHECKING:
+    from ._protocol.connection import Connection
+    from ._protocol.wire import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class TracedFrame:
+    """One frame on the wire of one session."""
+
+    time: float
+    """When it was read or written, on trio's clock, in seconds."""
+    session: str
+    """The session, as its ``repr`` says it."""
+    direction: Literal["in", "out"]
+    frame: str
+    """SYN, DATA, RST, WNDINC, GOAWAY, or what it is otherwise."""
+    stream_id: int
+    """0 for the session."""
+    length: int
+    """Bytes of the frame's body."""
+    detail: str
+    """Flags, codes and numbers, for a reader."""
+
+
+Tracer: TypeAlias = Callable[[TracedFrame], Any]
+"""What ``MuxadoConfig.tracer`` takes: it is called for every frame and must not wait.
+
+What it raises ends the session, and leaves its ``async with``."""
+
+
+class TransportTrace:
+    """Tells a tracer what the bytes of one session's transport mean."""
+
+    def __init__(self, tracer: Tracer, connection: Connection, session: object) -> None:
+        self._tracer = tracer
+        self._connection = connection
+        self._session = session
+        self._decoders: dict[str, Decoder] = {}
+        self._undetected = b""
+
+    def saw(self, direction: Literal["in", "out"], data: bytes) -> None:
+        """Bytes went over the transport."""
+        wire = self._connection.wire
+        if wire is None:
+            self._undetected += data
+            return
+        if self._undetected:
+            data, self._undetected = self._undetected + data, b""
+        decoder = self._decoders.get(direction)
+        if decoder is None:
+            decoder = Decoder(wire, self._connection.streams.could_come_next)
+            self._decoders[direction] = decoder
+        for frame in decoder.feed(data):
+            if not isinstance(frame, frames.DataRest):
+                self._tracer(self._describe(wire, direction, frame))
+
+    def _describe(
+        self, wire: Wire, direction: Literal["in", "out"], frame: frames.Frame
+    ) -> TracedFrame:
+        name, stream_id, length, detail = type(frame).__name__.upper(), 0, 0, ""
+        match frame:
+            case frames.Syn(stream_id, priority, stream_type, fin):
+                length = 4 * bool(priority) + 4 * bool(stream_type)
+                detail = f"type={stream_type:#x} priority={priority}" + " FIN" * fin
+            case frames.Data(stream_id, length, _, syn, fin):
+                detail = " ".join(["SYN"] * syn + ["FIN"] * fin)
+            case frames.Rst(stream_id, number):
+                length, detail = 4, _code(wire, number)
+            case frames.WndInc(stream_id, increment):
+                length, detail = 4, f"+{increment}"
+            case frames.GoAway(last_stream_id, number):
+                length, detail = 8, f"last={last_stream_id} {_code(wire, number)}"
+            case frames.GoAwayDebug(debug):
+                name, length, detail = "GOAWAY debug", len(debug), debug.decode("utf-8", "replace")
+            case frames.Unknown(kind, flags, stream_id, length):
+                detail = f"type={kind} flags={flags:#x}"
+            case frames.Malformed(code, message):
+                detail = f"{code.name}: {message}"
+            case frames.DataRest():
+                raise AssertionError("told with the DATA that it belongs to")
+        return TracedFrame(
+            trio.current_time(), repr(self._session), direction, name, stream_id, length, detail
+        )
+
+
+def _code(wire: Wire, number: int) -> str:
+    code = wire.known_codes.get(number)
+    return f"error {number}" if code is None else code.name
+
+
+class TableTracer:
+    """Writes a line of a table for every frame.
+
+    Args:
+      file: where to; standard error when it is None.
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file or sys.stderr
+        self._start: float | None = None
+
+    def __call__(self, frame: TracedFrame) -> None:
+        if self._start is None:
+            self._start = frame.time
+            self._file.write(
+                f"{'time':>10}      {'frame':12} {'stream':>10} {'bytes':>8}  detail\n"
+            )
+        arrow = "<--" if frame.direction == "in" else "-->"
+        self._file.write(
+            f"{frame.time - self._start:10.6f}  {arrow} {frame.frame:12} {frame.stream_id:10} "
+            f"{frame.length:8}  {frame.detail}\n"
+        )
+
+
+class JsonLinesTracer:
+    """Writes a line of JSON for every frame: the fields of :class:`TracedFrame`.
+
+    Args:
+      file: where to.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def __call__(self, frame: TracedFrame) -> None:
+        self._file.write(json.dumps(asdict(frame)) + "\n")
