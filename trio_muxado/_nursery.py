@@ -25,12 +25,12 @@ class BareNursery:
     """What :func:`open_bare_nursery` gives: tasks whose first error cancels the rest."""
 
     def __init__(self, nursery: trio.Nursery, failures: list[BaseException]) -> None:
-        self._nursery = nursery
+        self.inner = nursery
         self._failures = failures
 
     def start_soon(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run ``task(*args)`` in the nursery."""
-        self._nursery.start_soon(self.guard, task, *args)
+        self.inner.start_soon(self.guard, task, *args)
 
     async def guard(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run ``task(*args)`` here; an error cancels the nursery and leaves it bare."""
@@ -44,7 +44,7 @@ class BareNursery:
 
     def cancel(self) -> None:
         """Cancel the body and all tasks."""
-        self._nursery.cancel_scope.cancel()
+        self.inner.cancel_scope.cancel()
 
 
 @asynccontextmanager

@@ -26,14 +26,15 @@ async def serve_muxado(
     backlog: int | None = None,
     ssl_context: ssl.SSLContext | None = None,
     config: MuxadoConfig = DEFAULT_CONFIG,
+    stop: trio.Event | None = None,
     task_status: trio.TaskStatus[
         list[trio.SocketListener] | list[trio.SSLListener[trio.SocketStream]]
     ] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen on a TCP port and run ``handle_session(session)`` for every client.
 
-    Serves until it is cancelled.  Each handler runs in a task of its own, and its session ends
-    when it returns.  Clients of both generations are served on the one port, unless
+    Serves until it is cancelled, or stopped gently by ``stop``.  Each handler runs in a task of
+    its own, and its session ends when it returns.  Clients of both generations are served on the one port, unless
     ``config.wire`` names one.
 
     Args:
@@ -43,6 +44,10 @@ async def serve_muxado(
         :func:`trio.open_tcp_listeners`.
       ssl_context: speak TLS, with the certificate of the context.
       config: choices and limits of every session.
+      stop: once it is set, no connection is accepted any more, every session is drained (see
+        :meth:`MuxadoSession.drain`) and closed, and the function returns when the last handler
+        has.  No request that was taken is lost; put a deadline around it with
+        :func:`trio.move_on_after`.
       task_status: ``await nursery.start(serve_muxado, handler, port)`` returns the listeners
         once they listen.
 
@@ -56,13 +61,14 @@ async def serve_muxado(
     tcp_listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     if ssl_context is None:
         await serve_muxado_listeners(
-            handle_session, tcp_listeners, config=config, task_status=task_status
+            handle_session, tcp_listeners, config=config, stop=stop, task_status=task_status
         )
     else:
         await serve_muxado_listeners(
             handle_session,
             [trio.SSLListener(listener, ssl_context) for listener in tcp_listeners],
             config=config,
+            stop=stop,
             task_status=task_status,
         )
 
@@ -72,6 +78,7 @@ async def serve_muxado_listeners(
     listeners: Sequence[ListenerT],
     *,
     config: MuxadoConfig = DEFAULT_CONFIG,
+    stop: trio.Event | None = None,
     task_status: trio.TaskStatus[list[ListenerT]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Like :func:`serve_muxado`, for listeners that are there already, of any kind.
@@ -81,22 +88,39 @@ async def serve_muxado_listeners(
     async with open_bare_nursery() as nursery:
 
         async def handle(stream: trio.abc.Stream) -> None:
-            await nursery.guard(_handle_connection, handle_session, stream, config)
+            await nursery.guard(_handle_connection, handle_session, stream, config, stop)
 
-        await trio.serve_listeners(handle, list(listeners), task_status=task_status)
+        with trio.CancelScope() as listening:
+            if stop is not None:
+                nursery.start_soon(_cancel_when, stop, listening)
+            await trio.serve_listeners(
+                handle, list(listeners), handler_nursery=nursery.inner, task_status=task_status
+            )
+
+
+async def _cancel_when(stop: trio.Event, listening: trio.CancelScope) -> None:
+    await stop.wait()
+    listening.cancel()
 
 
 async def _handle_connection(
     handle_session: Callable[[MuxadoSession], Awaitable[Any]],
     stream: trio.abc.Stream,
     config: MuxadoConfig,
+    stop: trio.Event | None,
 ) -> None:
     if not await _shake_hands(stream, config):
         return
     session: MuxadoSession | None = None
     try:
         async with server_session(stream, config=config) as session:
-            await handle_session(session)
+            if stop is None:
+                await handle_session(session)
+            else:
+                async with open_bare_nursery() as nursery:
+                    nursery.start_soon(_drain_when, stop, session)
+                    await handle_session(session)
+                    nursery.cancel()
     except BaseException as error:
         rest = without_cancelled(error)  # the server may be stopped in the same moment
         if rest is None or session is None or session._engine.reason is None:
@@ -104,6 +128,14 @@ async def _handle_connection(
         if not _is_ours(rest):
             raise
         logger.debug("the handler of %r ended with its session: %r", session, error)
+
+
+async def _drain_when(stop: trio.Event, session: MuxadoSession) -> None:
+    await stop.wait()
+    # Before a client's first bytes nothing can be said to it, and there is nothing to lose.
+    if session.wire is not None:
+        await session.drain()
+    await session.aclose()
 
 
 async def _shake_hands(stream: trio.abc.Stream, config: MuxadoConfig) -> bool:
