@@ -59,7 +59,7 @@ with_types = pytest.mark.parametrize("kind", [V1, V2_TYPED], ids=lambda kind: ki
 
 SEND_BUFFER = 64 * 1024
 
-STEADY = {"send_buffer": SEND_BUFFER, "max_receive_window": 1}
+STEADY: dict[str, Any] = {"send_buffer": SEND_BUFFER, "max_receive_window": 1}
 """Choices for a test that counts bytes: windows stay as large as they begin, buffers are small."""
 
 
@@ -335,8 +335,10 @@ class Failing(HalfCloseable):
         raise self._errors["receive_some"]
 
     async def aclose(self) -> None:
-        await super().aclose()
-        self._raise("aclose")
+        try:
+            await super().aclose()
+        finally:
+            self._raise("aclose")
 
 
 class Deaf(Transport):
@@ -438,4 +440,3 @@ class _CheckpointClock(trio.abc.Instrument):
             self._left -= 1
             if not self._left:
                 self._scope.cancel()
-

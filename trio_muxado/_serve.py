@@ -34,8 +34,8 @@ async def serve_muxado(
     """Listen on a TCP port and run ``handle_session(session)`` for every client.
 
     Serves until it is cancelled, or stopped gently by ``stop``.  Each handler runs in a task of
-    its own, and its session ends when it returns.  Clients of both generations are served on the one port, unless
-    ``config.wire`` names one.
+    its own, and its session ends when it returns.  Clients of both generations are served on the
+    one port, unless ``config.wire`` names one.
 
     Args:
       port: the TCP port; 0 takes a free one, see ``task_status``.

@@ -159,8 +159,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             try:
                 async for stream in self:
                     nursery.start_soon(self._handle, handler, stream)
-                    # All that came with it start at once, not one in each turn of trio's loop:
-                    # else a burst of requests is answered in as many writes as it has requests.
+                    # Some of what came with it starts in the same turn of trio's loop.
                     for another in self._engine.take_waiting():
                         nursery.start_soon(self._handle, handler, another)
             except SessionClosedError:

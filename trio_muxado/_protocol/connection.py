@@ -561,11 +561,6 @@ class Connection:
         return self.wire is not None and bool(self._outbox)
 
     @property
-    def queued(self) -> int:
-        """A number that changes when something more is queued for sending."""
-        return self._outbox.changes
-
-    @property
     def all_sent(self) -> bool:
         """Nothing of any stream waits, not even for window."""
         return not self.wants_to_send and all(s.nothing_due for s in self.streams.live.values())

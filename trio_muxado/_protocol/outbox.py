@@ -21,8 +21,6 @@ class Outbox:
         self._control: list[Buffer] = []
         self._credit: dict[int, int] = {}
         self._scheduler = Scheduler()
-        self.changes = 0
-        """How often something was queued."""
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
         self.syns_rose = True
@@ -34,13 +32,11 @@ class Outbox:
 
     def put(self, frame: bytes, *, answer: bool = False) -> None:
         """Queue a control frame."""
-        self.changes += 1
         self._control.append(frame)
         self.answers += answer
 
     def grant(self, stream_id: int, increment: int) -> None:
         """Queue window credit."""
-        self.changes += 1
         self._credit[stream_id] = self._credit.get(stream_id, 0) + increment
 
     def forget(self, stream: Stream) -> None:
@@ -50,7 +46,6 @@ class Outbox:
 
     def schedule(self, stream: Stream) -> None:
         """What ``stream`` has to send, or may send, has changed."""
-        self.changes += 1
         if stream.can_send:
             self._scheduler.push(stream)
         else:

@@ -1,0 +1,405 @@
+"""For the tests of whoever uses trio_muxado: sessions in pairs, and a line that misbehaves.
+
+Nothing here opens a socket, starts a task of its own or looks at another clock than trio's.  With
+:class:`trio.testing.MockClock` as the clock, every test over a :class:`Link` is deterministic to
+the last digit of the time, and takes none.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from types import TracebackType
+from typing import Literal
+
+import trio
+import trio.testing
+
+from . import MuxadoConfig, MuxadoSession, client_session, server_session
+
+__all__ = ["Link", "open_session_pair"]
+
+DEFAULT_CONFIG = MuxadoConfig()
+
+
+@asynccontextmanager
+async def open_session_pair(
+    *,
+    config: MuxadoConfig = DEFAULT_CONFIG,
+    server_config: MuxadoConfig | None = None,
+    link: Link | tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+) -> AsyncGenerator[tuple[MuxadoSession, MuxadoSession], None]:
+    """Two sessions that talk to each other: ``async with open_session_pair() as (client, server)``.
+
+    Both are what :func:`client_session` and :func:`server_session` give, over memory.  Leaving the
+    block ends the server's session gracefully and the client's with it; an exception or a
+    cancellation ends both at once and comes out as it is.
+
+    Args:
+      config: choices and limits of the client, and of the server where it has none of its own.
+      server_config: choices and limits of the server.
+      link: what is between the two.  A :class:`Link`, for latency, bandwidth and accidents; or the
+        client's and the server's end of anything else, such as
+        :func:`trio.testing.lockstep_stream_pair`, which keeps nothing on the way.  None is
+        :func:`trio.testing.memory_stream_pair`: no latency, and it takes any amount.
+
+    A client that says nothing leaves a detecting server without a wire, here as anywhere: without
+    heartbeats, let the client open the first stream, or name ``MuxadoConfig.wire``.
+    """
+    if link is None:
+        link = trio.testing.memory_stream_pair()
+    elif isinstance(link, Link):
+        link = (link.client, link.server)
+    near, far = link
+    async with (
+        client_session(near, config=config) as client,
+        server_session(far, config=server_config or config) as server,
+    ):
+        yield client, server
+
+
+class Link:
+    """A connection in memory that takes its time, and breaks when it is told to.
+
+    Its two ends are streams; give the link to :func:`open_session_pair`, or the ends to whatever
+    wants streams.  They follow trio's rules for closed, broken and busy ones.
+
+    ``send_all`` cuts what it is given into segments, as a network does, and returns once the last
+    of them has been put on the line: ``size / bandwidth`` seconds later where nothing else was on
+    it.  Each segment arrives ``latency`` seconds behind.  When ``send_all`` is cancelled, what was
+    on the line arrives, and the rest was not sent.
+
+    The other methods are for the test.  They take effect at once, never wait, and may be called
+    from any task.
+
+    Args:
+      latency: seconds from one end to the other; a round trip takes twice as long.
+      bandwidth: bytes per second in each direction.
+      buffer: bytes of a direction that may be on their way or wait to be read; with more
+        ``send_all`` waits for the reader.  None is what fills the line and 64 KiB more; where the
+        bandwidth is infinite and the latency is not zero, 16 MiB fill the line.
+      tap: called as ``tap("client", data)`` or ``tap("server", data)`` with each segment as that
+        end puts it on the line.
+    """
+
+    def __init__(
+        self,
+        latency: float = 0.0,
+        bandwidth: float = math.inf,
+        *,
+        buffer: int | None = None,
+        tap: Callable[[Literal["client", "server"], bytes], object] | None = None,
+    ) -> None:
+        if not 0 <= latency < math.inf:
+            raise ValueError(f"a latency is a time, not {latency!r}")
+        if not bandwidth > 0:
+            raise ValueError(f"a bandwidth is a positive number of bytes/s, not {bandwidth!r}")
+        if buffer is None:
+            buffer = _READ_SIZE
+            if latency:
+                endless = bandwidth == math.inf
+                buffer += _ENDLESS_LINE if endless else math.ceil(bandwidth * latency)
+        elif buffer < 1:
+            raise ValueError(f"a buffer has at least one byte, not {buffer!r}")
+        to_server = _Line(latency, bandwidth, buffer, tap and partial(tap, "client"))
+        to_client = _Line(latency, bandwidth, buffer, tap and partial(tap, "server"))
+        self._lines = {"client": to_client, "server": to_server}
+        self._client = _End(outgoing=to_server, incoming=to_client)
+        self._server = _End(outgoing=to_client, incoming=to_server)
+
+    @property
+    def client(self) -> trio.abc.HalfCloseableStream:
+        """One end."""
+        return self._client
+
+    @property
+    def server(self) -> trio.abc.HalfCloseableStream:
+        """The other end."""
+        return self._server
+
+    def cut(self, error: BaseException | None = None) -> None:
+        """Break the link for good, at both ends at once.
+
+        All that is on its way or was not read is lost.  Whoever uses an end, now or later, gets
+        :exc:`trio.BrokenResourceError`, with ``error`` as its cause.
+        """
+        for line in self._lines.values():
+            line.cut(error)
+
+    def freeze(self, to: Literal["client", "server"] | None = None) -> None:
+        """Let nothing through, in the direction to one end or in both, and tell nobody.
+
+        What has arrived can still be read.  What is on its way stays where it is, and
+        ``send_all`` waits.  That is what a cable that was pulled out looks like.
+        """
+        for line in self._directions(to):
+            line.freeze()
+
+    def thaw(self, to: Literal["client", "server"] | None = None) -> None:
+        """Let everything through again, in the direction to one end or in both.
+
+        What was on its way goes on from where it stood: nothing is lost, all of it is late by as
+        long as the link was frozen.
+        """
+        for line in self._directions(to):
+            line.thaw()
+
+    def inject(self, data: bytes, *, to: Literal["client", "server"]) -> None:
+        """Let bytes arrive at one end that the other never sent.
+
+        They travel behind what is on the line in that direction, and take no bandwidth.
+
+        Raises:
+          trio.ClosedResourceError: the other end has ended that direction.
+          trio.BrokenResourceError: the link was cut.
+        """
+        self._lines[to].inject(data)
+
+    def _directions(self, to: Literal["client", "server"] | None) -> list[_Line]:
+        return list(self._lines.values()) if to is None else [self._lines[to]]
+
+
+_READ_SIZE = 64 * 1024
+"""Bytes that ``receive_some()`` returns at most, and the largest segment; as trio's sockets."""
+
+_ENDLESS_LINE = 16 * 1024 * 1024
+"""Bytes on a line of infinite bandwidth.  It has to end somewhere, or a task that sends until it
+must wait would send for ever at one moment of a mocked clock."""
+
+_SEGMENT_TIME = 0.001
+"""Seconds that a segment takes at most, so that what arrives trickles also on slow lines."""
+
+_SMALLEST_SEGMENT = 1500
+"""Bytes; a packet of Ethernet.  Less would only cost time of the processor."""
+
+
+class _Line:
+    """One direction of a link, driven by the tasks that send and receive.
+
+    A line has a time of its own, which stands still while it is frozen: ``_lost`` is how far it
+    is behind.  All moments kept here are in it.
+    """
+
+    def __init__(
+        self, latency: float, bandwidth: float, buffer: int, tap: Callable[[bytes], object] | None
+    ) -> None:
+        self._latency = latency
+        self._bandwidth = bandwidth
+        self._segment = int(max(_SMALLEST_SEGMENT, min(_SEGMENT_TIME * bandwidth, _READ_SIZE)))
+        self._tap = tap
+        self._segments: deque[tuple[float, bytes]] = deque()  # when each arrives; b"" is the end
+        self._room = buffer
+        self._free_at = -math.inf  # when all that was sent will have been put on the line
+        self._frozen_at: float | None = None
+        self._lost = 0.0
+        self._ended: str | None = None  # how the sender has ended it
+        self._reader_closed = False
+        self._sender_knows_at = math.inf  # when the sender learns that nobody reads
+        self._cut: tuple[BaseException | None] | None = None
+        self._changed = trio.lowlevel.ParkingLot()
+
+    # ---- time
+
+    def _now(self) -> float:
+        return (trio.current_time() if self._frozen_at is None else self._frozen_at) - self._lost
+
+    def _is_due(self, moment: float) -> bool:
+        # The same sum as in _wait: a difference in the last digit would make it spin.
+        now = trio.current_time() if self._frozen_at is None else self._frozen_at
+        return moment + self._lost <= now
+
+    async def _wait(self, until: float) -> None:
+        """Wait for a moment, or until something changes."""
+        deadline = until + self._lost if self._frozen_at is None else math.inf
+        with trio.move_on_at(deadline):
+            await self._changed.park()
+
+    def freeze(self) -> None:
+        if self._frozen_at is None:
+            self._frozen_at = trio.current_time()
+            self._changed.unpark_all()
+
+    def thaw(self) -> None:
+        if self._frozen_at is not None:
+            self._lost += trio.current_time() - self._frozen_at
+            self._frozen_at = None
+            self._changed.unpark_all()
+
+    # ---- the sender's side
+
+    async def send(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        with memoryview(data) as view, view.cast("B") as octets:
+            for start in range(0, len(octets), self._segment):
+                await self._wait_to_send(needs_room=True)
+                segment = bytes(octets[start : start + self._segment])
+                self._room -= len(segment)
+                self._free_at = max(self._free_at, self._now()) + len(segment) / self._bandwidth
+                self._put(segment)
+                if self._tap is not None:
+                    self._tap(segment)
+        await self._wait_to_send(needs_room=False)
+
+    async def wait_until_free(self) -> None:
+        await trio.lowlevel.checkpoint()
+        await self._wait_to_send(needs_room=True)
+
+    async def _wait_to_send(self, *, needs_room: bool) -> None:
+        while True:
+            self._check_sender()
+            held_up = self._frozen_at is not None or (needs_room and self._room <= 0)
+            free_at = math.inf if held_up else self._free_at
+            if self._is_due(free_at):
+                return
+            await self._wait(min(free_at, self._sender_knows_at))
+
+    def _check_sender(self) -> None:
+        if self._ended is not None:
+            raise trio.ClosedResourceError(self._ended)
+        self._check_cut()
+        if self._is_due(self._sender_knows_at):
+            raise trio.BrokenResourceError("the other end was closed")
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._ended == _CLOSED:
+            raise trio.ClosedResourceError(_CLOSED)
+        self._check_cut()
+        self._end(_ENDED)
+
+    def close_sender(self) -> None:
+        self._end(_CLOSED)
+
+    def _end(self, how: str) -> None:
+        if self._ended is None:
+            self._put(b"")
+        self._ended = how
+        self._changed.unpark_all()
+
+    def inject(self, data: bytes) -> None:
+        if self._ended is not None:
+            raise trio.ClosedResourceError(f"nothing can follow: {self._ended}")
+        self._check_cut()
+        if data:
+            self._room -= len(data)
+            self._put(bytes(data))
+
+    def _put(self, segment: bytes) -> None:
+        arrival = max(self._free_at, self._now()) + self._latency
+        self._segments.append((arrival, segment))
+        if len(self._segments) == 1:
+            self._changed.unpark_all()
+
+    # ---- the reader's side
+
+    async def receive(self, limit: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while True:
+            self._check_reader()
+            arrival = self._segments[0][0] if self._segments else math.inf
+            if self._is_due(arrival):
+                return self._take(limit)
+            await self._wait(arrival)
+
+    def _take(self, limit: int) -> bytes:
+        """What has arrived, up to ``limit`` bytes."""
+        segments = self._segments
+        pieces: list[bytes] = []
+        size = 0
+        while size < limit and segments and self._is_due(segments[0][0]) and segments[0][1]:
+            arrival, segment = segments.popleft()
+            pieces.append(segment[: limit - size])
+            size += len(pieces[-1])
+            if len(pieces[-1]) < len(segment):
+                segments.appendleft((arrival, segment[len(pieces[-1]) :]))
+        if self._room <= 0 < size:
+            self._changed.unpark_all()
+        self._room += size
+        return b"".join(pieces)
+
+    def _check_reader(self) -> None:
+        if self._reader_closed:
+            raise trio.ClosedResourceError(_CLOSED)
+        self._check_cut()
+
+    def close_reader(self) -> None:
+        """Nothing more is read, as the sender finds out when the news has reached it."""
+        if not self._reader_closed:
+            self._reader_closed = True
+            self._sender_knows_at = self._now() + self._latency
+            self._changed.unpark_all()
+
+    # ---- both
+
+    def cut(self, error: BaseException | None) -> None:
+        if self._cut is None:
+            self._cut = (error,)
+            self._segments.clear()
+            self._changed.unpark_all()
+
+    def _check_cut(self) -> None:
+        if self._cut is not None:
+            raise trio.BrokenResourceError("the link was cut") from self._cut[0]
+
+
+_CLOSED = "this end was closed"
+_ENDED = "send_eof was called"
+
+
+class _End(trio.abc.HalfCloseableStream):
+    """One end of a link: sends onto one line, receives from the other."""
+
+    def __init__(self, *, outgoing: _Line, incoming: _Line) -> None:
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._sending = _OneTask("another task is sending on this end")
+        self._receiving = _OneTask("another task is receiving from this end")
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with self._sending:
+            await self._outgoing.send(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        with self._sending:
+            await self._outgoing.wait_until_free()
+
+    async def send_eof(self) -> None:
+        with self._sending:
+            await self._outgoing.send_eof()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        limit = _READ_SIZE if max_bytes is None else operator.index(max_bytes)
+        if limit < 1:
+            raise ValueError("max_bytes must be at least 1")
+        with self._receiving:
+            return await self._incoming.receive(limit)
+
+    async def aclose(self) -> None:
+        self._outgoing.close_sender()
+        self._incoming.close_reader()
+        await trio.lowlevel.checkpoint()
+
+
+class _OneTask:
+    """Raises BusyResourceError where a second task would do the same."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._taken = False
+
+    def __enter__(self) -> None:
+        if self._taken:
+            raise trio.BusyResourceError(self._message)
+        self._taken = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._taken = False
