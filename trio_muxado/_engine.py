@@ -217,8 +217,8 @@ class Engine:
             while await self._something_to_send():
                 batch, streams = connection.data_to_send(BATCH_SIZE)
                 for stream in streams:
-                    if stream.owner is not None and stream.buffered <= config.send_buffer:
-                        stream.owner._wake_sender()
+                    if stream.owner is not None:
+                        stream.owner._collected()
                 self._count_streams()
                 data = b"".join(batch)
                 if self._trace is not None:

@@ -54,6 +54,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         "_room",
         "_send_guard",
         "_session",
+        "_starved_since",
     )
 
     def __init__(self, session: MuxadoSession, core: Stream) -> None:
@@ -70,6 +71,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._ended = False  # the peer's FIN has come
         self._closed: StreamClosedError | None = None
         self._room: trio.Event | None = None
+        self._starved_since: float | None = None  # a sender waits, and the window is used up
         self._send_guard = _Guard("another task is sending on this stream")
         self._receive_guard = _Guard("another task is receiving from this stream")
         core.owner = self
@@ -197,6 +199,13 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._inlet.close()
         self._wake_sender()
 
+    def _collected(self) -> None:
+        core = self._core
+        if core.buffered <= self._engine.config.send_buffer:
+            self._wake_sender()
+        elif not core.send_window.available and self._starved_since is None:
+            self._starved_since = trio.current_time()
+
     def _wake_sender(self) -> None:
         if self._room is not None:
             self._room.set()
@@ -223,7 +232,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             if type(data) is bytes:
                 if data:
                     self._engine.send(self._core, data)
-                await self._wait_until_accepted()
+                if self._core.buffered <= self._engine.config.send_buffer:
+                    await cancel_shielded_checkpoint()
+                else:
+                    await self._wait_until_accepted()
                 return
             with memoryview(data) as view, view.cast("B") as octets:
                 for start in range(0, len(octets) or 1, _COPY_SIZE):
@@ -246,10 +258,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     async def _wait_for_room(self) -> None:
         self._room = trio.Event()
-        start, window = trio.current_time(), self._core.send_window.available
         await self._room.wait()
-        if not window:
-            self._engine.waited_for_window += trio.current_time() - start
+        if self._starved_since is not None:
+            self._engine.waited_for_window += trio.current_time() - self._starved_since
+            self._starved_since = None
         self._check_sendable()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -279,12 +291,13 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     def _check_sendable(self) -> None:
         if self._closed is not None:
             raise self._again(self._closed)
+        if self._core.allows(StreamInput.SEND_END):
+            return
         if self._core.broken is not None:
             raise self._broken_error()
-        if not self._core.allows(StreamInput.SEND_END):
-            raise StreamClosedError(
-                "send_eof was called on this stream", code=ErrorCode.NO_ERROR, initiator="local"
-            )
+        raise StreamClosedError(
+            "send_eof was called on this stream", code=ErrorCode.NO_ERROR, initiator="local"
+        )
 
     # ---- closing
 

@@ -208,6 +208,7 @@ class Connection:
         self._deliver(stream, payload, end=fin and complete)
 
     def _on_data_rest(self, frame: DataRest) -> None:
+        self.counts.frames_received -= 1  # a piece of one that is counted
         if self._receiving is not None:
             stream, fin = self._receiving
             self._deliver(stream, frame.payload, end=fin and frame.last)
@@ -306,6 +307,7 @@ class Connection:
                 self._events.append(StreamBroken(stream))
 
     def _on_goaway_debug(self, frame: GoAwayDebug) -> None:
+        self.counts.frames_received -= 1  # a piece of one that is counted
         self.peer_debug = frame.debug
 
     def _on_unknown(self, frame: Unknown) -> None:
@@ -497,7 +499,7 @@ class Connection:
         if not stream.allows(StreamInput.RECEIVE_DATA):
             self.streams.repay_read(stream)
             return
-        if window.too_small:
+        if window.too_small(self._now):
             self._grow(stream)
             increment += window.grant()
         if increment:

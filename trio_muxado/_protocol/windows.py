@@ -6,8 +6,15 @@ send; the receiver's side counts what it has promised to take.
 
 from __future__ import annotations
 
+import math
+
 MAX_WINDOW = 0x7FFFFFFF
 """Bytes; a window past 2^31 - 1 is a flow control error (as in HTTP/2, RFC 9113 6.9.1)."""
+
+SLACK = 1.5
+"""How many of the shortest rounds a round may take while the window still counts as what holds
+the peer back.  Less would let every jitter stop the growth, more would promise more memory than
+a link can fill: with this a window ends at 3 to 6 times the link's bandwidth times its delay."""
 
 
 class SendWindow:
@@ -36,14 +43,33 @@ class ReceiveWindow:
 
     ``credit`` is what the peer may still send, ``unconsumed`` what came and still waits,
     ``owed`` what was consumed and not granted again.  The three always add up to ``size``.
+
+    How large it has to be is measured in *rounds*.  A round begins with what the peer may send
+    at that moment and is over when it has sent more than that, which it can only after a later
+    grant has reached it.  So a round takes a round trip at least.  It takes just that as long as
+    the window is what holds the peer back, however often it doubles; once the link or the peer
+    itself is what does, a window of twice the size takes twice the time.
     """
 
-    __slots__ = ("credit", "owed", "pinched", "size", "threshold", "unconsumed")
+    __slots__ = (
+        "_round_left",
+        "_round_since",
+        "_shortest_round",
+        "credit",
+        "owed",
+        "pinched",
+        "size",
+        "threshold",
+        "unconsumed",
+    )
 
     def __init__(self, initial: int) -> None:
         self.size = self.credit = initial
         self.pinched = False
         """The peer has used up nearly all that it may send."""
+        self._round_left = -1  # bytes that are still to come in this round; below 0 it is over
+        self._round_since = -math.inf
+        self._shortest_round = math.inf
         self.unconsumed = 0
         self.owed = 0
         # Granting each read again, as the Go peers do, doubles the number of frames; waiting
@@ -65,19 +91,28 @@ class ReceiveWindow:
         """The application took ``size`` bytes; the increment to send now, mostly 0."""
         assert 0 <= size <= self.unconsumed
         self.unconsumed -= size
+        self._round_left -= size
         self.owed += size
         return self.grant() if self.owed >= self.threshold else 0
 
-    @property
-    def too_small(self) -> bool:
-        """The window is what holds the peer back, not the application.
+    def too_small(self, now: float) -> bool:
+        """The window is what holds the peer back, not the application; to ask after ``consume``.
 
-        The peer had used it up, and the application has taken all that came.  That is so exactly
-        as long as the window is smaller than what is on its way in a round trip, so a window
-        that doubles each time it is too small settles at the link's bandwidth times its delay,
-        without a clock.
+        ``now`` is when the latest bytes came, in seconds on any steady clock.  True when the
+        application has taken all that came, and the peer had used up nearly all of the window
+        at once, or a round of it took hardly longer than the shortest.
         """
-        return self.pinched and not self.unconsumed
+        over = self._round_left < 0
+        if self.unconsumed or not (over or self.pinched):
+            return False
+        too_small = self.pinched
+        if over:
+            took = now - self._round_since
+            self._shortest_round = min(self._shortest_round, took)
+            too_small |= took < SLACK * self._shortest_round
+        self._round_left = self.credit
+        self._round_since = now
+        return too_small
 
     def discard(self) -> int:
         """Nothing that came will be read: the increment that gives all of it back."""

@@ -1,0 +1,98 @@
+"""``session.statistics()`` counts what happened, and tells what is there."""
+
+import pytest
+import trio
+import trio.testing
+
+from trio_muxado import MuxadoConfig, SessionStatistics, client_session, server_session
+
+
+@pytest.mark.parametrize("wire", ["v1", "v2"])
+async def test_both_ends_count_the_same_things(wire) -> None:
+    one, other = trio.testing.memory_stream_pair()
+    async with (
+        client_session(one, config=MuxadoConfig(wire=wire, heartbeat=None)) as client,
+        server_session(other, config=MuxadoConfig(heartbeat=None, accept_backlog=2)) as server,
+    ):
+        streams = [await client.open_stream() for _ in range(3)]
+        for stream in streams[:2]:
+            await stream.send_all(b"12345")
+        await trio.testing.wait_all_tasks_blocked()
+        there = server.statistics()
+        assert (there.accepted, there.refused, there.reset_by_us, there.waiting) == (2, 1, 1, 2)
+        assert there.streams == {"open": 2}
+
+        accepted = await server.accept_stream()
+        assert await accepted.receive_some() == b"12345"
+        await accepted.send_eof()
+        await streams[1].reset()
+        await trio.testing.wait_all_tasks_blocked()
+        here, there = client.statistics(), server.statistics()
+        assert here.streams == {"ended_remote": 1}
+        assert there.streams == {"ended_local": 1}
+        assert (here.opened, here.reset_by_us, here.reset_by_peer) == (3, 1, 1)
+        assert (there.waiting, there.reset_by_peer) == (1, 1)
+        assert here.frames_sent == there.frames_received
+        assert here.frames_received == there.frames_sent
+        assert here.bytes_sent == there.bytes_received > 0
+        assert here.bytes_received == there.bytes_sent > 0
+        initial = {"v1": 65536, "v2": 262144}[wire]
+        assert (there.receive_windows, there.largest_receive_window) == (initial, initial)
+        assert here.latency is None
+    over = client.statistics()
+    assert over.streams == {}
+    assert over.largest_receive_window == 0
+
+
+async def test_the_latency_is_that_of_the_latest_heartbeat() -> None:
+    one, other = trio.testing.memory_stream_pair()
+    async with client_session(one) as client, server_session(other):
+        seconds = await client.ping()
+        assert client.statistics().latency == client.latency == seconds
+
+
+class _Slow(trio.abc.SendStream):
+    """Takes a second for whatever it is given."""
+
+    def __init__(self, stream: trio.abc.SendStream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data) -> None:
+        await trio.sleep(1)
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def statistics_of_a_blocked_sender(slow: bool) -> SessionStatistics:
+    one, other = trio.testing.memory_stream_pair()
+    transport: trio.abc.Stream = one
+    if slow:
+        transport = trio.StapledStream(_Slow(one.send_stream), one.receive_stream)
+    config = MuxadoConfig(heartbeat=None)
+    async with (
+        client_session(transport, config=config) as client,
+        server_session(other, config=config) as server,
+    ):
+        stream = await client.open_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, bytes(65536 + config.send_buffer + 1))
+            accepted = await server.accept_stream()
+            await trio.sleep(10)
+            while client.statistics().streams and stream._core.buffered:
+                await accepted.receive_some()
+        return client.statistics()
+
+
+async def test_waiting_for_window_is_told_apart_from_waiting_for_the_transport(
+    autojump_clock,
+) -> None:
+    by_window = await statistics_of_a_blocked_sender(slow=False)
+    assert by_window.waited_for_window == pytest.approx(10)
+    assert by_window.waited_for_transport == 0
+    by_transport = await statistics_of_a_blocked_sender(slow=True)
+    assert by_transport.waited_for_transport >= 2
