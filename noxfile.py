@@ -157,7 +157,7 @@ def wheel(session: nox.Session) -> None:
 @nox.session(python=MAIN)
 def demo(session: nox.Session) -> None:
     """The demo over each wire, plain and with TLS, from an installed package alone."""
-    session.install(".")
+    session.install(".[demo]")
     session.chdir(session.create_tmp())
     for wire, tls in itertools.product(["v1", "v2"], [[], ["--tls"]]):
         session.run("python", "-m", "trio_muxado", "demo", "--wire", wire, *tls)

@@ -50,7 +50,7 @@ async def use_stream(stream: MuxadoStream) -> None:
     received = bytes(await stream.receive_some())
     received += bytes(await stream.receive_some(10))
     assert_type(received, bytes)
-    await stream.reset(ErrorCode.CANCEL)
+    await stream.reset(ErrorCode.STREAM_CANCELLED)
     await stream.aclose()
 
 
