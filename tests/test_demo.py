@@ -37,7 +37,7 @@ def test_a_byte_that_comes_back_changed_is_seen(monkeypatch, capsys) -> None:
         await stream.send_eof()
 
     monkeypatch.setattr(Demo, "_send", staticmethod(send_something_else))
-    with pytest.raises(SystemExit, match="^6 streams did not come back as they were sent$"):
+    with pytest.raises(SystemExit, match=r"^6 streams did not come back as they were sent$"):
         main(["demo", "--streams", "3"])
 
 
