@@ -1,14 +1,19 @@
 """How Sphinx builds these pages: `nox -s docs`, with every warning an error."""
 
 import os
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent / "_ext"))
 
 project = "trio_muxado"
 author = "the trio_muxado contributors"
 copyright = f"2026, {author}"
 release = version = installed_version("trio_muxado")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+# napoleon: docstrings have sections, "Args:" and "Raises:".
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "state_tables"]
 exclude_patterns = ["_build"]
 
 # Links to trio's and Python's pages need the network, and a build that fails without it would

@@ -6,7 +6,7 @@ Everything here is deterministic: nothing sleeps, nothing polls, and what is ran
 import random
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -179,6 +179,11 @@ class RawPeer:
             return []
         self.raw += data
         return self._decoder.feed(bytes(data))
+
+    def forget(self) -> None:
+        """Throw away what the session has sent."""
+        with suppress(trio.WouldBlock):
+            self._outlet.get_data_nowait()
 
     # ---- frames, as bytes
 
@@ -367,6 +372,27 @@ class DeafHalfCloseable(Deaf, trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         await trio.sleep_forever()
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """Accepts what a test connects, in memory: for servers under a mocked clock."""
+
+    def __init__(self) -> None:
+        self._arriving, self._waiting = trio.open_memory_channel[trio.abc.Stream](100)
+        self.closed = False
+
+    async def connect(self, wrap: Any = None) -> trio.StapledStream[Any, Any]:
+        """A new connection; ``wrap`` changes the habits of the server's end."""
+        near, far = memory_stream_pair()
+        await self._arriving.send(far if wrap is None else wrap(far))
+        return near
+
+    async def accept(self) -> trio.abc.Stream:
+        return await self._waiting.receive()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from trio_muxado import (
     StreamClosedError,
     StreamResetError,
     client_session,
+    serve_muxado_listeners,
     server_session,
 )
 from trio_muxado._protocol.codec import MAX_STREAM_ID
@@ -575,14 +576,13 @@ async def test_extension_streams_go_to_their_handler_and_nowhere_else(kind: Kind
         assert (await server.accept_stream()).type == 1
 
 
-@with_types
-async def test_an_unknown_extension_is_refused(kind: Kind) -> None:
-    stream_type = {"v1": 0xFFFFFF00, "v2-typed": 0xFFFFFFFF}[kind.name]
-    async with session_pair(kind) as (client, server):
-        stream = await client.open_stream(type=stream_type)
-        if kind is V1:
-            with pytest.raises(StreamResetError):
-                await stream.receive_some()
+async def test_an_unknown_extension_is_refused() -> None:
+    """On v1: on v2 there is no range for extensions, only the type of heartbeats."""
+    async with session_pair(V1) as (client, server):
+        stream = await client.open_stream(type=0xFFFFFF00)
+        with pytest.raises(StreamResetError) as refused:
+            await stream.receive_some()
+        assert refused.value.code is ErrorCode.STREAM_CLOSED
         await client.open_stream(type=1)
         assert (await server.accept_stream()).type == 1
 
@@ -1013,3 +1013,68 @@ async def test_an_idle_session_costs_no_turns(autojump_clock: MockClock) -> None
         await trio.sleep(86_400)
         trio.lowlevel.remove_instrument(steps)
         assert steps.count < 10
+
+
+# ---- what was promised and is easily forgotten
+
+
+@each_wire
+async def test_a_running_handler_keeps_its_stream_s_place(kind: Kind) -> None:
+    """A peer cannot have more handlers running than streams, by ending its streams early."""
+    may_end = trio.Event()
+    running: list[MuxadoStream] = []
+
+    async def handle(stream: MuxadoStream) -> None:
+        running.append(stream)
+        async for _ in stream:
+            pass
+        await stream.send_eof()  # the stream is over, the handler is not
+        await may_end.wait()
+
+    async with (
+        session_pair(kind, heartbeat=None, server={"max_inbound_streams": 2}) as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(server.serve_streams, handle)
+        refused = 0
+        for _ in range(10):
+            stream = await client.open_stream()
+            await stream.send_eof()
+            outcome = await outcome_of(stream.receive_some)
+            if isinstance(outcome, StreamResetError) and outcome.safe_to_retry:
+                refused += 1
+        assert (len(running), refused) == (2, 8)
+        may_end.set()
+        await wait_all_tasks_blocked()
+        stream = await client.open_stream()
+        await stream.send_eof()
+        assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_the_reason_of_a_goaway_is_not_lost_when_the_session_then_closes(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        await client.goaway(ErrorCode.INTERNAL_ERROR, b"sorry")
+        await client.aclose()
+        reason = await server.wait_closed()
+        assert (reason.code, reason.debug) == (ErrorCode.INTERNAL_ERROR, b"sorry")
+
+
+@with_types
+async def test_the_heartbeat_s_type_is_not_for_streams(kind: Kind) -> None:
+    async with session_pair(kind, max_outbound_streams=1) as (client, _server):
+        beats = {"v1": 0xFFFFFEFF, "v2": 0xFFFFFFFF}[kind.wire]
+        with pytest.raises(ValueError, match="ping"):
+            await client.open_stream(type=beats)
+        await client.open_stream()  # the one place was given back
+
+
+async def test_an_error_of_a_listener_leaves_the_server_bare() -> None:
+    async def handle(session: MuxadoSession) -> None:
+        raise AssertionError("nothing connects")
+
+    async with session_pair(V1) as (client, server):
+        await client.aclose()
+        with pytest.raises(NoMoreStreamsError):
+            await serve_muxado_listeners(handle, [server])

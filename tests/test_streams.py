@@ -241,6 +241,32 @@ async def test_a_large_bytearray_is_copied_piece_by_piece_and_arrives_whole(kind
             assert await read_all(far) == content
 
 
+@pytest.mark.parametrize("how", ["aclose", "reset", "peer resets", "session ends"])
+@each_wire
+async def test_a_stream_that_ends_between_two_pieces_of_a_bytearray(kind: Kind, how: str) -> None:
+    """A large buffer is taken in pieces, and between them everybody else has a turn."""
+    for turns in range(6):
+        async with session_pair(kind, heartbeat=None) as (client, server):
+            near = await client.open_stream()
+            far = await server.accept_stream()
+            outcomes: list[Any] = []
+
+            async def send(near: MuxadoStream = near, outcomes: list[Any] = outcomes) -> None:
+                outcomes.append(await outcome_of(lambda: near.send_all(bytearray(2**21))))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                if how == "peer resets":
+                    await far.reset()
+                elif how == "session ends":
+                    await trio.aclose_forcefully(client)
+                else:
+                    await getattr(near, how)()
+            assert isinstance(outcomes[0], MuxadoError)
+
+
 @each_wire
 async def test_nobody_can_change_what_has_been_sent(kind: Kind) -> None:
     transports = memory_stream_pair()
@@ -379,6 +405,7 @@ async def test_wait_send_all_might_not_block_waits_for_room(kind: Kind) -> None:
 SENDING: dict[str, Callable[[MuxadoStream], Awaitable[None]]] = {
     "send_all": lambda stream: stream.send_all(b"x"),
     "send_nothing": lambda stream: stream.send_all(b""),
+    "send_empty_bytearray": lambda stream: stream.send_all(bytearray()),
     "send_bytearray": lambda stream: stream.send_all(bytearray(b"x")),
     "wait": lambda stream: stream.wait_send_all_might_not_block(),
     "send_eof": lambda stream: stream.send_eof(),
@@ -541,18 +568,21 @@ async def test_closing_wakes_whoever_waits_on_the_stream(name: str, how: str) ->
         assert isinstance(outcomes[0], StreamClosedError)
 
 
+@pytest.mark.parametrize("leftover", [False, True])
 @each_wire
-async def test_closing_between_arrival_and_receipt(kind: Kind) -> None:
-    """Data is handed to the receiver, and before that one runs another task closes the stream.
+async def test_closing_between_arrival_and_receipt(kind: Kind, leftover: bool) -> None:
+    """Data is there for the receiver, and before that one runs another task closes the stream.
 
-    Trio runs the two in random order, so it is tried until both have been seen.
+    Trio runs the two in random order, so it is tried until that has been seen.
     """
     seen = set()
-    for _ in range(200):
+    for _ in range(100):
         async with raw_session(kind) as (session, peer):
-            peer.send(peer.syn(3), peer.data(3, b"data"), peer.data(3, b"more"))
+            peer.send(peer.syn(3), peer.data(3, b"data"))
             stream = await session.accept_stream()
             await wait_all_tasks_blocked()
+            if leftover:
+                assert await stream.receive_some(1) == b"d"
             outcomes: list[Any] = []
 
             async def receive(
@@ -565,7 +595,6 @@ async def test_closing_between_arrival_and_receipt(kind: Kind) -> None:
                 nursery.start_soon(stream.aclose)
             assert type(outcomes[0]) in (bytes, StreamClosedError)
             seen.add(type(outcomes[0]))
-            await wait_all_tasks_blocked()
     assert StreamClosedError in seen
 
 

@@ -53,7 +53,8 @@ class MuxadoConfig(Limits):
     heartbeat: Heartbeat | None = field(default_factory=Heartbeat)
     """Keepalive; None sends none.  The peer's are answered in any case.
 
-    v2 has heartbeats in typed sessions only.
+    v2 has heartbeats in typed sessions only, and there a peer that does not know them takes the
+    heartbeat for a stream of its application: say None to such a peer.
     """
 
     extensions: Mapping[int, Callable[[MuxadoStream], Awaitable[Any]]] = field(
@@ -79,7 +80,7 @@ class MuxadoConfig(Limits):
     """
 
     handshake_timeout: float = 30.0
-    """Seconds for the TLS handshake of a connection that a server accepts."""
+    """Seconds for the TLS handshake, of a client as of a server."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

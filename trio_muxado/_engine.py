@@ -305,6 +305,7 @@ class Engine:
             self._incoming.send_nowait(stream)
 
     async def _serve_extension(self, handler: Handler, stream: MuxadoStream) -> None:
+        self.connection.hold(stream._core)
         try:
             await handler(stream)
         except BaseException as error:
@@ -411,7 +412,7 @@ class Engine:
                 await self._done.wait()
                 return
             self._closing = True
-            if self.connection.wire is not None:
+            if self.connection.wire is not None and not self.connection.is_going:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self._wake_writer()
             self._dismiss_openers()

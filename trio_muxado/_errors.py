@@ -69,7 +69,7 @@ class NoMoreStreamsError(MuxadoError, trio.EndOfChannel):
 
 
 class HeartbeatError(MuxadoError, trio.BrokenResourceError):
-    """The peer does not answer heartbeats on this session."""
+    """There are no heartbeats on this session, or the peer does not answer them."""
 
 
 @dataclass(frozen=True)

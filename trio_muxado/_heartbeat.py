@@ -23,6 +23,9 @@ logger = logging.getLogger("trio_muxado")
 BEAT_SIZE = 4
 """Bytes of a beat: a u32 of the requester's choice."""
 
+MAX_UNANSWERED = 64
+"""Beats that may wait for their echo, from a peer that talks but does not answer beats."""
+
 PRIORITY = 0x7FFFFFFF
 """The highest there is, as in Go v1: a beat that waits behind bulk tells nothing."""
 
@@ -111,7 +114,8 @@ class Keepalive:
                 return
             if now >= next_beat:
                 next_beat = now + interval
-                if not self._waiting:
+                # Also while an echo is due: where ours waits in a slow link, the peer hears us.
+                if len(self._waiting) < MAX_UNANSWERED:
                     self._send_beat(stream)
 
     def _send_beat(self, stream: MuxadoStream) -> _Beat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import trio
@@ -93,9 +94,16 @@ async def serve_muxado_listeners(
         with trio.CancelScope() as listening:
             if stop is not None:
                 nursery.start_soon(_cancel_when, stop, listening)
-            await trio.serve_listeners(
-                handle, list(listeners), handler_nursery=nursery.inner, task_status=task_status
-            )
+            try:
+                await trio.serve_listeners(
+                    handle, list(listeners), handler_nursery=nursery.inner, task_status=task_status
+                )
+            except BaseException as error:
+                # What a listener raised is in the group that trio's own nursery makes of it.
+                (failure, *others) = leaves(error)
+                if others:
+                    raise
+            raise failure
 
 
 async def _cancel_when(stop: trio.Event, listening: trio.CancelScope) -> None:
@@ -118,9 +126,10 @@ async def _handle_connection(
                 await handle_session(session)
             else:
                 async with open_bare_nursery() as nursery:
-                    nursery.start_soon(_drain_when, stop, session)
+                    draining = trio.CancelScope()
+                    nursery.start_soon(_drain_when, stop, session, draining)
                     await handle_session(session)
-                    nursery.cancel()
+                    draining.cancel()
     except BaseException as error:
         rest = without_cancelled(error)  # the server may be stopped in the same moment
         if rest is None or session is None or session._engine.reason is None:
@@ -130,11 +139,14 @@ async def _handle_connection(
         logger.debug("the handler of %r ended with its session: %r", session, error)
 
 
-async def _drain_when(stop: trio.Event, session: MuxadoSession) -> None:
-    await stop.wait()
-    # Before a client's first bytes nothing can be said to it, and there is nothing to lose.
-    if session.wire is not None:
-        await session.drain()
+async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.CancelScope) -> None:
+    with draining:
+        await stop.wait()
+        # Before a client's first bytes nothing can be said to it, and there is nothing to lose.
+        if session.wire is not None:
+            with suppress(MuxadoError):  # when it breaks, the handler learns that by itself
+                await session.drain()
+    # Outside: a handler that has done must not cut short the last words of its session.
     await session.aclose()
 
 

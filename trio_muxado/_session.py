@@ -84,7 +84,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         cancelled, no stream has been opened.
 
         Args:
-          type: a number for the application, 0 to 2^32 - 1; on v2 only in typed sessions.
+          type: a number for the application, 0 to 2^32 - 1 but for the heartbeat's own; on v2
+            only in typed sessions.
           priority: 0 to 2^31 - 1, higher is sent first.  v1 tells the peer, v2 cannot.
 
         Raises:
@@ -93,7 +94,12 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           SessionClosedError, SessionEndedError: the session is over.
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
-        await self._engine.take_place()
+        engine = self._engine
+        await engine.take_place()
+        wire = engine.connection.wire
+        if type and wire is not None and type == wire.heartbeat_type:
+            engine.changed()  # the place is free again
+            raise ValueError(f"{type:#x} is the type of heartbeats: see ping()")
         return self._open(type, priority)
 
     def _open(self, type: int, priority: int) -> MuxadoStream:
@@ -168,6 +174,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     async def _handle(
         self, handler: Callable[[MuxadoStream], Awaitable[Any]], stream: MuxadoStream
     ) -> None:
+        self._engine.connection.hold(stream._core)
         try:
             await handler(stream)
         except BaseException as error:
@@ -241,7 +248,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
         Sends GOAWAY and everything that streams had accepted, half-closes the transport where
         it can, and waits for the peer to end.  Gives up after ``MuxadoConfig.close_timeout``
-        seconds without progress.  Every stream that is still open then breaks.
+        seconds without progress.  Streams that nobody has closed break, here and at the peer.
         """
         await self._engine.close()
 

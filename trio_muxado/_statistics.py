@@ -27,7 +27,7 @@ class SessionStatistics:
     opened: int
     """Streams that this end has opened."""
     accepted: int
-    """Streams of the peer that were taken."""
+    """Streams of the peer that were taken: those that still wait to be accepted included."""
     refused: int
     """Streams of the peer that were refused, for want of places or of a handler."""
     reset_by_us: int

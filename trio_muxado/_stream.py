@@ -240,6 +240,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             with memoryview(data) as view, view.cast("B") as octets:
                 for start in range(0, len(octets) or 1, _COPY_SIZE):
                     piece = bytes(octets[start : start + _COPY_SIZE])
+                    if start:
+                        self._check_sendable()  # others had their turn meanwhile
                     if piece:
                         self._engine.send(self._core, piece)
                     await self._wait_until_accepted()

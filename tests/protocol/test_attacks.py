@@ -232,6 +232,15 @@ def test_answers_that_the_peer_does_not_take_end_the_session(wire: Wire) -> None
 
 
 @both
+def test_what_we_reset_by_ourselves_is_no_answer(wire: Wire) -> None:
+    end = End(wire, max_inbound_streams=1)
+    for stream_id in ids(DEFAULTS.waiting_control_frames):
+        end.core.reset(end.accept(stream_id), 7)
+    end.accept(100_001)
+    assert not failed(end.feed(end.syn(100_003)))
+
+
+@both
 def test_answers_that_the_peer_takes_do_not_add_up(wire: Wire) -> None:
     end = End(wire, max_inbound_streams=1, provoked_resets=10**6)
     end.accept(3)
@@ -417,6 +426,12 @@ def read_on(end: End, stream: Stream, rounds: int) -> int:
         end.sent()
         most = max(most, stream.receive_window.size)
     return most
+
+
+@both
+def test_a_window_that_holds_the_peer_back_doubles(wire: Wire) -> None:
+    end = End(wire)
+    assert read_on(end, end.accept(3), rounds=1) == 2 * wire.initial_window
 
 
 @both

@@ -18,6 +18,11 @@ both = pytest.mark.parametrize("wire", BOTH)
 CLOSED = 4  # STREAM_CLOSED, on both wires
 
 
+def cut(data: bytes, pieces: int) -> list[bytes]:
+    size = len(data) // pieces
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
 def reset_of(event: object) -> Broken:
     assert isinstance(event, StreamBroken)
     assert event.stream.broken is not None
@@ -263,15 +268,52 @@ def test_a_peer_without_window_can_send_again_once_we_closed_and_learns_of_it(wi
 
 
 @both
-def test_nothing_is_delivered_to_an_application_that_is_gone(wire: Wire) -> None:
+def test_data_that_comes_while_our_last_words_wait_for_window_meets_a_reset(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3)
-    end.core.send(stream, bytes(wire.initial_window + 1))  # so that it stays alive
+    end.core.send(stream, bytes(wire.initial_window + 1))
     end.core.close(stream)
     end.sent()
     broken = reset_of(only(end.feed(end.data(3, b"late"))))
     assert broken.code is ErrorCode.STREAM_CLOSED
     assert end.sent() == [Rst(3, CLOSED)]
+
+
+@both
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_data_that_comes_while_our_last_words_wait_for_the_transport_is_skipped(
+    wire: Wire, pieces: int
+) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    end.core.send(stream, b"last words")
+    end.core.close(stream)
+    assert end.feed(*cut(end.data(3, b"late"), pieces)) == []
+    assert end.sent() == [WndInc(3, 4), Data(3, 10, b"last words", False, True)]
+    assert end.feed(end.data(3, b"later")) == []
+    assert end.sent() == [Rst(3, CLOSED)]
+
+
+@both
+def test_the_end_behind_data_that_is_skipped_counts(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    end.core.send(stream, b"last words")
+    end.core.close(stream)
+    assert end.feed(end.data(3, b"late", fin=True)) == []
+    assert stream.state is StreamState.GONE
+    end.sent()
+    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, 0)
+
+
+@both
+def test_skipped_data_beyond_the_window_is_still_a_violation(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    end.core.send(stream, b"last words")
+    end.core.close(stream)
+    stream.receive_window.credit = 3
+    assert reset_of(only(end.feed(end.data(3, b"late")))).code is ErrorCode.FLOW_CONTROL_ERROR
 
 
 @both

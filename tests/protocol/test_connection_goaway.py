@@ -154,6 +154,7 @@ def test_a_code_without_a_name_is_told_as_a_number(wire: Wire) -> None:
 @both
 def test_the_debug_text_can_be_asked_for(wire: Wire) -> None:
     end = End(wire)
+    assert end.core.peer_debug == b""
     end.feed(end.goaway(0, 0, b"see you later"))
     assert end.core.peer_debug == b"see you later"
 

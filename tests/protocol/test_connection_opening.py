@@ -88,6 +88,7 @@ def test_no_stream_can_be_opened_when_the_ids_are_used_up(wire: Wire) -> None:
     with pytest.raises(OpenRefused) as caught:
         end.core.open_stream()
     assert caught.value.code is ErrorCode.STREAMS_EXHAUSTED
+    assert str(caught.value) == "all stream ids are used"
 
 
 @both
@@ -241,6 +242,13 @@ def test_a_stream_beyond_the_backlog_is_refused_and_the_session_lives(wire: Wire
     assert end.sent() == [Rst(7, QUEUE_FULL[wire])]
     end.core.accept(waiting[0])
     assert isinstance(only(end.feed(end.syn(9))), StreamOpened)
+
+
+def test_a_stream_beyond_the_backlog_is_refused_once_with_all_that_it_brings() -> None:
+    end = End(V2, accept_backlog=1)
+    end.feed(end.syn(3))
+    end.feed(end.data(5, b"ignored", syn=True, fin=True), end.data(5, b"ignored"))
+    assert end.sent() == [Rst(5, QUEUE_FULL[V2])]
 
 
 @pytest.mark.parametrize("payload", [b"", b"hello", bytes(100_000), bytes(300_000)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trio_muxado._protocol.codec import HEADER_SIZE, MAX_DEBUG, Decoder, Wire
+from trio_muxado._protocol.codec import COPY_BELOW, HEADER_SIZE, MAX_DEBUG, Decoder, Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import (
     Data,
@@ -19,7 +19,7 @@ from trio_muxado._protocol.frames import (
     WndInc,
 )
 
-from .driver import BOTH, V1, V2
+from .driver import BOTH, V1, V2, join
 
 
 def make_decoder(wire: Wire) -> Decoder:
@@ -55,6 +55,16 @@ def test_a_piece_that_is_a_whole_read_is_not_copied(wire: Wire) -> None:
     (rest,) = decoder.feed(piece)
     assert isinstance(rest, DataRest)
     assert rest.payload is piece
+
+
+@pytest.mark.parametrize("wire", BOTH)
+@pytest.mark.parametrize("size", [COPY_BELOW - 1, COPY_BELOW, COPY_BELOW + 1, 10_000])
+def test_a_payload_ends_where_it_ends_whatever_comes_behind_it(wire: Wire, size: int) -> None:
+    payload = bytes(range(250)) * 40
+    data = wire.data_header(3, size, fin=False) + payload[:size]
+    frames = join(make_decoder(wire).feed(data * 3 + wire.rst(5, 7) * 3000))
+    assert frames[:3] == [Data(3, size, payload[:size], False, False)] * 3
+    assert frames[3:] == [Rst(5, 7)] * 3000
 
 
 @pytest.mark.parametrize("wire", BOTH)
@@ -166,7 +176,7 @@ def header(length: int, flags: int, frame_type: int, stream_id: int) -> bytes:
 
 
 NOT_NEXT = {
-    "an unknown type": header(0, 0, 5, 3),
+    "an unknown type": header(4, 0, 5, 3),
     "reserved bits of the length": header(0xC001, 0, 3, 3),
     "reserved bits of the type": header(1, 0, 0x23, 3),
     "the reserved bit of the id": header(1, 0, 3, 0x80000003),

@@ -70,6 +70,15 @@ def test_a_stream_can_leave_the_middle_of_a_queue() -> None:
     assert turns(scheduler) == [3, 7]
 
 
+def test_a_stream_that_left_may_wait_again() -> None:
+    scheduler = Scheduler()
+    stream = make_stream(3)
+    scheduler.push(stream)
+    scheduler.remove(stream)
+    scheduler.push(stream)
+    assert turns(scheduler) == [3]
+
+
 def test_a_queue_ends_with_its_last_stream() -> None:
     scheduler = Scheduler()
     high, low = make_stream(3, priority=5), make_stream(5)

@@ -124,6 +124,88 @@ def test_nothing_is_granted_for_a_discard_of_nothing() -> None:
     assert ReceiveWindow(INITIAL).discard() == 0
 
 
+# ---- whether a window is too small
+
+
+def use_up(window: ReceiveWindow, now: float, pieces: int = 10) -> bool:
+    """The peer sends a window's worth in pieces, each of which is read at once."""
+    size = window.size
+    too_small = False
+    for number in range(pieces):
+        piece = size * (number + 1) // pieces - size * number // pieces
+        assert window.take(piece)
+        window.consume(piece)
+        too_small |= window.too_small(now)
+    return too_small
+
+
+def test_a_window_that_is_used_up_at_once_is_too_small_when_all_of_it_was_read() -> None:
+    window = ReceiveWindow(INITIAL)
+    window.take(INITIAL)
+    window.consume(INITIAL - 1)
+    assert not window.too_small(1.0)
+    window.consume(1)
+    assert window.too_small(1.0)
+
+
+def test_a_window_that_grew_has_to_be_used_up_again() -> None:
+    window = ReceiveWindow(INITIAL)
+    window.take(INITIAL)
+    window.consume(INITIAL)
+    window.grow(2 * INITIAL)
+    assert not window.too_small(1.0)
+
+
+def test_a_window_is_too_small_as_long_as_more_of_it_takes_no_longer() -> None:
+    """Each piece is granted again as it comes, so the peer never seems to be short of credit."""
+    window = ReceiveWindow(INITIAL)
+    now = 0.0
+    assert not use_up(window, now)  # nothing to compare with yet
+    for _ in range(5):
+        now += 0.1  # a round trip, however much came in it
+        assert use_up(window, now)
+        window.grow(2 * window.size)
+        window.grant()
+
+
+def test_a_window_is_large_enough_when_more_of_it_takes_longer() -> None:
+    window = ReceiveWindow(INITIAL)
+    now = 0.0
+    use_up(window, now)
+    for _ in range(2):
+        now += 0.1
+        use_up(window, now)
+        window.pinched = False
+    window.grow(2 * window.size)
+    window.grant()
+    for _ in range(5):
+        now += 0.2
+        assert not use_up(window, now)
+
+
+def test_a_clock_that_stands_still_shows_nothing() -> None:
+    window = ReceiveWindow(INITIAL)
+    assert not any(use_up(window, 1.0) for _ in range(10))
+
+
+def test_a_round_counts_what_waits_to_be_read_when_it_begins() -> None:
+    """Else an application that is late would make rounds look shorter than a round trip."""
+    window = ReceiveWindow(INITIAL)
+    window.take(700)
+    window.consume(100)
+    window.too_small(0.0)  # the first round begins: 300 may come, 600 wait
+    window.consume(600)
+    window.take(100)
+    window.consume(100)
+    assert not window.too_small(0.1)
+    window.take(250)
+    window.consume(250)
+    assert window.too_small(1.0)
+
+
+# ---- always
+
+
 @given(
     st.lists(
         st.tuples(

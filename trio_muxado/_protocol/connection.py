@@ -192,7 +192,8 @@ class Connection:
         if stream is None:
             return
         if length:
-            if not stream.try_step(StreamInput.RECEIVE_DATA):
+            late = not stream.try_step(StreamInput.RECEIVE_DATA)
+            if late and not (stream.state is StreamState.CLOSED_LOCAL and stream.can_send):
                 self._late_data(stream)
                 return
             if not stream.receive_window.take(length):
@@ -200,6 +201,10 @@ class Connection:
                 message = f"{length} bytes came where {allowed} were allowed"
                 self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
                 return
+            if late:
+                # RST would take with it what is about to go out.  So this is skipped, and with
+                # its credit more can come: behind our end it meets the RST.
+                self._outbox.grant(stream.id, stream.receive_window.discard())
         if stream.local:
             stream.answered = True
         complete = len(payload) == length
@@ -326,7 +331,8 @@ class Connection:
     def _accept_syn(self, stream_id: int, places: Places, extra: int = 0) -> Stream | None:
         """Take up a stream that the peer opens, or refuse it."""
         self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
-        going = self.state in (SessionState.GOING_AWAY, SessionState.DRAINING)
+        # A heartbeat is answered to the end.
+        going = self.is_going and places is not self.streams.extensions
         if going or places.taken >= places.limit + extra:
             self.counts.refused += 1
             self._answer(stream_id, ErrorCode.STREAM_REFUSED)
@@ -465,6 +471,18 @@ class Connection:
             self._outbox.schedule(stream)
         self._widen(stream)
         return stream
+
+    @property
+    def is_going(self) -> bool:
+        """This end has sent GOAWAY."""
+        return self.state in (SessionState.GOING_AWAY, SessionState.DRAINING)
+
+    def hold(self, stream: Stream) -> None:
+        """A handler runs on a stream of the peer, which keeps its place until that lets go.
+
+        It lets go with ``close`` or ``reset``; without them the place would be lost.
+        """
+        stream.held = True
 
     def accept(self, stream: Stream) -> None:
         """The application has taken up a stream of the peer."""

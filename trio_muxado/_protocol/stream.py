@@ -39,6 +39,7 @@ class Stream:
         "buffered",
         "end_due",
         "handled",
+        "held",
         "id",
         "local",
         "open_due",
@@ -75,6 +76,8 @@ class Stream:
         """It stands in the scheduler's queue."""
         self.answered = False
         """The end that did not open it has acted on it: it is not untouched any more."""
+        self.held = False
+        """A handler runs on it that will surely let go of it: see ``Connection.hold``."""
         self.handled = False
         """The application was given it (a stream of the peer), and has not closed it yet."""
         self.borrowed = 0

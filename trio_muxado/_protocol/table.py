@@ -93,7 +93,7 @@ class StreamTable:
     def release(self, stream: Stream) -> bool:
         """The application lets go of a stream; whether something can still happen on it."""
         stream.accepted()
-        stream.handled = False
+        stream.handled = stream.held = False
         if stream.borrowed:
             self._repay(stream, unread=0)
         if self.live.get(stream.id) is stream:
@@ -130,8 +130,9 @@ class StreamTable:
             return
         del self.live[stream.id]
         self.repay_read(stream)
-        # A handler whose stream broke still costs us, until it closes the stream.
-        if stream.broken is None or not stream.handled:
+        # A handler still costs us when its stream has ended, until it lets go of the stream.  Where
+        # there may be none, only a reset, which is cheap to send, has to wait for that.
+        if not (stream.handled and (stream.held or stream.broken is not None)):
             stream.leave_place()
         if stream.state is StreamState.CLOSED_LOCAL:
             self.gone.add(stream.id, reset=False)

@@ -13,8 +13,8 @@ MAX_WINDOW = 0x7FFFFFFF
 
 SLACK = 1.5
 """How many of the shortest rounds a round may take while the window still counts as what holds
-the peer back.  Less would let every jitter stop the growth, more would promise more memory than
-a link can fill: with this a window ends at 3 to 6 times the link's bandwidth times its delay."""
+the peer back.  With less, jitter stops the growth; with more, memory is promised that no link
+fills.  A window ends at a few times what is on its way in a round trip."""
 
 
 class SendWindow:
@@ -44,11 +44,11 @@ class ReceiveWindow:
     ``credit`` is what the peer may still send, ``unconsumed`` what came and still waits,
     ``owed`` what was consumed and not granted again.  The three always add up to ``size``.
 
-    How large it has to be is measured in *rounds*.  A round begins with what the peer may send
-    at that moment and is over when it has sent more than that, which it can only after a later
-    grant has reached it.  So a round takes a round trip at least.  It takes just that as long as
-    the window is what holds the peer back, however often it doubles; once the link or the peer
-    itself is what does, a window of twice the size takes twice the time.
+    How large it has to be is found out in *rounds*.  A round is over when the peer has sent more
+    than all that it could send when the round began: it can only once a later grant has reached
+    it, so a round takes a round trip at least.  It takes just that as long as the window is what
+    holds the peer back, however often it doubles; once the link is what does, or the peer
+    itself, a window of twice the size takes twice the time.
     """
 
     __slots__ = (
@@ -66,8 +66,8 @@ class ReceiveWindow:
     def __init__(self, initial: int) -> None:
         self.size = self.credit = initial
         self.pinched = False
-        """The peer has used up nearly all that it may send."""
-        self._round_left = -1  # bytes that are still to come in this round; below 0 it is over
+        """The peer could send more if the window were larger."""
+        self._round_left = -1  # bytes to be consumed until the round is over, which is below 0
         self._round_since = -math.inf
         self._shortest_round = math.inf
         self.unconsumed = 0
@@ -98,21 +98,18 @@ class ReceiveWindow:
     def too_small(self, now: float) -> bool:
         """The window is what holds the peer back, not the application; to ask after ``consume``.
 
-        ``now`` is when the latest bytes came, in seconds on any steady clock.  True when the
-        application has taken all that came, and the peer had used up nearly all of the window
-        at once, or a round of it took hardly longer than the shortest.
+        That is so when the peer used up nearly all of it at once, or in a round that took hardly
+        longer than the shortest, and the application has taken all that came.  ``now`` is when
+        the latest bytes came, in seconds on any steady clock.
         """
-        over = self._round_left < 0
-        if self.unconsumed or not (over or self.pinched):
-            return False
-        too_small = self.pinched
-        if over:
+        if self._round_left < 0:
             took = now - self._round_since
             self._shortest_round = min(self._shortest_round, took)
-            too_small |= took < SLACK * self._shortest_round
-        self._round_left = self.credit
-        self._round_since = now
-        return too_small
+            if took < SLACK * self._shortest_round:
+                self.pinched = True
+            self._round_left = self.credit + self.unconsumed
+            self._round_since = now
+        return self.pinched and not self.unconsumed
 
     def discard(self) -> int:
         """Nothing that came will be read: the increment that gives all of it back."""

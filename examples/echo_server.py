@@ -1,0 +1,40 @@
+"""Echo every stream of every client: ``python echo_server.py [PORT]``.
+
+Clients of both generations are served on the one port. Ctrl+C stops the server gently: it takes
+no new streams and ends when those that run have ended. A second one ends it at once.
+"""
+
+import signal
+import sys
+from functools import partial
+
+import trio
+
+from trio_muxado import MuxadoSession, MuxadoStream, serve_muxado
+
+
+async def echo(stream: MuxadoStream) -> None:
+    """Send back what comes. The stream is closed when this returns."""
+    async for chunk in stream:
+        await stream.send_all(chunk)
+
+
+async def handle_session(session: MuxadoSession) -> None:
+    """Serve one client. Its session ends when this returns."""
+    await session.serve_streams(echo)
+
+
+async def main(port: int) -> None:
+    """Serve until a signal comes."""
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            serve = partial(serve_muxado, handle_session, port, stop=stop)
+            listeners = await nursery.start(serve)
+            print("listening on port", listeners[0].socket.getsockname()[1], flush=True)
+            await anext(signals)
+        stop.set()
+
+
+if __name__ == "__main__":
+    trio.run(main, int(sys.argv[1]) if len(sys.argv) > 1 else 8765)

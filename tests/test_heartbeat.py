@@ -1,0 +1,437 @@
+"""Heartbeats: asking, answering, noticing silence, and not killing what is alive."""
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_muxado import (
+    ErrorCode,
+    Heartbeat,
+    HeartbeatError,
+    SessionEndedError,
+    client_session,
+)
+from trio_muxado._protocol.frames import Data, Rst, Syn
+
+from .helpers import (
+    V1,
+    V2,
+    V2_TYPED,
+    HalfCloseable,
+    Kind,
+    RawPeer,
+    each_kind,
+    fill,
+    outcome_of,
+    raw_session,
+    read_exactly,
+    session_pair,
+    with_types,
+)
+
+TYPE = {"v1": 0xFFFFFEFF, "v2-typed": 0xFFFFFFFF}
+HIGHEST = 0x7FFFFFFF
+DEFAULTS = {"v1": (3.0, 10.0), "v2-typed": (10.0, 15.0)}
+BEAT = Heartbeat(interval=2, tolerance=5)
+
+
+async def beats(peer: RawPeer, stream_id: int = 3) -> list[bytes]:
+    """The payloads that came on a stream since the last look."""
+    frames = await peer.frames()
+    return [bytes(f.payload) for f in frames if isinstance(f, Data) and f.stream_id == stream_id]
+
+
+# ---- asking
+
+
+@with_types
+async def test_the_requester_opens_one_stream_of_the_heartbeat_type(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        if kind is V1:
+            opening: Any = Syn(3, HIGHEST, TYPE["v1"], fin=False)
+        else:
+            opening = Data(3, 4, TYPE[kind.name].to_bytes(4, "big"), syn=True, fin=False)
+        assert await peer.frames() == [opening]
+        seen = []
+        for _ in range(3):
+            await trio.sleep(2)
+            (beat,) = await beats(peer)
+            assert len(beat) == 4
+            seen.append(beat)
+            peer.send(peer.data(3, beat))
+            await wait_all_tasks_blocked()
+        assert len(set(seen)) == 3
+        assert session.latency == 0
+
+
+@with_types
+async def test_the_first_beat_comes_one_interval_after_the_start(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    interval, tolerance = DEFAULTS[kind.name]
+    async with raw_session(kind, client=True, heartbeat=Heartbeat()) as (session, peer):
+        await peer.frames()
+        await trio.sleep(interval - 0.001)
+        assert await beats(peer) == []
+        await trio.sleep(0.002)
+        assert len(await beats(peer)) == 1
+        await session.wait_closed()
+        assert trio.current_time() == interval + tolerance
+        # Beats go out although none is answered: they tell the peer that this end lives.
+        assert len(await beats(peer)) == (interval + tolerance) // interval - 1
+
+
+@with_types
+async def test_a_peer_that_talks_and_never_answers_beats(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        await peer.frames()
+        seen = 0
+        for _ in range(100):
+            await trio.sleep(2.5)
+            peer.send(peer.rst(99, 0))
+            seen += len(await beats(peer))
+        assert seen == 64
+        assert repr(session).endswith("active>")
+
+
+@with_types
+async def test_an_echo_may_come_in_pieces_or_with_others(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, client=True) as (session, peer):
+        latencies: list[float] = []
+
+        async def ping() -> None:
+            latencies.append(await session.ping())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ping)
+            await wait_all_tasks_blocked()
+            echo = b"".join(await beats(peer))[-12:]
+            await trio.sleep(1)
+            peer.send(peer.data(3, echo[:3]))
+            await trio.sleep(1)
+            assert not latencies
+            peer.send(peer.data(3, echo[3:]))
+        assert latencies == [2.0] * 3
+        assert session.latency == 2.0
+
+
+@each_kind
+async def test_latency_is_unknown_before_the_first_echo(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        assert client.latency is None
+        assert server.latency is None
+
+
+@with_types
+@pytest.mark.parametrize("heartbeat", [None, BEAT])
+async def test_ping_measures_the_round_trip(
+    kind: Kind, heartbeat: Heartbeat | None, autojump_clock: MockClock
+) -> None:
+    class Far(HalfCloseable):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await trio.sleep(0.25)
+            await super().send_all(data)
+
+    near, far = memory_stream_pair()
+    transports = (Far(near), Far(far))
+    async with session_pair(kind, transports=transports, heartbeat=heartbeat) as (client, server):
+        await client.open_stream()
+        assert await client.ping() >= 0.5
+        assert await server.ping() >= 0.5
+        latency = await client.ping()
+        assert latency == client.latency == 0.5
+
+
+@with_types
+async def test_a_cancelled_ping_leaves_no_trace(kind: Kind, autojump_clock: MockClock) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        with trio.move_on_after(1) as scope:
+            await session.ping()
+        assert scope.cancelled_caught
+        beat = b"".join(await beats(peer))[-4:]  # a type may be in front of it
+        peer.send(peer.data(3, beat))  # late, and still the answer to what was asked
+        for _ in range(3):
+            await trio.sleep(2)
+            await wait_all_tasks_blocked()
+            (beat,) = await beats(peer)
+            peer.send(peer.data(3, beat))
+
+
+@with_types
+async def test_numbers_of_beats_start_again(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None) as (client, _):
+        client._keepalive._beats = 0xFFFFFFFF  # type: ignore[union-attr]
+        await client.ping()
+        await client.ping()
+
+
+async def test_untyped_v2_has_no_heartbeats(autojump_clock: MockClock) -> None:
+    async with raw_session(V2, client=True, heartbeat=BEAT) as (session, peer):
+        await trio.sleep(1000)
+        assert await peer.frames() == []
+        with pytest.raises(HeartbeatError, match="typed") as caught:
+            await session.ping()
+        assert isinstance(caught.value, trio.BrokenResourceError)
+
+
+@each_kind
+async def test_no_heartbeat_no_stream_and_no_end(kind: Kind, autojump_clock: MockClock) -> None:
+    async with raw_session(kind, client=True, heartbeat=None) as (session, peer):
+        await trio.sleep(80_000)
+        assert await peer.frames() == []
+        assert repr(session).endswith("active>")
+
+
+@with_types
+async def test_a_peer_that_has_gone_away_gets_no_heartbeats(kind: Kind) -> None:
+    async with raw_session(kind, heartbeat=BEAT, wire="auto") as (session, peer):
+        peer.send(peer.goaway(0, ErrorCode.NO_ERROR))
+        assert await peer.frames() == []
+        with pytest.raises(HeartbeatError):
+            await session.ping()
+
+
+# ---- answering
+
+
+@with_types
+async def test_the_peers_beats_are_answered_and_never_shown(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3, TYPE[kind.name], HIGHEST), peer.syn(5, 1))
+        peer.send(peer.data(3, b"\x00\x00\x00\x01"))
+        assert await beats(peer) == [b"\x00\x00\x00\x01"]
+        peer.send(peer.data(3, b"\x00\x00\x00"))
+        assert await beats(peer) == []
+        peer.send(peer.data(3, b"\x02\x00\x00\x00\x03\x00"))
+        assert await beats(peer) == [b"\x00\x00\x00\x02\x00\x00\x00\x03"]
+        assert (await session.accept_stream()).id == 5
+
+
+@with_types
+async def test_the_responder_ends_with_the_stream(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3, TYPE[kind.name]), peer.data(3, b"beat\x00", fin=True))
+        frames = await peer.frames()
+        assert Data(3, 4, b"beat", syn=False, fin=False) in frames or (
+            Data(3, 4, b"beat", syn=False, fin=True) in frames
+        )
+        assert any(isinstance(f, Data) and f.fin for f in frames)
+        peer.send(peer.syn(5, TYPE[kind.name]), peer.data(5, b"more"), peer.rst(5, 0))
+        await wait_all_tasks_blocked()
+        assert session._engine.connection.streams.extensions.taken == 0
+        assert not session._engine.connection.streams.live
+
+
+@with_types
+async def test_sixteen_heartbeat_streams_are_enough_for_everyone(kind: Kind) -> None:
+    async with raw_session(kind) as (_, peer):
+        for number in range(17):
+            stream_id = 3 + 2 * number
+            peer.send(peer.syn(stream_id, TYPE[kind.name]), peer.data(stream_id, b"beat"))
+            frames = await peer.frames()
+            if number < 16:
+                assert Data(stream_id, 4, b"beat", syn=False, fin=False) in frames
+            else:
+                assert any(isinstance(f, Rst) and f.stream_id == stream_id for f in frames)
+
+
+@with_types
+async def test_an_answer_overtakes_data_that_waits(kind: Kind) -> None:
+    """v1 tells the priority; on v2 the responder knows by itself that a beat cannot wait."""
+    async with raw_session(kind, send_buffer=2**20) as (session, peer):
+        priority = HIGHEST if kind is V1 else 0
+        peer.send(peer.syn(3, 1), peer.syn(5, TYPE[kind.name], priority))
+        stream = await session.accept_stream()
+        await wait_all_tasks_blocked()
+        core = stream._core
+        connection = session._engine.connection
+        connection.send(core, bytes(200_000))
+        beat = next(s for s in connection.streams.live.values() if s.id == 5)
+        connection.send(beat, b"beat")
+        _, streams = connection.data_to_send(1)
+        assert [s.id for s in streams] == [5]
+
+
+# ---- silence
+
+
+@with_types
+async def test_silence_ends_the_session_in_time_and_not_sooner(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, _):
+        stream = await session.open_stream()
+        await trio.sleep(6.999)
+        assert repr(session).endswith("active>")
+        with pytest.raises(SessionEndedError) as caught:
+            await stream.receive_some()
+        assert trio.current_time() == 7
+        reason = await session.wait_closed()
+        assert caught.value.code is reason.code is ErrorCode.INTERNAL_ERROR
+        assert reason.initiator == "transport"
+        assert "7 s" in reason.message
+
+
+@with_types
+async def test_any_byte_is_a_sign_of_life(kind: Kind, autojump_clock: MockClock) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        stream = await session.open_stream()
+        # One frame that comes byte by byte, each at the last moment; no beat is ever answered.
+        frame = peer.data(stream.id, b"x")
+        for byte in frame:
+            await trio.sleep(6.9)
+            peer.send(bytes([byte]))
+        assert await stream.receive_some() == b"x"
+        alive = trio.current_time()
+        reason = await session.wait_closed()
+        assert trio.current_time() == pytest.approx(alive + 7)
+        assert reason.initiator == "transport"
+
+
+@with_types
+async def test_a_busy_slow_link_is_not_killed(kind: Kind, autojump_clock: MockClock) -> None:
+    """Failure 5: bulk in both directions over a link that needs minutes for it."""
+
+    class Slow(HalfCloseable):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            for start in range(0, len(data), 1000):
+                await trio.sleep(0.1)
+                await super().send_all(bytes(data[start : start + 1000]))
+
+    near, far = memory_stream_pair()
+    transports = (Slow(near), Slow(far))
+    beat = Heartbeat(interval=1, tolerance=1)
+    size = 1_000_000
+    async with session_pair(kind, transports=transports, heartbeat=beat) as (client, server):
+        one = await client.open_stream()
+        other = await server.accept_stream()
+        async with trio.open_nursery() as nursery:
+            for stream in (one, other):
+                nursery.start_soon(stream.send_all, bytes(size))
+                nursery.start_soon(read_exactly, stream, size)
+        assert trio.current_time() > size / 10_000
+        assert repr(client).endswith("active>")
+        assert client.latency is not None
+
+
+@with_types
+async def test_beats_overtake_queued_data(kind: Kind, autojump_clock: MockClock) -> None:
+    """A full stream, and many that want to send, are no reason for a beat to wait."""
+    async with session_pair(kind, heartbeat=BEAT) as (client, server):
+        stream = await client.open_stream()
+        await server.accept_stream()
+        await fill(stream)
+        assert await client.ping() == 0
+        assert await server.ping() == 0
+        await trio.sleep(100)
+        assert repr(client).endswith("active>")
+        await stream.reset()
+
+
+# ---- a heartbeat stream that goes wrong (failure 22)
+
+
+GONE_WRONG = {
+    "ended": lambda peer: peer.data(3, fin=True),
+    "ended in a beat": lambda peer: peer.data(3, b"\x00", fin=True),
+    "reset": lambda peer: peer.rst(3, ErrorCode.STREAM_CANCELLED),
+    "refused": lambda peer: peer.rst(3, ErrorCode.STREAM_REFUSED),
+    "garbage": lambda peer: peer.data(3, b"\xde\xad\xbe\xef"),
+    "an echo twice": lambda peer: peer.data(3, b"\x00\x00\x00\x00" * 2),
+}
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns that tasks get."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("name", GONE_WRONG)
+@with_types
+async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
+    kind: Kind, name: str, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        outcomes: list[Any] = []
+
+        async def ping() -> None:
+            outcomes.append(await outcome_of(session.ping))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ping)
+            nursery.start_soon(ping)
+            await wait_all_tasks_blocked()
+            peer.send(GONE_WRONG[name](peer))
+        answered = [outcome for outcome in outcomes if outcome == 0]
+        assert len(answered) == (name == "an echo twice")
+        assert all(isinstance(o, HeartbeatError) for o in outcomes if o not in answered)
+        with pytest.raises(HeartbeatError):
+            await session.ping()
+
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
+        await trio.sleep(80_000)
+        trio.lowlevel.remove_instrument(turns)
+        assert turns.count < 10  # nothing spins, and the session lives without heartbeats
+        stream = await session.open_stream()
+        peer.send(peer.data(stream.id, b"alive"))
+        assert await stream.receive_some() == b"alive"
+
+
+@with_types
+async def test_a_garbled_echo_resets_the_heartbeat_stream(kind: Kind) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (_, peer):
+        await peer.frames()
+        peer.send(peer.data(3, b"\xde\xad\xbe\xef"))
+        assert await peer.frames() == [Rst(3, 1)]
+
+
+@with_types
+async def test_a_ping_in_the_moment_of_the_reset(kind: Kind) -> None:
+    """The stream is broken and the task that reads echoes does not know yet; trio shuffles."""
+    for turns in list(range(5)) * 10:
+        async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+            await peer.frames()
+            outcomes: list[Any] = []
+
+            async def ping(session: Any = session, outcomes: list[Any] = outcomes) -> None:
+                outcomes.append(await outcome_of(session.ping))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ping)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                peer.send(peer.rst(3, ErrorCode.STREAM_CANCELLED))
+            assert isinstance(outcomes[0], HeartbeatError)
+
+
+@each_kind
+async def test_a_ping_when_the_session_dies(kind: Kind) -> None:
+    kind = V2_TYPED if kind is V2 else kind
+    near, far = memory_stream_pair()
+    async with client_session(near, config=kind.config(heartbeat=None)) as session:
+        outcomes: list[Any] = []
+
+        async def ping() -> None:
+            outcomes.append(await outcome_of(session.ping))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ping)
+            await wait_all_tasks_blocked()
+            await far.aclose()
+        assert isinstance(outcomes[0], SessionEndedError)
+        assert isinstance(await outcome_of(session.ping), SessionEndedError)

@@ -1,0 +1,420 @@
+"""How sessions use a link: windows that grow until it is full, fair shares, and who goes first.
+
+All of it over `trio_muxado.testing.Link` on trio's mocked clock, so the rates and the waits here
+are facts of the algorithms, the same on every machine.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from trio_muxado import Heartbeat, MuxadoConfig, MuxadoSession, MuxadoStream, server_session
+from trio_muxado._protocol.connection import Connection
+from trio_muxado._protocol.limits import Limits
+from trio_muxado._protocol.states import StreamInput
+from trio_muxado._protocol.windows import SendWindow
+from trio_muxado._protocol.wire import WIRES
+from trio_muxado.testing import Link, open_session_pair
+
+from .helpers import Kind, each_wire, fill, together
+
+KB, MB = 1_000, 1_000_000
+
+ROUND_TRIP = 0.1
+BANDWIDTH = 100 * MB
+
+BATCH = 256 * 1024
+"""What the frame writer gives to the transport at a time."""
+
+SEGMENT = 0.001
+"""Seconds that the link takes, at most, for the segment in which something small travels."""
+
+
+def one_batch(kind: Kind, bandwidth: float) -> float:
+    """Seconds that something urgent may wait on a full link.  A batch ends with a whole frame."""
+    return (BATCH + WIRES[kind.wire].max_payload) / bandwidth + SEGMENT
+
+
+def long_fat_link() -> Link:
+    """10 MB are on their way in a round trip, where a new v1 stream may have 64 KiB."""
+    return Link(latency=ROUND_TRIP / 2, bandwidth=BANDWIDTH)
+
+
+async def send(stream: MuxadoStream, size: int) -> None:
+    """Send so many bytes, and the end."""
+    chunk = bytes(BATCH)
+    while size > 0:
+        await stream.send_all(chunk[:size])
+        size -= len(chunk)
+    await stream.send_eof()
+
+
+async def drain(stream: MuxadoStream) -> int:
+    """Read as fast as it comes; how much it was."""
+    received = 0
+    while chunk := await stream.receive_some():
+        received += len(chunk)
+    return received
+
+
+@asynccontextmanager
+async def bulk(
+    link: Link, kind: Kind, **choices: Any
+) -> AsyncGenerator[tuple[MuxadoSession, MuxadoSession], None]:
+    """Sessions for as many streams as a test likes, without heartbeats between the data."""
+    choices = {"heartbeat": None, "max_outbound_streams": None, **choices}
+    async with open_session_pair(config=kind.config(**choices), link=link) as sessions:
+        yield sessions
+
+
+async def rate_of_one_stream(kind: Kind, size: int, **choices: Any) -> float:
+    """Bytes per second of one transfer, from the moment its stream is opened."""
+    async with bulk(long_fat_link(), kind, **choices) as (client, server):
+        start = trio.current_time()
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, near, size)
+            assert await drain(far) == size
+        return size / (trio.current_time() - start)
+
+
+# ---- windows on a long fat link
+
+
+@each_wire
+async def test_one_stream_fills_a_long_fat_link(kind: Kind, autojump_clock: MockClock) -> None:
+    """The beginning counts: until the window has grown, which takes a round trip for each
+    doubling, the link is nearly empty.  In 300 MB, 3 seconds of the link, that is amortised."""
+    assert await rate_of_one_stream(kind, 300 * MB) > 0.8 * BANDWIDTH
+
+
+async def test_a_window_that_never_grows_moves_itself_once_in_a_round_trip(
+    autojump_clock: MockClock,
+) -> None:
+    """What one stream had without growing windows: 0.65 of 100 MB/s."""
+    kind = Kind("v1", "v1")
+    rate = await rate_of_one_stream(kind, 5 * MB, max_receive_window=kind.window)
+    assert rate == pytest.approx(kind.window / ROUND_TRIP, rel=0.02)
+
+
+@each_wire
+async def test_a_window_doubles_in_every_round_trip_until_the_link_is_full(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    grown: dict[int, float] = {}  # sizes, and when each was reached
+    async with bulk(long_fat_link(), kind) as (client, server):
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, near, 100 * MB)
+            while await far.receive_some():
+                size = server.statistics().largest_receive_window
+                grown.setdefault(size, trio.current_time() - start)
+    assert list(grown) == [kind.window << n for n in range(len(grown))]
+    assert max(grown) == MuxadoConfig().max_receive_window
+    needed = [time for size, time in grown.items() if size <= 2 * BANDWIDTH * ROUND_TRIP]
+    assert needed[-1] < (len(needed) + 1) * ROUND_TRIP
+
+
+@each_wire
+@pytest.mark.parametrize("bandwidth, latency", [(10 * MB, 0.05), (12.5 * MB, 0.01), (3 * MB, 0.1)])
+async def test_a_window_ends_a_few_times_as_large_as_the_link_needs(
+    kind: Kind, bandwidth: float, latency: float, autojump_clock: MockClock
+) -> None:
+    on_its_way = bandwidth * 2 * latency
+    largest = 0
+    async with bulk(Link(latency, bandwidth), kind) as (client, server):
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, near, round(30 * on_its_way))
+            while await far.receive_some():
+                largest = max(largest, server.statistics().largest_receive_window)
+    assert on_its_way <= largest <= 10 * max(on_its_way, kind.window)
+
+
+@each_wire
+async def test_windows_of_many_streams_grow_within_the_budget(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """200 streams at once share half of what one may grow to, and get on all the same."""
+    budget, streams, size = 8 * MB, 200, 500 * KB
+    most = 0
+
+    async def read(stream: MuxadoStream) -> None:
+        nonlocal most
+        received = 0
+        while chunk := await stream.receive_some():
+            received += len(chunk)
+            # What has ended promises nothing any more.
+            live = server._engine.connection.streams.live.values()
+            windows = [s.receive_window.size for s in live if s.allows(StreamInput.RECEIVE_DATA)]
+            most = max(most, sum(windows) - len(windows) * kind.window)
+        assert received == size
+        await stream.aclose()
+
+    async with bulk(long_fat_link(), kind, receive_budget=budget, accept_backlog=streams) as ends:
+        client, server = ends
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(streams):
+                nursery.start_soon(send, await client.open_stream(), size)
+            for _ in range(streams):
+                nursery.start_soon(read, await server.accept_stream())
+        took = trio.current_time() - start
+        assert server._engine.connection.streams.spare_window == budget  # all of it came back
+    assert 0 < most <= budget
+    # It is 1 second of the link.  Streams that got more of the budget are done before the others,
+    # whose windows begin to grow only then.
+    assert took < 1.6
+
+
+@each_wire
+async def test_a_reader_that_does_not_read_keeps_its_window(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with bulk(long_fat_link(), kind) as (client, server):
+        near = await client.open_stream()
+        await server.accept_stream()
+        with trio.move_on_after(60):
+            await send(near, 10 * MB)
+        now = server.statistics()
+        assert now.largest_receive_window == kind.window
+        assert now.bytes_received < 1.01 * kind.window
+        assert near._core.send_window.available == 0
+        await near.reset()
+
+
+@each_wire
+async def test_a_reader_that_is_slower_than_the_link_gets_no_larger_window_than_it_uses(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """What the application takes in a pause of its own may come meanwhile, and no 16 MiB."""
+    async with bulk(long_fat_link(), kind) as (client, server):
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, near, 5 * MB)
+            largest = taken = 0
+            while chunk := await far.receive_some(20_000):
+                await trio.sleep(0.01)
+                taken = max(taken, len(chunk))
+                largest = max(largest, server.statistics().largest_receive_window)
+    assert taken == 20_000
+    assert largest <= 4 * kind.window
+
+
+# ---- a peer that clamps
+
+
+class ClampedWindow(SendWindow):
+    """Never larger than it began: what would make it so is lost, as in the Rust peers."""
+
+    __slots__ = ("_most", "lost")
+
+    def __init__(self, initial: int) -> None:
+        super().__init__(initial)
+        self._most = initial
+        self.lost = 0
+
+    def grant(self, increment: int) -> bool:
+        self.available += increment
+        surplus = max(0, self.available - self._most)
+        self.available -= surplus
+        self.lost += surplus
+        return True
+
+
+class ClampingPeer:
+    """A client that sends one stream over a transport, as the protocol without sessions does it."""
+
+    def __init__(self, transport: trio.abc.Stream, kind: Kind) -> None:
+        self.transport = transport
+        self.wire = WIRES[kind.wire]
+        self.connection = Connection(client=True, wire=self.wire, limits=Limits())
+        self.changed = trio.Event()
+
+    def open(self, size: int) -> ClampedWindow:
+        """Open the stream and queue all that it will send."""
+        stream = self.connection.open_stream()
+        stream.send_window = window = ClampedWindow(self.wire.initial_window)
+        self.connection.send(stream, bytes(size))
+        self.connection.end_sending(stream)
+        return window
+
+    async def run(self) -> None:
+        """Send and receive until the other end has ended the transport."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write)
+            while data := await self.transport.receive_some():
+                self.connection.receive_data(bytes(data), trio.current_time())
+                self.changed.set()
+            nursery.cancel_scope.cancel()
+
+    async def _write(self) -> None:
+        while True:
+            self.changed = trio.Event()
+            while self.connection.wants_to_send:
+                batch, _ = self.connection.data_to_send(BATCH)
+                await self.transport.send_all(b"".join(batch))
+            await self.changed.wait()
+
+
+@each_wire
+async def test_a_peer_that_drops_the_surplus_of_a_grant_is_never_stalled(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    size = 40 * kind.window
+    link = Link(latency=ROUND_TRIP / 2, bandwidth=1 * MB)
+    peer = ClampingPeer(link.client, kind)
+    window = peer.open(size)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.run)
+        async with server_session(link.server, config=kind.config(heartbeat=None)) as server:
+            far = await server.accept_stream()
+            received, largest = 0, 0
+            with trio.fail_after(60):
+                while chunk := await far.receive_some():
+                    received += len(chunk)
+                    largest = max(largest, server.statistics().largest_receive_window)
+            assert received == size
+            assert largest > kind.window
+            assert window.lost > kind.window  # so nothing could have come without being granted
+            nursery.cancel_scope.cancel()
+
+
+# ---- fair shares, and who goes first
+
+
+@each_wire
+async def test_equal_streams_get_equal_shares(kind: Kind, autojump_clock: MockClock) -> None:
+    """At any time between the first bytes and the last, not only in the end."""
+    streams = 10
+    received = [0] * streams
+
+    async def read(number: int, stream: MuxadoStream) -> None:
+        while chunk := await stream.receive_some():
+            received[number] += len(chunk)
+
+    async with bulk(Link(latency=0.001, bandwidth=10 * MB), kind) as (client, server):
+        async with trio.open_nursery() as nursery:
+            for number in range(streams):
+                nursery.start_soon(send, await client.open_stream(), 100 * MB)
+                nursery.start_soon(read, number, await server.accept_stream())
+            for _ in range(5):
+                before = received.copy()
+                await trio.sleep(2)
+                shares = [now - then for now, then in zip(received, before, strict=True)]
+                assert sum(shares) == pytest.approx(20 * MB, rel=0.02)
+                assert shares == pytest.approx([2 * MB] * streams, rel=0.1)
+            nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_a_small_answer_does_not_wait_for_large_ones(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """Equals take turns, so it waits for one batch and one turn of each other stream."""
+    streams, bandwidth = 10, 10 * MB
+    async with bulk(Link(bandwidth=bandwidth), kind) as (client, server):
+        async with trio.open_nursery() as nursery:
+            for _ in range(streams):
+                nursery.start_soon(send, await client.open_stream(), 100 * MB)
+                nursery.start_soon(drain, await server.accept_stream())
+            await trio.sleep(1)
+            small = await client.open_stream()
+            start = trio.current_time()
+            await small.send_all(b"answer")
+            await (await server.accept_stream()).receive_some()
+            turns = 1.05 * streams * WIRES[kind.wire].max_payload / bandwidth
+            assert trio.current_time() - start < one_batch(kind, bandwidth) + turns
+            nursery.cancel_scope.cancel()
+
+
+@each_wire
+@pytest.mark.parametrize("low_streams", [1, 20])
+async def test_high_priority_waits_for_one_batch_at_most(
+    kind: Kind, low_streams: int, autojump_clock: MockClock
+) -> None:
+    latency, bandwidth = 0.001, 10 * MB
+    waits: list[float] = []
+    async with bulk(Link(latency, bandwidth), kind) as (client, server):
+        async with trio.open_nursery() as nursery:
+            for _ in range(low_streams):
+                nursery.start_soon(send, await client.open_stream(priority=1), 100 * MB)
+                nursery.start_soon(drain, await server.accept_stream())
+            urgent = await client.open_stream(priority=2)
+            far = await server.accept_stream()
+            await trio.sleep(1)
+            for number in range(50):
+                await trio.sleep(0.00717 * (1 + number % 7))  # at other places of a batch
+                start = trio.current_time()
+                await urgent.send_all(b"now")
+                assert await far.receive_some() == b"now"
+                waits.append(trio.current_time() - start)
+            nursery.cancel_scope.cancel()
+    assert max(waits) <= one_batch(kind, bandwidth) + latency
+    assert max(waits) > 2 * latency  # there was something to wait for
+
+
+@each_wire
+async def test_a_high_priority_transfer_takes_all_of_the_link(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    bandwidth, size = 10 * MB, 50 * MB
+    async with bulk(Link(bandwidth=bandwidth), kind) as (client, server):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, await client.open_stream(priority=1), 500 * MB)
+            nursery.start_soon(drain, await server.accept_stream())
+            await trio.sleep(1)
+            start = trio.current_time()
+            nursery.start_soon(send, await client.open_stream(priority=2), size)
+            assert await drain(await server.accept_stream()) == size
+            # Until its window has grown past a batch it leaves gaps, which the other may use.
+            others = (trio.current_time() - start) * bandwidth - size
+            assert others < 10 * BATCH
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", [Kind("v1", "v1"), Kind("v2", "v2", typed=True)], ids=str)
+async def test_heartbeats_overtake_what_waits(kind: Kind, autojump_clock: MockClock) -> None:
+    """On a link so slow that a batch takes longer than their patience, in both directions."""
+    bandwidth = 100 * KB
+    config = kind.config(heartbeat=Heartbeat(interval=1, tolerance=1), send_timeout=3600)
+    async with open_session_pair(config=config, link=Link(bandwidth=bandwidth)) as sessions:
+        client, server = sessions
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        async with trio.open_nursery() as nursery:
+            for stream in (near, far):
+                nursery.start_soon(send, stream, 100 * MB)
+                nursery.start_soon(drain, stream)
+            await trio.sleep(60)
+            for session in sessions:
+                round_trip = await session.ping()
+                assert round_trip <= 2 * one_batch(kind, bandwidth)
+            nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_a_full_stream_that_nobody_reads_costs_the_others_nothing(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    bandwidth = 10 * MB
+    async with bulk(Link(latency=0.001, bandwidth=bandwidth), kind) as (client, server):
+        stuck = await client.open_stream(priority=9)
+        await fill(stuck)
+        await server.accept_stream()
+        await wait_all_tasks_blocked()
+        start = trio.current_time()
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        await together(lambda: send(near, 20 * MB), lambda: drain(far))
+        assert trio.current_time() - start < 1.05 * 20 * MB / bandwidth
+        await stuck.reset()

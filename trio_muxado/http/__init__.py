@@ -1,0 +1,25 @@
+"""HTTP over the streams of a session: an ASGI server at one end, an httpx client at the other.
+
+Either end of a session can be either.  The server is hypercorn and the client httpx, on a stream
+for each connection; both come with ``pip install 'trio_muxado[http]'``.
+"""
+
+try:
+    from ._client import MuxadoBackend, MuxadoTransport
+    from ._server import asgi_handler, serve_asgi
+except ImportError as error:
+    raise ImportError(
+        "trio_muxado.http stands on hypercorn 0.18, httpcore 1.0 and httpx: "
+        f"python -m pip install 'trio_muxado[http]' ({error})"
+    ) from error
+
+__all__ = ["MuxadoBackend", "MuxadoTransport", "asgi_handler", "serve_asgi"]
+
+
+def _show_public_names() -> None:
+    """As in the package: what users see is where they import it from."""
+    for name in __all__:
+        globals()[name].__module__ = __name__
+
+
+_show_public_names()
