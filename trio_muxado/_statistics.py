@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ._protocol.states import StreamInput
+
 if TYPE_CHECKING:
     from ._engine import Engine
 
@@ -47,7 +49,7 @@ class SessionStatistics:
     latency: float | None
     """Seconds of the latest heartbeat's round trip."""
     receive_windows: int
-    """Bytes that the live streams may receive before they are read, together."""
+    """Bytes that may come on all live streams before any of it is read."""
     largest_receive_window: int
     """The largest of them."""
 
@@ -57,7 +59,8 @@ def statistics_of(engine: Engine, latency: float | None) -> SessionStatistics:
     connection = engine.connection
     counts = connection.counts
     live = connection.streams.live.values()
-    windows = [stream.receive_window.size for stream in live]
+    receiving = [stream for stream in live if stream.allows(StreamInput.RECEIVE_DATA)]
+    windows = [stream.receive_window.size for stream in receiving]
     return SessionStatistics(
         streams=Counter(stream.state.name.lower() for stream in live),
         waiting=connection.streams.waiting.taken,

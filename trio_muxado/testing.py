@@ -1,8 +1,8 @@
 """For the tests of whoever uses trio_muxado: sessions in pairs, and a line that misbehaves.
 
-Nothing here opens a socket, starts a task of its own or looks at another clock than trio's.  With
-:class:`trio.testing.MockClock` as the clock, every test over a :class:`Link` is deterministic to
-the last digit of the time, and takes none.
+Nothing here opens a socket or looks at another clock than trio's.  With
+:class:`trio.testing.MockClock` as the clock, all that happens on a :class:`Link` happens at exact
+moments, and a test takes no time.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import operator
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Literal
 
 import trio
@@ -35,9 +34,9 @@ async def open_session_pair(
 ) -> AsyncGenerator[tuple[MuxadoSession, MuxadoSession], None]:
     """Two sessions that talk to each other: ``async with open_session_pair() as (client, server)``.
 
-    Both are what :func:`client_session` and :func:`server_session` give, over memory.  Leaving the
-    block ends the server's session gracefully and the client's with it; an exception or a
-    cancellation ends both at once and comes out as it is.
+    Both are what :func:`~trio_muxado.client_session` and :func:`~trio_muxado.server_session` give.
+    Leaving the block ends the server's session gracefully and the client's with it; an exception
+    or a cancellation ends both at once and comes out as it is.
 
     Args:
       config: choices and limits of the client, and of the server where it has none of its own.
@@ -83,7 +82,7 @@ class Link:
         ``send_all`` waits for the reader.  None is what fills the line and 64 KiB more; where the
         bandwidth is infinite and the latency is not zero, 16 MiB fill the line.
       tap: called as ``tap("client", data)`` or ``tap("server", data)`` with each segment as that
-        end puts it on the line.
+        end puts it on the line.  It must not wait; what it raises leaves ``send_all``.
     """
 
     def __init__(
@@ -356,50 +355,38 @@ class _End(trio.abc.HalfCloseableStream):
     def __init__(self, *, outgoing: _Line, incoming: _Line) -> None:
         self._outgoing = outgoing
         self._incoming = incoming
-        self._sending = _OneTask("another task is sending on this end")
-        self._receiving = _OneTask("another task is receiving from this end")
+        self._busy: set[str] = set()
+
+    @contextmanager
+    def _alone(self, doing: str) -> Generator[None, None, None]:
+        if doing in self._busy:
+            raise trio.BusyResourceError(f"another task is {doing} this end")
+        self._busy.add(doing)
+        try:
+            yield
+        finally:
+            self._busy.remove(doing)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        with self._sending:
+        with self._alone("sending on"):
             await self._outgoing.send(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        with self._sending:
+        with self._alone("sending on"):
             await self._outgoing.wait_until_free()
 
     async def send_eof(self) -> None:
-        with self._sending:
+        with self._alone("sending on"):
             await self._outgoing.send_eof()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         limit = _READ_SIZE if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
-        with self._receiving:
+        with self._alone("receiving from"):
             return await self._incoming.receive(limit)
 
     async def aclose(self) -> None:
         self._outgoing.close_sender()
         self._incoming.close_reader()
         await trio.lowlevel.checkpoint()
-
-
-class _OneTask:
-    """Raises BusyResourceError where a second task would do the same."""
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-        self._taken = False
-
-    def __enter__(self) -> None:
-        if self._taken:
-            raise trio.BusyResourceError(self._message)
-        self._taken = True
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._taken = False

@@ -457,6 +457,7 @@ def test_the_peers_reset_is_told_with_its_code(wire: Wire) -> None:
     end.accept(3)
     broken = reset_of(only(end.feed(end.rst(3, ErrorCode.INTERNAL_ERROR))))
     assert (broken.code, broken.by) == (ErrorCode.INTERNAL_ERROR, "remote")
+    assert not broken.ends_session
     assert "INTERNAL_ERROR" in broken.message
 
 

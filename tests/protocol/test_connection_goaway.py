@@ -75,6 +75,23 @@ def test_the_id_in_a_goaway_never_rises_from_one_to_the_next(wire: Wire) -> None
     assert last_ids == [3, 3]
 
 
+def test_a_heartbeat_that_crosses_our_goaway_is_served_and_does_not_raise_the_id() -> None:
+    end = End(V1)
+    end.core.goaway(ErrorCode.NO_ERROR, b"")
+    assert isinstance(only(end.feed(end.syn(3, type=0xFFFFFEFF))), StreamOpened)
+    end.core.goaway(ErrorCode.NO_ERROR, b"")
+    assert end.sent() == [GoAway(0, 0), GoAway(0, 0)]
+
+
+@both
+def test_streams_that_were_refused_are_not_in_our_goaway(wire: Wire) -> None:
+    end = End(wire, max_inbound_streams=1)
+    end.accept(3)
+    end.feed(end.syn(5))
+    end.core.goaway(ErrorCode.NO_ERROR, b"", last=True)
+    assert GoAway(3, 0) in end.sent()
+
+
 @both
 def test_the_id_in_the_goaway_of_a_failure_never_rises_either(wire: Wire) -> None:
     end = End(wire)

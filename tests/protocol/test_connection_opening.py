@@ -316,6 +316,22 @@ def test_a_stream_that_the_peer_reset_counts_until_its_handler_closes_it(wire: W
 
 
 @both
+@pytest.mark.parametrize("held", [False, True])
+def test_a_stream_that_ended_well_counts_only_while_a_handler_holds_it(
+    wire: Wire, held: bool
+) -> None:
+    end = End(wire)
+    stream = end.accept(3, fin=True)
+    if held:
+        end.core.hold(stream)
+    end.core.end_sending(stream)
+    end.sent()
+    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, held)
+    end.core.close(stream)
+    assert end.core.streams.inbound.taken == 0
+
+
+@both
 def test_a_stream_that_the_peer_made_us_reset_counts_until_its_handler_closes_it(
     wire: Wire,
 ) -> None:

@@ -147,6 +147,7 @@ GO_GOAWAY = V1.header("GOAWAY", 31, 0, 0) + bytes(8)
 FRAMES = [
     (V1.syn(2, 0, 0), Syn(2, 0, 0, False)),
     (V1.syn(2, 5, 6), Syn(2, 5, 6, False)),
+    (V1.header("SYN", 8, 7, 2) + V1.syn(2, 5, 6)[8:], Syn(2, 5, 6, True)),
     (V1.rst(3, 7), Rst(3, 7)),
     (V1.wndinc(5, 7), WndInc(5, 7)),
     (V1.data_header(3, 1, fin=False) + b"x", Data(3, 1, b"x", False, False)),

@@ -7,6 +7,7 @@ anything: it never raises, never holds much, and never minds how the bytes are c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -426,12 +427,12 @@ def test_many_times_the_same_frames_do_not_either(
     feed_anything(core, [frames[:20_000]] * times)
 
 
-def by_stream(told: Iterable[events.Event]) -> dict[object, list[object]]:
+def by_stream(events_told: Iterable[events.Event]) -> dict[object, list[object]]:
     """What is told, stream by stream, with data in one piece."""
-    stories: dict[object, list[object]] = {}
-    for event in told:
+    stories: dict[tuple[int, int], list[object]] = {}
+    for event in list(events_told):  # which keeps every stream, and with it its identity
         stream = getattr(event, "stream", None)
-        story = stories.setdefault(stream and (stream.id, id(stream)), [])
+        story = stories.setdefault((stream.id, id(stream)) if stream else (0, 0), [])
         if isinstance(event, events.DataReceived):
             if story and isinstance(story[-1], bytes):
                 story[-1] += event.data
@@ -443,11 +444,13 @@ def by_stream(told: Iterable[events.Event]) -> dict[object, list[object]]:
             story.append(event)
         else:
             story.append(type(event))
-    # Streams of one id one after the other (v2): told apart by their order.
-    return {
-        (key and (key[0], number)): story  # type: ignore[index]
-        for number, (key, story) in enumerate(stories.items())
-    }
+    # Streams of one id one after the other (v2) are told apart by their order.
+    numbers: Counter[int] = Counter()
+    told: dict[object, list[object]] = {}
+    for (stream_id, _), story in stories.items():
+        numbers[stream_id] += 1
+        told[stream_id, numbers[stream_id]] = story
+    return told
 
 
 @settings(max_examples=300)

@@ -64,6 +64,9 @@ def test_a_stream_goes_from_state_to_state(state: str, what: str, after: str) ->
     assert stream.allows(StreamInput[what])
     stream.step(StreamInput[what])
     assert stream.state is StreamState[after]
+    again = stream_in(state)
+    assert again.try_step(StreamInput[what])
+    assert again.state is StreamState[after]
 
 
 @pytest.mark.parametrize("state, what, after", [cell for cell in STREAM_CELLS if cell[2] == "-"])
@@ -72,6 +75,7 @@ def test_what_is_missing_in_the_streams_table_is_an_error(
 ) -> None:
     stream = stream_in(state)
     assert not stream.allows(StreamInput[what])
+    assert not stream.try_step(StreamInput[what])
     with pytest.raises(KeyError):
         stream.step(StreamInput[what])
     assert stream.state is StreamState[state]

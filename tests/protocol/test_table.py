@@ -125,14 +125,6 @@ def test_any_stream_that_was_opened_can_get_a_frame() -> None:
     assert [i for i in range(10) if table.could_come_next(i, False)] == [3, 5]
 
 
-def test_only_streams_that_were_taken_up_are_told_in_a_goaway() -> None:
-    table = make_table()
-    remote(table, 5)
-    remote(table, 3)
-    table.check_opening(9, rising=False)  # refused
-    assert table.last_taken_id == 5
-
-
 # ---- a stream leaves
 
 
@@ -207,6 +199,26 @@ def test_a_stream_that_broke_keeps_its_place_while_it_is_handled() -> None:
     table.settle(stream)
     assert (table.live, table.inbound.taken) == ({}, 1)
     assert not table.release(stream)
+    assert table.inbound.taken == 0
+
+
+def test_a_stream_that_ended_well_gives_its_place_back_though_it_is_handled() -> None:
+    table = make_table()
+    stream = remote(table)
+    stream.handled = True
+    stream.state = StreamState.GONE
+    table.settle(stream)
+    assert table.inbound.taken == 0
+
+
+def test_a_stream_that_ended_well_keeps_its_place_while_a_handler_holds_it() -> None:
+    table = make_table()
+    stream = remote(table)
+    stream.handled = stream.held = True
+    stream.state = StreamState.GONE
+    table.settle(stream)
+    assert (table.live, table.inbound.taken) == ({}, 1)
+    table.release(stream)
     assert table.inbound.taken == 0
 
 

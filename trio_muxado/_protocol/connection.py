@@ -296,6 +296,7 @@ class Connection:
             self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
 
     def _on_goaway(self, frame: GoAway) -> None:
+        self._end_run()  # what came before it is told before it
         self.state = SESSION_TRANSITIONS[self.state][SessionInput.RECEIVE_GOAWAY]
         self.peer_debug = b""
         self._events.append(GoAwayReceived(self._wire.code_from_wire(frame.error_code)))
@@ -338,6 +339,8 @@ class Connection:
             self._answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
         stream = self.streams.new_remote(stream_id, self._wire)
+        if not self.is_going:
+            self.streams.last_taken_id = max(self.streams.last_taken_id, stream_id)
         stream.take_place(places)
         self._widen(stream)
         return stream

@@ -37,8 +37,8 @@ class StreamTable:
         self.last_remote_id = 0
         """The highest id that the peer has used."""
         self.last_taken_id = 0
-        """The highest id of the peer that was taken up; what a GOAWAY of ours says.  Streams that
-        we refuse behind it must not make the next one say more."""
+        """The highest id of the peer that was taken up before our first GOAWAY.  That is what all
+        of them say: what comes behind one must not make the next one say more."""
         self._parity = 1 if client else 0
         # Id 1 is never used: v1 peers take it as used already and end the session.
         self._next_id = 3 if client else 2
@@ -60,7 +60,6 @@ class StreamTable:
     def new_remote(self, stream_id: int, wire: Wire) -> Stream:
         """A stream that the peer opens; see ``check_opening``."""
         stream = self.live[stream_id] = Stream(stream_id, wire, local=False)
-        self.last_taken_id = max(self.last_taken_id, stream_id)
         return stream
 
     def check_opening(self, stream_id: int, *, rising: bool) -> None:
