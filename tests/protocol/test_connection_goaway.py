@@ -302,8 +302,8 @@ def test_data_in_front_of_rusts_goaway_is_told_before_the_end() -> None:
     stream = end.accept(3)
     goaway = V2.header("GOAWAY", 8, 0, 0) + bytes(8) + b"12345678"
     assert end.feed(end.data(3, b"last") + goaway) == [
-        GoAwayReceived(ErrorCode.NO_ERROR),
         DataReceived(stream, b"last"),
+        GoAwayReceived(ErrorCode.NO_ERROR),
         PeerEnded(),
     ]
 
