@@ -3,7 +3,7 @@
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import pytest
@@ -899,6 +899,15 @@ def interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def interruptible() -> Generator[None, None, None]:
+    """A test run in the background may have been started with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("where", ["body", "leaving", "serve_streams"])
 def test_an_interrupt_comes_out_bare(where: str) -> None:
     async def interrupt_soon() -> None:

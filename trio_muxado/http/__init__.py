@@ -7,11 +7,11 @@ for each connection; both come with ``pip install 'trio_muxado[http]'``.
 try:
     from ._client import MuxadoBackend, MuxadoTransport
     from ._server import asgi_handler, serve_asgi
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
         "trio_muxado.http stands on hypercorn 0.18, httpcore 1.0 and httpx: "
-        f"python -m pip install 'trio_muxado[http]' ({error})"
-    ) from error
+        f"python -m pip install 'trio_muxado[http]' ({_error})"
+    ) from _error
 
 __all__ = ["MuxadoBackend", "MuxadoTransport", "asgi_handler", "serve_asgi"]
 

@@ -71,7 +71,7 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
             response.status,
             headers=response.headers,
             stream=_Body(response),
-            extensions=dict[str, Any](response.extensions),
+            extensions={**response.extensions},  # pyright: ignore[reportUnknownMemberType]
         )
 
     async def aclose(self) -> None:
@@ -200,9 +200,10 @@ class _NetworkStream(httpcore.AsyncNetworkStream):
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.shield = True  # for these few turns of the loop
             nursery.start_soon(look)
-            # One to begin, one for the checkpoint of what needn't wait, and one to end.
-            for _ in range(3):
-                await trio.lowlevel.checkpoint()
+            # What needn't wait is there after three turns, with TLS after five.
+            for _ in range(8):
+                if not ended:
+                    await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         return ended
 
@@ -217,4 +218,4 @@ def _errors_of_httpcore(
     except trio.TooSlowError as error:
         raise too_slow(f"no progress within {timeout} seconds") from error
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise broken(str(error)) from error
+        raise broken(str(error) or repr(error)) from error

@@ -13,8 +13,9 @@ from hypercorn.config import Config
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.utils import LifespanFailureError
 
-from .. import ErrorCode, MuxadoSession, MuxadoStream
+from .. import MuxadoSession, MuxadoStream
 
 
 async def serve_asgi(
@@ -68,19 +69,55 @@ async def asgi_handler(
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
-            await nursery.start(server.run_lifespan)
-            await server.lifespan_step(server.lifespan.wait_for_startup)
+            await nursery.start(server.lifespan.run)
+            await server.lifespan.step(server.lifespan.wait_for_startup)
             if stop is not None:
                 nursery.start_soon(server.stop_when, stop)
             try:
                 yield server.handle_stream
             finally:
-                await server.lifespan_step(server.lifespan.wait_for_shutdown)
+                await server.lifespan.step(server.lifespan.wait_for_shutdown)
         except BaseException as error:
             failure = error  # the nursery would put it into a group
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+class _Lifespan(Lifespan):
+    """hypercorn's, with failures that can be raised as they are."""
+
+    def __init__(
+        self, app: Callable[..., Awaitable[Any]], config: Config, state: dict[str, Any]
+    ) -> None:
+        async def call(
+            scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any
+        ) -> None:
+            await app(scope, receive, send)
+
+        super().__init__(call, config, state)
+        self._failure: LifespanFailureError | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await self.handle_lifespan(task_status=task_status)
+        except Exception:  # on its way through a framework it may have become a group
+            if self._failure is None:
+                raise
+
+    async def asgi_send(self, message: Any) -> None:
+        try:
+            await super().asgi_send(message)
+        except LifespanFailureError as failure:
+            self._failure = failure
+            raise
+
+    async def step(self, wait: Callable[[], Awaitable[None]]) -> None:
+        # An application may have no lifespan, and return at once.
+        with suppress(trio.ClosedResourceError):
+            await wait()
+        if self._failure is not None:
+            raise self._failure
 
 
 class _Server:
@@ -92,27 +129,7 @@ class _Server:
         self._state: dict[str, Any] = {}
         self._stopping = False
         self._begun: set[WorkerContext] = set()  # those that have taken a request
-        self._failure: Exception | None = None
-        self.lifespan = Lifespan(self._call, config, self._state)
-
-    async def _call(
-        self, scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any
-    ) -> None:
-        # The bridges to threads are for what is not ASGI.
-        await self._app(scope, receive, send)
-
-    async def run_lifespan(self, task_status: trio.TaskStatus[None]) -> None:
-        try:
-            await self.lifespan.handle_lifespan(task_status=task_status)
-        except Exception as error:
-            self._failure = error
-
-    async def lifespan_step(self, step: Callable[[], Awaitable[None]]) -> None:
-        # An application may have no lifespan, and return at once.
-        with suppress(trio.ClosedResourceError):
-            await step()
-        if self._failure is not None:
-            raise self._failure
+        self.lifespan = _Lifespan(app, config, self._state)
 
     async def stop_when(self, stop: trio.Event) -> None:
         await stop.wait()
@@ -145,8 +162,8 @@ class _Server:
                         served = True
                     nursery.cancel_scope.cancel()
             except Exception:
+                # hypercorn has ended the stream on the way.
                 await self._config.log.exception(f"Error in the HTTP connection on {stream!r}")
-                await stream.reset(ErrorCode.INTERNAL_ERROR)
             finally:
                 self._begun.discard(context)
 
@@ -154,17 +171,16 @@ class _Server:
         async def call(
             scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any
         ) -> None:
-            async def send_and_say_when_it_is_the_last(message: Any) -> None:
-                if self._stopping and message["type"] == "http.response.start":
+            async def send_or_end(message: Any) -> None:
+                if self._stopping and is_http1 and message["type"] == "http.response.start":
                     headers = [*message.get("headers", ()), (b"connection", b"close")]
                     message = {**message, "headers": headers}
                 await send(message)
 
-            if scope["http_version"] in ("1.0", "1.1"):
+            is_http1 = scope["http_version"] in ("1.0", "1.1")
+            if is_http1:
                 self._begun.add(context)
-                await self._app(scope, receive, send_and_say_when_it_is_the_last)
-            else:
-                await self._app(scope, receive, send)
+            await self._app(scope, receive, send_or_end)
 
         connection: Any = _Connection(stream, context)
         state: Any = self._state.copy()
