@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -613,28 +614,40 @@ async def test_a_broken_extension_stream_ends_only_its_handler(kind: Kind) -> No
         await server.accept_stream()
 
 
+@pytest.mark.parametrize("crashes", [False, True])
 @with_types
 async def test_what_an_extension_leaves_behind_is_told_that_the_stream_is_closed(
-    kind: Kind,
+    kind: Kind, crashes: bool
 ) -> None:
     streams: list[MuxadoStream] = []
     outcomes: list[Any] = []
+    finish = trio.Event()
 
     async def handler(stream: MuxadoStream) -> None:
         streams.append(stream)
+        await finish.wait()
+        if crashes:
+            raise LookupError("a bug")
 
+    near, far = memory_stream_pair()
+    extensions = {EXTENSION[kind.name]: handler}
+    config = kind.config(wire="auto", extensions=extensions)
     async with trio.open_nursery() as outer:
 
         async def receive() -> None:
             outcomes.append(await outcome_of(streams[0].receive_some))
 
-        extensions = {EXTENSION[kind.name]: handler}
-        async with session_pair(kind, server={"extensions": extensions}) as (client, _):
-            stream = await client.open_stream(type=EXTENSION[kind.name])
-            while not streams:
-                await trio.lowlevel.checkpoint()
-            outer.start_soon(receive)
-            assert await stream.receive_some() == b""
+        async with client_session(near, config=kind.config()) as client:
+            await client.open_stream(type=EXTENSION[kind.name])
+            with suppress(LookupError):
+                async with server_session(far, config=config):
+                    await wait_all_tasks_blocked()
+                    outer.start_soon(receive)
+                    await wait_all_tasks_blocked()
+                    assert not outcomes
+                    finish.set()
+                    await wait_all_tasks_blocked()
+                    assert outcomes
     assert type(outcomes[0]) is StreamClosedError
 
 

@@ -25,7 +25,7 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
     which idle stream can be used again, and what the peer reads in the request.  With ``https``
     there is TLS on the stream, for a peer that passes it on.
 
-    What httpx raises has the :exc:`MuxadoError` as its cause, where there was one.
+    What httpx raises has the :exc:`~trio_muxado.MuxadoError` as its cause, where there was one.
 
     Args:
       session: either end of a session.  Closing the client leaves it open.

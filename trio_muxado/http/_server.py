@@ -60,10 +60,12 @@ async def asgi_handler(
       app: an ASGI 3 application that runs on trio.
       config: hypercorn's configuration; what says where to listen has no effect here.
       stop: once it is set, a connection ends with its next response, or at once when it is idle
-        between two.  Give it to :func:`serve_muxado` as well, whose sessions drain then.
+        between two.  Give it to :func:`~trio_muxado.serve_muxado` as well, to drain the sessions.
 
     Raises:
-      Exception: hypercorn's, when the application's startup or shutdown fails.
+      hypercorn.utils.LifespanFailureError: the application says that its startup or shutdown
+        has failed.
+      hypercorn.utils.LifespanTimeoutError: it took longer than the configuration allows.
     """
     server = _Server(app, Config() if config is None else config)
     failure: BaseException | None = None
