@@ -15,10 +15,23 @@ from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Data, DataRest, Frame
 from trio_muxado._protocol.limits import Limits
-from trio_muxado._protocol.stream import Stream
+from trio_muxado._protocol.stream import Broken, Stream
 from trio_muxado._protocol.wire import V1, V2
 
-__all__ = ["BOTH", "V1", "V2", "End", "join", "only", "pipe", "weight"]
+__all__ = [
+    "BOTH",
+    "V1",
+    "V2",
+    "End",
+    "failed",
+    "ids",
+    "join",
+    "only",
+    "opened",
+    "pipe",
+    "reset_of",
+    "weight",
+]
 
 BOTH = (V1, V2)
 
@@ -134,6 +147,28 @@ def only(things: Iterable[T]) -> T:
     """The one thing that is there."""
     (thing,) = things
     return thing
+
+
+def ids(count: int, first: int = 3) -> Iterable[int]:
+    """Ids of one end, in the order in which it uses them."""
+    return range(first, first + 2 * count, 2)
+
+
+def opened(told: Iterable[events.Event]) -> list[Stream]:
+    """The streams that were shown."""
+    return [event.stream for event in told if isinstance(event, events.StreamOpened)]
+
+
+def failed(told: Iterable[events.Event]) -> bool:
+    """Whether the session failed."""
+    return any(isinstance(event, events.SessionFailed) for event in told)
+
+
+def reset_of(event: events.Event) -> Broken:
+    """Why a stream broke, of which the event tells."""
+    assert isinstance(event, events.StreamBroken)
+    assert event.stream.broken is not None
+    return event.stream.broken
 
 
 def pipe(sender: End, receiver: End) -> list[events.Event]:

@@ -1,0 +1,189 @@
+"""What a peer can make this end hold: little, whatever it sends and whatever it does not take."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_muxado._protocol.codec import MAX_DEBUG, Wire
+from trio_muxado._protocol.errors import ErrorCode
+from trio_muxado._protocol.guards import GoneStreams
+from trio_muxado._protocol.limits import Limits
+from trio_muxado._protocol.stream import Stream
+
+from .driver import BOTH, V2, End, ids, opened, weight
+
+both = pytest.mark.parametrize("wire", BOTH)
+
+DEFAULTS = Limits()
+
+
+# ---- bytes
+
+
+def test_unknown_frames_of_megabytes_leave_nothing() -> None:
+    end = End(V2)
+    before = weight(end.core)
+    for _ in range(3):
+        end.feed(b"\xff\xff\xff\x70" + bytes(4))
+        for _ in range(0xFFFFFF // 65535):
+            end.feed(bytes(65535))
+        end.feed(bytes(0xFFFFFF % 65535))
+    assert weight(end.core) < before + 1000
+    assert len(opened(end.feed(end.syn(3)))) == 1
+
+
+@both
+def test_four_kib_of_megabytes_of_debug_text_are_kept(wire: Wire) -> None:
+    end = End(wire)
+    before = weight(end.core)
+    end.feed(wire.goaway(0, 0, b"x" * (wire.length_mask - 8)))
+    assert len(end.core.peer_debug) == MAX_DEBUG
+    assert weight(end.core) < before + 2 * MAX_DEBUG
+
+
+@both
+def test_a_thousand_goaways_leave_nothing(wire: Wire) -> None:
+    end = End(wire)
+    before = weight(end.core)
+    for _ in range(1000):
+        end.feed(end.goaway(0, 0, b"text"))
+    assert weight(end.core) < before + 1000
+
+
+def test_a_frame_larger_than_the_window_is_never_held() -> None:
+    end = End(V2)
+    end.accept(3)
+    before = weight(end.core)
+    frame = end.data(3, bytes(1_000_000))
+    for start in range(0, len(frame), 100_000):
+        end.feed(frame[start : start + 100_000])
+        assert weight(end.core) < before + 1000
+
+
+@both
+def test_data_is_handed_on_and_not_held(wire: Wire) -> None:
+    end = End(wire)
+    end.accept(3)
+    before = weight(end.core)
+    for _ in range(wire.initial_window // 2 // 8192):
+        end.feed(end.data(3, bytes(8192)))
+    end.feed(b"")  # what was told last is told
+    assert weight(end.core) < before + 1000
+
+
+@both
+def test_the_memory_of_dead_ids_is_bounded(wire: Wire) -> None:
+    end = End(wire, client=True)
+    for _ in range(2 * GoneStreams.CAPACITY):
+        end.core.close(end.open())
+        end.sent()
+    assert weight(end.core.streams) < 200 * GoneStreams.CAPACITY
+
+
+@both
+@pytest.mark.parametrize("how", ["close", "reset", "ended by both", "reset by the peer", "refused"])
+def test_ten_thousand_streams_of_ours_leave_nothing(wire: Wire, how: str) -> None:
+    end = End(wire, client=True)
+    for _ in range(10_000):
+        stream = end.open()
+        if how == "close":
+            end.core.close(stream)
+        elif how == "reset":
+            end.core.reset(stream, 7)
+        elif how == "ended by both":
+            end.core.end_sending(stream)
+            end.feed(end.fin(stream.id))
+        else:
+            code = ErrorCode.STREAM_REFUSED if how == "refused" else 7
+            end.feed(end.rst(stream.id, code))
+        end.sent()
+    streams = end.core.streams
+    assert (streams.live, streams.outbound.taken) == ({}, 0)
+    assert end.core.all_sent
+
+
+# ---- windows
+
+
+def read_on(end: End, stream: Stream, rounds: int) -> int:
+    """A peer that fills the window each time, and an application that reads all of it."""
+    most = 0
+    for _ in range(rounds):
+        credit = stream.receive_window.credit
+        while stream.receive_window.credit:
+            end.feed(end.data(stream.id, bytes(min(16_000, stream.receive_window.credit))))
+        end.core.consume(stream, credit)
+        end.sent()
+        most = max(most, stream.receive_window.size)
+    return most
+
+
+@both
+def test_a_window_that_holds_the_peer_back_doubles(wire: Wire) -> None:
+    end = End(wire)
+    assert read_on(end, end.accept(3), rounds=1) == 2 * wire.initial_window
+
+
+@both
+def test_a_window_grows_no_further_than_it_may(wire: Wire) -> None:
+    end = End(wire, max_receive_window=1_000_000)
+    assert read_on(end, end.accept(3), rounds=8) == 1_000_000
+
+
+@both
+def test_all_windows_together_grow_no_further_than_the_budget(wire: Wire) -> None:
+    end = End(wire, receive_budget=1_000_000)
+    streams = [end.accept(stream_id) for stream_id in ids(5)]
+    for stream in streams:
+        read_on(end, stream, rounds=4)
+    grown = sum(stream.receive_window.size - wire.initial_window for stream in streams)
+    assert grown == 1_000_000
+
+
+@both
+def test_an_unread_window_never_grows(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    while stream.receive_window.credit:
+        end.feed(end.data(3, bytes(min(16_000, stream.receive_window.credit))))
+    end.core.consume(stream, wire.initial_window - 1)
+    assert stream.receive_window.size == wire.initial_window
+
+
+@both
+@pytest.mark.parametrize("how", ["close", "reset", "peers end", "peers reset"])
+def test_what_a_stream_had_of_the_budget_comes_back(wire: Wire, how: str) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    read_on(end, stream, rounds=3)
+    assert end.core.streams.spare_window < DEFAULTS.receive_budget
+    if how == "close":
+        end.core.close(stream)
+    elif how == "reset":
+        end.core.reset(stream, 7)
+    else:
+        end.feed(end.fin(3) if how == "peers end" else end.rst(3))
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget
+
+
+@both
+def test_what_was_not_read_keeps_its_part_of_the_budget_until_it_is(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    read_on(end, stream, rounds=3)
+    while stream.receive_window.credit:
+        end.feed(end.data(3, bytes(min(16_000, stream.receive_window.credit))))
+    end.feed(end.rst(3))
+    borrowed = stream.borrowed
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget - borrowed > 0
+    end.core.consume(stream, stream.receive_window.unconsumed - 1000)
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget - 1000
+    end.core.consume(stream, 1000)
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget
+
+
+@both
+def test_a_window_that_was_configured_larger_than_it_may_grow_stays_as_it_is(wire: Wire) -> None:
+    end = End(wire, receive_window=2_000_000, max_receive_window=1_000_000)
+    assert read_on(end, end.accept(3), rounds=2) == 2_000_000
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget
