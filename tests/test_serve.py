@@ -140,11 +140,12 @@ async def test_a_server_that_opens_streams() -> None:
         assert [await read_all(stream) async for stream in session] == [b"from the server"]
 
 
-async def test_the_session_ends_when_the_handler_returns() -> None:
+@pytest.mark.parametrize("options", [{}, {"stop": trio.Event()}], ids=["", "stoppable"])
+async def test_the_session_ends_when_the_handler_returns(options: dict[str, Any]) -> None:
     async def handler(session: MuxadoSession) -> None:
         await (await session.accept_stream()).aclose()
 
-    async with tcp_server(handler) as address, open_muxado_session(*address) as session:
+    async with tcp_server(handler, **options) as address, open_muxado_session(*address) as session:
         assert await say(session, b"") == b""
         reason = await session.wait_closed()
         assert (reason.code, reason.initiator) == (ErrorCode.NO_ERROR, "remote")

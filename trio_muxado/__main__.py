@@ -80,11 +80,11 @@ class Demo:
 
     def __init__(self, streams: int, wire: Literal["v1", "v2"], *, tls: bool) -> None:
         self.streams = streams
-        self.tally = Tally()
+        self.tally: Tally = Tally()
         self.tls = tls
         # Both ends are ours and all streams are meant, so nothing is held back; and v2 has
         # heartbeats in typed sessions only.
-        self.config = MuxadoConfig(
+        self.config: MuxadoConfig = MuxadoConfig(
             wire=wire,
             typed=True,
             max_outbound_streams=None,

@@ -123,10 +123,8 @@ class Keepalive:
         number = self._beats.to_bytes(BEAT_SIZE, "big")
         self._beats = (self._beats + 1) & 0xFFFFFFFF
         beat = self._waiting[number] = _Beat()
-        if stream._core.broken is None:
+        if stream._core.broken is None:  # else it is told when reading echoes ends
             self._engine.send(stream._core, number)
-        else:
-            beat.answered.set()
         return beat
 
     async def _read_echoes(self, stream: MuxadoStream) -> None:

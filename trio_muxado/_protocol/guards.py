@@ -28,7 +28,7 @@ class Places:
     """How many streams of one kind live, and how many may; None is no bound."""
 
     def __init__(self, limit: int | None) -> None:
-        self.limit = math.inf if limit is None else limit
+        self.limit: float | int = math.inf if limit is None else limit
         self.taken = 0
 
     @property

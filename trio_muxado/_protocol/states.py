@@ -20,9 +20,6 @@ class StreamState(enum.Enum):
     CLOSED_LOCAL = "the application is gone; the peer has not ended yet"
     GONE = "both directions have ended"
 
-    # Members are compared by identity; Enum's own hash is a slow one, of the name.
-    __hash__ = object.__hash__
-
 
 class StreamInput(enum.Enum):
     """What can happen to a stream."""
@@ -35,8 +32,11 @@ class StreamInput(enum.Enum):
     RECEIVE_RESET = "the peer resets the stream (RST)"
     SESSION_END = "the session ends under the stream"
 
-    __hash__ = object.__hash__
 
+# Members are compared by identity.  Enum's own hash, of the name, is Python code, and each step
+# of a stream looks two of them up.
+for _kind in (StreamState, StreamInput):
+    type.__setattr__(_kind, "__hash__", object.__hash__)
 
 _S = StreamState
 _I = StreamInput

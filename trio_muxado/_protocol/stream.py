@@ -56,31 +56,31 @@ class Stream:
     )
 
     def __init__(self, stream_id: int, wire: Wire, *, local: bool) -> None:
-        self.id = stream_id
-        self.local = local
+        self.id: int = stream_id
+        self.local: bool = local
         """We opened it."""
-        self.type = 0
-        self.priority = 0
-        self.state = StreamState.OPEN
+        self.type: int = 0
+        self.priority: int = 0
+        self.state: StreamState = StreamState.OPEN
         self.broken: Broken | None = None
-        self.send_window = SendWindow(wire.initial_window)
-        self.receive_window = ReceiveWindow(wire.initial_window)
+        self.send_window: SendWindow = SendWindow(wire.initial_window)
+        self.receive_window: ReceiveWindow = ReceiveWindow(wire.initial_window)
         self.outgoing: list[Buffer] = []
-        self.buffered = 0
+        self.buffered: int = 0
         """Bytes in ``outgoing``."""
-        self.open_due = False
+        self.open_due: bool = False
         """The frame that opens it has not been collected yet (v2)."""
-        self.end_due = False
+        self.end_due: bool = False
         """FIN follows what is in ``outgoing``."""
-        self.scheduled = False
+        self.scheduled: bool = False
         """It stands in the scheduler's queue."""
-        self.answered = False
+        self.answered: bool = False
         """The end that did not open it has acted on it: it is not untouched any more."""
-        self.held = False
+        self.held: bool = False
         """A handler runs on it that will surely let go of it: see ``Connection.hold``."""
-        self.handled = False
+        self.handled: bool = False
         """The application was given it (a stream of the peer), and has not closed it yet."""
-        self.borrowed = 0
+        self.borrowed: int = 0
         """Bytes by which its receive window has grown, out of the session's budget."""
         self.backlog: Places | None = None
         """Where it is counted until it is accepted."""

@@ -23,7 +23,7 @@ class SendWindow:
     __slots__ = ("available",)
 
     def __init__(self, initial: int) -> None:
-        self.available = initial
+        self.available: int = initial
 
     def spend(self, size: int) -> None:
         """``size`` bytes go out."""
@@ -64,18 +64,19 @@ class ReceiveWindow:
     )
 
     def __init__(self, initial: int) -> None:
-        self.size = self.credit = initial
-        self.pinched = False
+        self.size: int = initial
+        self.credit: int = initial
+        self.pinched: bool = False
         """The peer could send more if the window were larger."""
         self._round_left = -1  # bytes to be consumed until the round is over, which is below 0
         self._round_since = -math.inf
         self._shortest_round = math.inf
-        self.unconsumed = 0
-        self.owed = 0
+        self.unconsumed: int = 0
+        self.owed: int = 0
         # Granting each read again, as the Go peers do, doubles the number of frames; waiting
         # for the whole window stalls the sender.  It never grows with the window: a peer that
         # clamps increments to its initial window would wait for credit for ever (Rust).
-        self.threshold = initial // 2
+        self.threshold: int = initial // 2
 
     def take(self, size: int) -> bool:
         """``size`` bytes are coming; False when they are more than was promised."""
