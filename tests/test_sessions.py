@@ -1091,3 +1091,27 @@ async def test_an_error_of_a_listener_leaves_the_server_bare() -> None:
         await client.aclose()
         with pytest.raises(NoMoreStreamsError):
             await serve_muxado_listeners(handle, [server])
+
+
+@each_wire
+@pytest.mark.parametrize("code", [-1, 1 << 32])
+async def test_a_code_that_no_wire_can_carry_is_refused_before_anything_happens(
+    kind: Kind, code: int
+) -> None:
+    async with session_pair(kind) as (client, server):
+        stream = await client.open_stream()
+        with pytest.raises(ValueError, match="unsigned 32-bit"):
+            await stream.reset(code)
+        with pytest.raises(ValueError, match="unsigned 32-bit"):
+            await client.goaway(code)
+        await stream.send_all(b"still open")
+        assert await (await server.accept_stream()).receive_some() == b"still open"
+
+
+@pytest.mark.parametrize("kind", [0, -1, 1 << 32])
+def test_an_extension_needs_a_type_of_its_own(kind: int) -> None:
+    async def handler(stream: MuxadoStream) -> None:
+        raise AssertionError("never called")
+
+    with pytest.raises(ValueError, match="an extension's type"):
+        MuxadoConfig(extensions={kind: handler})

@@ -84,6 +84,9 @@ class MuxadoConfig(Limits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for kind in self.extensions:
+            if not 0 < kind <= 0xFFFFFFFF:
+                raise ValueError(f"an extension's type is 1 to 2^32 - 1, not {kind!r}")
         if self.wire not in ("v1", "v2", "auto"):
             raise ValueError(f'wire is "v1", "v2" or "auto", not {self.wire!r}')
         for name in ("close_timeout", "send_timeout", "handshake_timeout"):

@@ -13,7 +13,7 @@ from ._engine import Engine, logger
 from ._errors import CloseReason, NoMoreStreamsError, OpenStreamError, SessionClosedError
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._protocol.codec import MAX_DEBUG
-from ._protocol.errors import ErrorCode, OpenRefused
+from ._protocol.errors import ErrorCode, OpenRefused, check_code
 from ._statistics import SessionStatistics, statistics_of
 from ._stream import MuxadoStream
 
@@ -220,6 +220,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         """
         await trio.lowlevel.checkpoint()
         engine = self._engine
+        check_code(code)
         if len(debug) > MAX_DEBUG:
             raise ValueError(f"debug text has at most {MAX_DEBUG} bytes, not {len(debug)}")
         await engine.wire_known.wait()

@@ -11,7 +11,7 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ._errors import MuxadoError, StreamClosedError, StreamResetError
-from ._protocol.errors import ErrorCode
+from ._protocol.errors import ErrorCode, check_code
 from ._protocol.states import StreamInput
 from ._protocol.stream import SMALL_CHUNK
 
@@ -322,8 +322,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
         A plain number goes on the wire as it is.  Takes effect even when cancelled.
         """
-        if not isinstance(code, ErrorCode) and not 0 <= code <= 0xFFFFFFFF:
-            raise ValueError(f"an error code is an unsigned 32-bit number, not {code!r}")
+        check_code(code)
         self._reset_now(code)
         await checkpoint()
 

@@ -47,6 +47,12 @@ class ErrorCode(enum.Enum):
     """The transport ended without a GOAWAY (v2 only)."""
 
 
+def check_code(code: ErrorCode | int) -> None:
+    """Raise ValueError for a plain number that no wire can carry."""
+    if not isinstance(code, ErrorCode) and not 0 <= code <= 0xFFFFFFFF:
+        raise ValueError(f"an error code is an unsigned 32-bit number, not {code!r}")
+
+
 class ProtocolViolation(Exception):
     """The peer sent what the protocol does not allow; the session cannot go on.
 
