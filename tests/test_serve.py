@@ -240,6 +240,9 @@ async def test_garbage_is_turned_away_at_once_with_one_line(
         await bad.send_all(GARBAGE[name])
         received = await read_all(bad)  # the server ends it: there is no hang to wait for
         assert received == b""
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.BrokenResourceError):
+            await bad.send_all(b"nobody listens any more")
         assert trio.current_time() == 0
         (record,) = caplog.records
         assert (record.name, record.levelno) == ("trio_muxado", logging.INFO)

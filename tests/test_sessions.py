@@ -706,6 +706,8 @@ async def test_openers_that_wait_are_told_of_a_goaway(kind: Kind) -> None:
             await wait_all_tasks_blocked()
             await server.goaway()
         assert [type(outcome) for outcome in outcomes] == [OpenStreamError] * 2
+        with pytest.raises(OpenStreamError):
+            await client.open_stream()  # although the place is still taken
 
 
 @each_wire
