@@ -2,12 +2,15 @@
 
 import logging
 import signal
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
+import trustme
 from trio.testing import MockClock, assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_muxado import (
@@ -46,6 +49,7 @@ from .helpers import (
     read_all,
     session_pair,
     tcp_pair,
+    tls_pair,
     with_types,
 )
 
@@ -1068,3 +1072,37 @@ async def test_a_reset_stream_does_not_hold_up_closing(
             await inbound.reset()
         assert trio.current_time() == start
         assert isinstance(await outcome_of(stream.receive_some), StreamResetError)
+
+
+@each_wire
+async def test_over_tls_the_last_data_arrives_while_the_peer_still_sends(kind: Kind) -> None:
+    """Closing a TLS stream over unread bytes would make TCP drop what is on its way."""
+    authority = trustme.CA()
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(server_context)
+    async with (
+        tls_pair(client_context, server_context) as (near, far),
+        session_pair(kind, transports=(near, far)) as (client, server),
+        trio.open_nursery() as nursery,
+    ):
+
+        async def upload() -> None:
+            stream = await client.open_stream()
+            with pytest.raises(MuxadoError):
+                while True:
+                    await stream.send_all(bytes(50_000))
+
+        async def answer_and_leave() -> None:
+            upward = await server.accept_stream()
+            nursery.start_soon(outcome_of, partial(read_all, upward))
+            downward = await server.open_stream()
+            await downward.send_all(bytes(1_000_000))
+            await downward.aclose()
+            await server.aclose()
+
+        nursery.start_soon(upload)
+        nursery.start_soon(answer_and_leave)
+        assert len(await read_all(await client.accept_stream())) == 1_000_000
+        assert (await client.wait_closed()).clean

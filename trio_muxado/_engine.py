@@ -279,10 +279,16 @@ class Engine:
                 logger.debug("the peer did not wait for the end: %r", error)
 
     async def _half_close(self) -> bool:
-        if not isinstance(self.transport, trio.abc.HalfCloseableStream):
+        # TLS has no half-close, and closing it over unread bytes makes TCP drop what is on its way.
+        # The end of the TCP stream below does for it: GOAWAY has said, inside of TLS, that nothing
+        # follows.
+        transport: object = self.transport
+        while isinstance(transport, trio.SSLStream):
+            transport = transport.transport_stream  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(transport, trio.abc.HalfCloseableStream):
             return False
         try:
-            await self.transport.send_eof()
+            await transport.send_eof()
         except Exception as error:
             logger.debug("half-closing the transport failed: %r", error)
             return False
