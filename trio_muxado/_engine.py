@@ -284,7 +284,7 @@ class Engine:
         # follows.
         transport: object = self.transport
         while isinstance(transport, trio.SSLStream):
-            transport = transport.transport_stream  # pyright: ignore[reportUnknownVariableType]
+            transport = getattr(transport, "transport_stream", None)
         if not isinstance(transport, trio.abc.HalfCloseableStream):
             return False
         try:
