@@ -282,9 +282,9 @@ class Engine:
         # TLS has no half-close, and closing it over unread bytes makes TCP drop what is on its way.
         # The end of the TCP stream below does for it: GOAWAY has said, inside of TLS, that nothing
         # follows.
-        transport: object = self.transport
-        while isinstance(transport, trio.SSLStream):
-            transport = getattr(transport, "transport_stream", None)
+        transport: Any = self.transport
+        while hasattr(transport, "transport_stream"):
+            transport = transport.transport_stream
         if not isinstance(transport, trio.abc.HalfCloseableStream):
             return False
         try:
