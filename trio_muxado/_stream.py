@@ -104,8 +104,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, at least one, at most ``max_bytes``; ``b""`` at the end.
 
-        Without ``max_bytes`` all that has arrived is returned, up to 256 KiB.  Cancellation
-        loses nothing.
+        Small pieces that have arrived are joined, up to 64 KiB; what came at once is returned at
+        once, without ``max_bytes`` up to 256 KiB.  Cancellation loses nothing.
 
         Raises:
           StreamResetError: the peer reset the stream; everything that came before the reset has

@@ -17,8 +17,8 @@ V2 = Wire(
     types={"RST": 0, "DATA": 1, "WNDINC": 2, "GOAWAY": 3},
     syn_flag=0x2,
     initial_window=0x40000,
-    # The wire would carry 16 MiB.  64 KiB costs one header in 8,000 bytes and lets another
-    # stream's turn come soon; larger frames gave nothing more when measured.
+    # The wire would carry 16 MiB.  64 KiB costs one header byte in 8,000 and lets another
+    # stream's turn come soon.
     max_payload=0x10000,
     error_codes={code: code.value for code in ErrorCode},
     heartbeat_type=0xFFFFFFFF,
