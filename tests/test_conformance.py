@@ -74,7 +74,7 @@ async def test_tls_inside_one_stream(
         while (room := core.send_window.available + 1 - TLS_OVERHEAD) > 16384:
             await stream.send_all(bytes(8000))
         await stream.send_all(bytes(room))
-        assert (core.send_window.available, core.buffered) == (0, 1)
+        assert (core.send_window.available, core.outgoing.size) == (0, 1)
 
     async with session_pair(kind, send_buffer=1) as sessions:
 

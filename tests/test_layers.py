@@ -19,7 +19,7 @@ PACKAGE = "trio_muxado"
 # as long as nothing goes in a circle.
 ROWS = (
     ("_protocol.errors",),
-    ("_protocol.frames", "_protocol.limits", "_protocol.guards", "_protocol.counts"),
+    ("_protocol.frames", "_protocol.limits", "_protocol.guards", "_protocol.counts", "_protocol.byte_queue"),
     ("_protocol.codec",),
     ("_protocol.wire_v1", "_protocol.wire_v2", "_protocol.windows", "_protocol.states"),
     ("_protocol.wire", "_protocol.stream"),
@@ -27,7 +27,7 @@ ROWS = (
     ("_protocol.outbox",),
     ("_protocol.connection",),
     ("_protocol",),
-    ("_errors", "_config", "_nursery", "_trace"),
+    ("_errors", "_config", "_nursery", "_solo", "_trace"),
     ("_engine",),
     ("_stream", "_session", "_statistics"),
     ("_heartbeat",),

@@ -83,7 +83,7 @@ async def statistics_of_a_blocked_sender(slow: bool) -> SessionStatistics:
             nursery.start_soon(stream.send_all, bytes(65536 + config.send_buffer + 1))
             accepted = await server.accept_stream()
             await trio.sleep(10)
-            while client.statistics().streams and stream._core.buffered:
+            while client.statistics().streams and stream._core.outgoing.size:
                 await accepted.receive_some()
         return client.statistics()
 

@@ -7,8 +7,8 @@ A session is this engine, three tasks in a nursery of their own, around the sans
 :class:`~trio_muxado._protocol.connection.Connection`:
 
 * the *frame reader* waits for the transport and for nothing else.  It feeds what came to the
-  connection and carries the events to the streams, synchronously: data into a stream's memory
-  channel, a new stream into the accept channel.
+  connection and carries the events to the streams, synchronously: data into a stream's queue,
+  a new stream into the accept channel.
 * the *frame writer* is the only one that sends on the transport, so nobody's cancellation can
   tear a frame.  It sleeps until there is something to send, takes a batch of frames of all
   streams from the connection, and sends it in one call.
@@ -547,10 +547,12 @@ class Engine:
 
     def close_stream(self, core: Stream) -> None:
         """Close a stream gracefully."""
+        core.owner = None  # nothing more is told; and no cycle is left for the garbage collector
         self.connection.close(core)
         self.changed()
 
     def reset_stream(self, core: Stream, code: ErrorCode | int) -> None:
         """Reset a stream."""
+        core.owner = None
         self.connection.reset(core, code)
         self.changed()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import operator
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ._errors import MuxadoError, StreamClosedError, StreamResetError
+from ._protocol.byte_queue import ByteQueue
 from ._protocol.errors import ErrorCode, check_code
 from ._protocol.states import StreamInput
-from ._protocol.stream import SMALL_CHUNK
+from ._solo import Solo
 
 if TYPE_CHECKING:
     from ._protocol.stream import Stream
@@ -25,8 +24,6 @@ transport, so that bulk is not cut into more pieces than it came in."""
 
 _ENOUGH = 64 * 1024
 """Bytes from which a chunk is returned as it is: joining it with the next costs another copy."""
-
-_NOTHING = memoryview(b"")
 
 _COPY_SIZE = 256 * 1024
 """Bytes of a mutable buffer that ``send_all`` copies at a time."""
@@ -41,18 +38,13 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
-        "_chunks",
         "_closed",
         "_core",
         "_ended",
         "_engine",
-        "_inlet",
-        "_leftover",
-        "_merging",
-        "_queued",
-        "_receive_guard",
-        "_room",
-        "_send_guard",
+        "_received",
+        "_receiver",
+        "_sender",
         "_session",
         "_starved_since",
     )
@@ -61,19 +53,13 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._session = session
         self._engine = session._engine
         self._core = core
-        # Unbounded in items, bounded in bytes by the receive window: whoever fills it never waits.
-        self._inlet: trio.MemorySendChannel[bytes | bytearray]
-        self._chunks: trio.MemoryReceiveChannel[bytes | bytearray]
-        self._inlet, self._chunks = trio.open_memory_channel(math.inf)
-        self._queued = 0  # chunks in the channel
-        self._merging: bytearray | None = None  # the last of them, while it is small
-        self._leftover = _NOTHING  # received from the channel, not asked for yet
+        # Bounded by the receive window: whoever fills it never waits.
+        self._received = ByteQueue()
         self._ended = False  # the peer's FIN has come
-        self._closed: StreamClosedError | None = None
-        self._room: trio.Event | None = None
+        self._closed: str | None = None  # what this end did
         self._starved_since: float | None = None  # a sender waits, and the window is used up
-        self._send_guard = _Guard("another task is sending on this stream")
-        self._receive_guard = _Guard("another task is receiving from this stream")
+        self._sender = Solo("sending on this stream")
+        self._receiver = Solo("receiving from this stream")
         core.owner = self
 
     def __repr__(self) -> str:
@@ -117,57 +103,19 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         limit = _DEFAULT_RECEIVE if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
-        with self._receive_guard:
-            if self._closed is not None:
-                raise self._again(self._closed)
-            if self._leftover or self._nothing_follows:
+        with self._receiver:
+            self._check_open()
+            received = self._received
+            if received.size or self._ended or self._core.broken is not None:
                 await checkpoint()
-                if self._closed is not None:
-                    raise self._again(self._closed)
-                if not self._leftover:
-                    return self._end_of_data()
-                chunk: bytes | memoryview = self._leftover
             else:
-                try:
-                    chunk = self._unwrap(await self._chunks.receive())
-                except trio.EndOfChannel:
-                    return self._end_of_data()
-                except trio.ClosedResourceError:
-                    assert self._closed is not None
-                    raise self._again(self._closed) from None
-                if self._closed is not None:
-                    # Closed between the arrival and now: the credit has been given back.
-                    raise self._again(self._closed)
-            received = self._gather(chunk, limit)
-            self._engine.consume(self._core, len(received))
-            return received
-
-    def _gather(self, first: bytes | memoryview, limit: int) -> bytes:
-        """Join what waits in the channel while it is little; keep what is more than asked for."""
-        pieces = [first]
-        size = len(first)
-        while size < min(limit, _ENOUGH) and self._queued:
-            piece = self._unwrap(self._chunks.receive_nowait())
-            pieces.append(piece)
-            size += len(piece)
-        whole = first if len(pieces) == 1 else b"".join(pieces)
-        if size > limit:
-            # Not a copy of all of it for each small piece.
-            view = memoryview(whole)
-            self._leftover = view[limit:]
-            return bytes(view[:limit])
-        self._leftover = _NOTHING
-        return bytes(whole)
-
-    def _unwrap(self, chunk: bytes | bytearray) -> bytes:
-        self._queued -= 1
-        if chunk is self._merging:
-            self._merging = None
-        return bytes(chunk)
-
-    @property
-    def _nothing_follows(self) -> bool:
-        return not self._queued and (self._ended or self._core.broken is not None)
+                await self._receiver.wait()
+            self._check_open()
+            if not received.size:
+                return self._end_of_data()
+            data = received.take_bytes(limit, _ENOUGH)
+            self._engine.consume(self._core, len(data))
+            return data
 
     def _end_of_data(self) -> bytes:
         # The peer's end counts, also when a reset came behind it.
@@ -179,37 +127,23 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     # ---- what the session's frame reader and writer tell; none of it waits
 
     def _deliver(self, data: bytes) -> None:
-        merging = self._merging
-        if merging is not None:
-            merging += data
-            if len(merging) >= SMALL_CHUNK:
-                self._merging = None
-            return
-        chunk: bytes | bytearray = data
-        if self._queued and len(data) < SMALL_CHUNK:
-            chunk = self._merging = bytearray(data)
-        self._queued += 1
-        self._inlet.send_nowait(chunk)
+        self._received.put(data)
+        self._receiver.wake()
 
     def _deliver_end(self) -> None:
         self._ended = True
-        self._inlet.close()
+        self._receiver.wake()
 
     def _deliver_break(self) -> None:
-        self._inlet.close()
-        self._wake_sender()
+        self._receiver.wake()
+        self._sender.wake()
 
     def _collected(self) -> None:
         core = self._core
-        if core.buffered <= self._engine.config.send_buffer:
-            self._wake_sender()
+        if core.outgoing.size <= self._engine.config.send_buffer:
+            self._sender.wake()
         elif not core.send_window.available and self._starved_since is None:
             self._starved_since = trio.current_time()
-
-    def _wake_sender(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
 
     # ---- sending
 
@@ -226,13 +160,13 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           StreamClosedError: the stream was closed by this end, or ``send_eof`` was called.
           trio.BusyResourceError: another task is sending.
         """
-        with self._send_guard:
+        with self._sender:
             self._check_sendable()
             await checkpoint_if_cancelled()
             if type(data) is bytes:
                 if data:
                     self._engine.send(self._core, data)
-                if self._core.buffered <= self._engine.config.send_buffer:
+                if self._core.outgoing.size <= self._engine.config.send_buffer:
                     await cancel_shielded_checkpoint()
                 else:
                     await self._wait_until_accepted()
@@ -248,19 +182,18 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     async def _wait_until_accepted(self) -> None:
         bound = self._engine.config.send_buffer
-        if self._core.buffered <= bound:
+        if self._core.outgoing.size <= bound:
             await cancel_shielded_checkpoint()
             return
         try:
-            while self._core.buffered > bound:
+            while self._core.outgoing.size > bound:
                 await self._wait_for_room()
         except trio.Cancelled:
             self._engine.connection.withdraw(self._core, keep=bound)
             raise
 
     async def _wait_for_room(self) -> None:
-        self._room = trio.Event()
-        await self._room.wait()
+        await self._sender.wait()
         if self._starved_since is not None:
             self._engine.waited_for_window += trio.current_time() - self._starved_since
             self._starved_since = None
@@ -268,11 +201,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream's send buffer has room.  Raises what :meth:`send_all` raises."""
-        with self._send_guard:
+        with self._sender:
             self._check_sendable()
             await checkpoint()
             self._check_sendable()
-            while self._core.buffered >= self._engine.config.send_buffer:
+            while self._core.outgoing.size >= self._engine.config.send_buffer:
                 await self._wait_for_room()
 
     async def send_eof(self) -> None:
@@ -280,9 +213,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
         Never waits for window.  Raises what :meth:`send_all` raises.
         """
-        with self._send_guard:
-            if self._closed is not None:
-                raise self._again(self._closed)
+        with self._sender:
+            self._check_open()
             await checkpoint_if_cancelled()
             if self._core.broken is not None:
                 raise self._broken_error()
@@ -290,16 +222,17 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 self._engine.end_sending(self._core)
             await cancel_shielded_checkpoint()
 
-    def _check_sendable(self) -> None:
+    def _check_open(self) -> None:
         if self._closed is not None:
-            raise self._again(self._closed)
+            raise self._closed_error(self._closed)
+
+    def _check_sendable(self) -> None:
+        self._check_open()
         if self._core.allows(StreamInput.SEND_END):
             return
         if self._core.broken is not None:
             raise self._broken_error()
-        raise StreamClosedError(
-            "send_eof was called on this stream", code=ErrorCode.NO_ERROR, initiator="local"
-        )
+        raise self._closed_error("send_eof was called on this stream")
 
     # ---- closing
 
@@ -336,12 +269,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _close(self, message: str) -> None:
         if self._closed is None:
-            self._closed = StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local")
-            self._chunks.close()  # first: a task that waits on it learns that it was us
-            self._inlet.close()
-            self._leftover = _NOTHING
-            self._merging = None
-            self._wake_sender()
+            self._closed = message
+            self._received.drop()
+            self._receiver.wake()
+            self._sender.wake()
 
     # ---- errors
 
@@ -358,29 +289,5 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         )
 
     @staticmethod
-    def _again(error: StreamClosedError) -> StreamClosedError:
-        # A new one each time: an exception that is raised twice collects both tracebacks.
-        return StreamClosedError(str(error), code=error.code, initiator="local")
-
-
-class _Guard:
-    """Raises BusyResourceError where two tasks would do the same; a lock would hide the bug."""
-
-    __slots__ = ("_held", "_message")
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-        self._held = False
-
-    def __enter__(self) -> None:
-        if self._held:
-            raise trio.BusyResourceError(self._message)
-        self._held = True
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._held = False
+    def _closed_error(message: str) -> StreamClosedError:
+        return StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local")

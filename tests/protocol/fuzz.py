@@ -188,7 +188,7 @@ def check(core: Connection) -> None:
     for stream in streams.live.values():
         window = stream.receive_window
         assert window.credit + window.unconsumed + window.owed == window.size
-        assert stream.buffered == sum(map(len, stream.outgoing))
+        assert stream.outgoing.size == sum(map(len, stream.outgoing.chunks))
         assert stream.scheduled == stream.can_send
 
 

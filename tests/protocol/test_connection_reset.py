@@ -41,7 +41,7 @@ def test_a_reset_drops_what_waits(wire: Wire) -> None:
     end.core.end_sending(stream)
     end.core.reset(stream, 7)
     assert end.sent() == [Rst(3, 7)]
-    assert stream.buffered == 0
+    assert stream.outgoing.size == 0
 
 
 @both
@@ -154,7 +154,7 @@ def test_the_peers_reset_drops_what_waits_to_be_sent(wire: Wire) -> None:
     end.core.send(stream, bytes(100))
     end.feed(end.rst(3))
     assert not end.core.wants_to_send
-    assert stream.buffered == 0
+    assert stream.outgoing.size == 0
 
 
 @both

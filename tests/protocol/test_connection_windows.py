@@ -188,9 +188,9 @@ def test_the_peers_credit_lets_us_send(wire: Wire) -> None:
     end.core.send(stream, bytes(wire.initial_window + 5))
     end.sent()
     end.feed(end.wndinc(3, 3))
-    assert stream.buffered == 5
+    assert stream.outgoing.size == 5
     end.sent()
-    assert stream.buffered == 2
+    assert stream.outgoing.size == 2
 
 
 @both

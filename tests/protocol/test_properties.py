@@ -255,14 +255,14 @@ class Sessions(RuleBasedStateMachine):
             for side in self.sides:
                 for talk in side.talks.values():
                     talk.consume(1 << 30)
-        while any(talk.stream.buffered for side in self.sides for talk in side.talks.values()):
+        while any(talk.stream.outgoing.size for side in self.sides for talk in side.talks.values()):
             # What waits for window gets it, as long as somebody reads.
-            before = sum(t.stream.buffered for side in self.sides for t in side.talks.values())
+            before = sum(t.stream.outgoing.size for side in self.sides for t in side.talks.values())
             for side in self.sides:
                 for talk in side.talks.values():
                     talk.consume(1 << 30)
             self.settle()
-            after = sum(t.stream.buffered for side in self.sides for t in side.talks.values())
+            after = sum(t.stream.outgoing.size for side in self.sides for t in side.talks.values())
             if before == after:
                 break
         for side in self.sides:
@@ -272,7 +272,7 @@ class Sessions(RuleBasedStateMachine):
                     continue
                 assert other.received == talk.sent
                 assert other.received_end == talk.sent_end
-                assert talk.stream.buffered == 0
+                assert talk.stream.outgoing.size == 0
         for side in self.sides:
             for talk in side.talks.values():
                 if not talk.left:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from .byte_queue import Buffer
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .events import (
@@ -28,7 +29,7 @@ from .guards import Allowance, Places
 from .limits import Limits
 from .outbox import Outbox
 from .states import SESSION_TRANSITIONS, SessionInput, SessionState, StreamInput, StreamState
-from .stream import Broken, Buffer, Stream
+from .stream import Broken, Stream
 from .table import MAX_EXTENSION_STREAMS, StreamTable
 from .wire import DETECTION_SIZE, Decoder, Wire, detect
 
@@ -429,7 +430,7 @@ class Connection:
         self._end_run()  # what came before still reaches the application
         stream.step(what)
         stream.broken = broken
-        stream.drop_outgoing()
+        stream.outgoing.drop()
         stream.open_due = stream.end_due = False
         self._outbox.forget(stream)
         self.streams.settle(stream)
@@ -470,7 +471,7 @@ class Connection:
         else:
             stream.open_due = True
             if self._types_in_band:
-                stream.put(stream_type.to_bytes(_TYPE_SIZE, "big"))
+                stream.outgoing.put(stream_type.to_bytes(_TYPE_SIZE, "big"))
             self._outbox.schedule(stream)
         self._widen(stream)
         return stream
@@ -492,17 +493,17 @@ class Connection:
         stream.accepted()
 
     def send(self, stream: Stream, data: bytes | memoryview) -> None:
-        """Queue bytes, which must never change; ``stream.buffered`` tells how many wait."""
+        """Queue bytes, which must never change; ``stream.outgoing.size`` tells how many wait."""
         assert stream.allows(StreamInput.SEND_END)
         stream.answered |= not stream.local
-        stream.put(data)
+        stream.outgoing.put(data)
         self._outbox.schedule(stream)
 
     def withdraw(self, stream: Stream, keep: int) -> None:
         """Drop what waits to be sent, but for the first ``keep`` bytes: a send was cancelled."""
         if stream.open_due and self._types_in_band:
             keep = max(keep, _TYPE_SIZE)  # which nobody has cancelled
-        stream.drop_outgoing(keep)
+        stream.outgoing.drop(keep)
         self._outbox.schedule(stream)
 
     def end_sending(self, stream: Stream) -> None:

@@ -6,10 +6,11 @@ often it was granted), then the streams' data by turns.
 
 from __future__ import annotations
 
+from .byte_queue import Buffer
 from .codec import HEADER_SIZE, Wire
 from .counts import Counts
 from .scheduler import Scheduler
-from .stream import Buffer, Stream
+from .stream import Stream
 
 
 class Outbox:
@@ -76,16 +77,17 @@ class Outbox:
 
     def _next_frame(self, stream: Stream, batch: list[Buffer]) -> int:
         wire = self._wire
-        size = min(stream.buffered, stream.send_window.available, wire.max_payload)
+        waiting = stream.outgoing.size
+        size = min(waiting, stream.send_window.available, wire.max_payload)
         # FIN joins the last data, but never the frame that opens the stream: the Go acceptors
         # take that FIN for their own direction (and could not answer).
         syn = stream.open_due
-        fin = stream.end_due and size == stream.buffered and not syn
+        fin = stream.end_due and size == waiting and not syn
         self._counts.frames_sent += 1
         batch.append(wire.data_header(stream.id, size, fin=fin, syn=syn))
         if size:
             stream.send_window.spend(size)
-            stream.take(size, batch)
+            stream.outgoing.take(size, batch)
         if fin:
             stream.end_due = False
         if syn:

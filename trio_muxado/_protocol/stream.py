@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
+from .byte_queue import ByteQueue
 from .codec import Wire
 from .errors import ErrorCode
 from .guards import Places
 from .states import STREAM_TRANSITIONS, StreamInput, StreamState
 from .windows import ReceiveWindow, SendWindow
-
-Buffer: TypeAlias = "bytes | bytearray | memoryview"
-
-SMALL_CHUNK = 1024
-"""Bytes below which chunks are merged: an object per byte costs 40 times its size."""
 
 
 class Broken(NamedTuple):
@@ -36,7 +32,6 @@ class Stream:
         "backlog",
         "borrowed",
         "broken",
-        "buffered",
         "end_due",
         "handled",
         "held",
@@ -65,9 +60,7 @@ class Stream:
         self.broken: Broken | None = None
         self.send_window: SendWindow = SendWindow(wire.initial_window)
         self.receive_window: ReceiveWindow = ReceiveWindow(wire.initial_window)
-        self.outgoing: list[Buffer] = []
-        self.buffered: int = 0
-        """Bytes in ``outgoing``."""
+        self.outgoing: ByteQueue = ByteQueue()
         self.open_due: bool = False
         """The frame that opens it has not been collected yet (v2)."""
         self.end_due: bool = False
@@ -133,57 +126,14 @@ class Stream:
             self.backlog.taken -= 1
             self.backlog = None
 
-    def put(self, data: bytes | memoryview) -> None:
-        """Queue bytes for sending; they must never change."""
-        size = len(data)
-        self.buffered += size
-        outgoing = self.outgoing
-        if size < SMALL_CHUNK and outgoing:
-            last = outgoing[-1]
-            if len(last) < SMALL_CHUNK:
-                if type(last) is bytearray:
-                    last += data
-                else:
-                    outgoing[-1] = bytearray(last) + data
-                return
-        outgoing.append(data)
-
-    def take(self, size: int, into: list[Buffer]) -> None:
-        """Move ``size`` bytes from the queue to ``into``."""
-        self.buffered -= size
-        outgoing = self.outgoing
-        used = 0
-        while size:
-            chunk = outgoing[used]
-            if len(chunk) <= size:
-                into.append(chunk)
-                size -= len(chunk)
-                used += 1
-            else:
-                view = memoryview(chunk)
-                into.append(view[:size])
-                outgoing[used] = view[size:]
-                break
-        del outgoing[:used]
-
-    def drop_outgoing(self, keep: int = 0) -> None:
-        """Forget what waits to be sent, but for the first ``keep`` bytes."""
-        kept: list[Buffer] = []
-        if keep:
-            self.take(min(keep, self.buffered), kept)
-        # A copy: a slice would keep alive the whole of what was dropped.
-        rest = b"".join(kept)
-        self.outgoing = [rest] if rest else []
-        self.buffered = len(rest)
-
     @property
     def nothing_due(self) -> bool:
         """Everything that we had to say on it has been collected."""
-        return not (self.buffered or self.end_due or self.open_due)
+        return not (self.outgoing.size or self.end_due or self.open_due)
 
     @property
     def can_send(self) -> bool:
         """A frame of it could go out now."""
-        if self.buffered and self.send_window.available:
-            return True
-        return self.open_due or (self.end_due and not self.buffered)
+        if self.outgoing.size:
+            return self.send_window.available > 0 or self.open_due
+        return self.open_due or self.end_due

@@ -1,0 +1,80 @@
+"""Bytes that wait, in the chunks in which they came: to be sent, or to be received."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+SMALL_CHUNK = 1024
+"""Bytes below which chunks are merged: an object per byte costs 40 times its size."""
+
+
+class ByteQueue:
+    """First in, first out, with as few copies as there can be."""
+
+    __slots__ = ("chunks", "size")
+
+    def __init__(self) -> None:
+        self.chunks: list[Buffer] = []
+        self.size: int = 0
+        """Bytes in ``chunks``."""
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Add bytes; they must never change."""
+        size = len(data)
+        self.size += size
+        chunks = self.chunks
+        if size < SMALL_CHUNK and chunks:
+            last = chunks[-1]
+            if len(last) < SMALL_CHUNK:
+                if type(last) is bytearray:
+                    last += data
+                else:
+                    chunks[-1] = bytearray(last) + data
+                return
+        chunks.append(data)
+
+    def take(self, size: int, into: list[Buffer]) -> None:
+        """Move ``size`` bytes to ``into``."""
+        self.size -= size
+        chunks = self.chunks
+        used = 0
+        while size:
+            chunk = chunks[used]
+            if len(chunk) <= size:
+                into.append(chunk)
+                size -= len(chunk)
+                used += 1
+            else:
+                view = memoryview(chunk)
+                into.append(view[:size])
+                chunks[used] = view[size:]
+                break
+        del chunks[:used]
+
+    def take_bytes(self, limit: int, enough: int) -> bytes:
+        """Take whole chunks until there are ``enough`` bytes, but ``limit`` bytes at most."""
+        chunks = self.chunks
+        size = len(chunks[0])
+        if len(chunks) > 1:
+            for chunk in chunks[1:]:
+                if size >= enough:
+                    break
+                size += len(chunk)
+        elif size <= limit:  # in short what follows in full: so most small messages come
+            self.size = 0
+            return bytes(chunks.pop())
+        pieces: list[Buffer] = []
+        self.take(min(size, limit), pieces)
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+    def drop(self, keep: int = 0) -> None:
+        """Forget all but the first ``keep`` bytes."""
+        kept: list[Buffer] = []
+        if keep:
+            self.take(min(keep, self.size), kept)
+        # A copy: a slice would keep alive the whole of what was dropped.
+        rest = b"".join(kept)
+        self.chunks = [rest] if rest else []
+        self.size = len(rest)
