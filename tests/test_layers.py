@@ -18,8 +18,8 @@ PACKAGE = "trio_muxado"
 # From the ground up: a module imports from the rows above its own, and sideways within its row
 # as long as nothing goes in a circle.
 ROWS = (
-    ("_protocol.errors",),
-    ("_protocol.frames", "_protocol.limits", "_protocol.guards", "_protocol.counts", "_protocol.byte_queue"),
+    ("_protocol.errors", "_protocol.byte_queue"),
+    ("_protocol.frames", "_protocol.limits", "_protocol.guards", "_protocol.counts"),
     ("_protocol.codec",),
     ("_protocol.wire_v1", "_protocol.wire_v2", "_protocol.windows", "_protocol.states"),
     ("_protocol.wire", "_protocol.stream"),

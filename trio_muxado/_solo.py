@@ -14,7 +14,7 @@ class Solo:
     The second task gets BusyResourceError; a lock would hide the bug.
     """
 
-    __slots__ = ("_held", "_what", "_waiting")
+    __slots__ = ("_held", "_waiting", "_what")
 
     def __init__(self, what: str) -> None:
         self._what = what

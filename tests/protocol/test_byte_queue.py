@@ -129,7 +129,9 @@ def test_no_more_is_handed_out_than_was_asked_for(queue: ByteQueue) -> None:
 
 
 @given(
-    st.lists(st.one_of(st.binary(max_size=50), st.integers(0, 5000).map(bytes), st.integers(-90, 90)))
+    st.lists(
+        st.one_of(st.binary(max_size=50), st.integers(0, 5000).map(bytes), st.integers(-90, 90))
+    )
 )
 def test_no_byte_is_lost_or_doubled_however_it_is_put_and_taken(steps: list[bytes | int]) -> None:
     queue = ByteQueue()
