@@ -29,7 +29,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -217,7 +216,7 @@ class Engine:
             while await self._something_to_send():
                 batch, streams = connection.data_to_send(BATCH_SIZE)
                 for stream in streams:
-                    if stream.owner is not None:
+                    if stream.owner is not None and stream.owner._sender.waits:
                         stream.owner._collected()
                 self._count_streams()
                 data = b"".join(batch)
@@ -466,11 +465,13 @@ class Engine:
     def take_waiting(self) -> list[MuxadoStream]:
         """Streams that wait to be accepted now, not more than are good at once."""
         taken: list[MuxadoStream] = []
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
+        try:
             while len(taken) < MAX_BURST:
-                taken.append(self.accepted.receive_nowait())
-        for stream in taken:
-            self.connection.accept(stream._core)
+                stream = self.accepted.receive_nowait()
+                self.connection.accept(stream._core)
+                taken.append(stream)
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
         return taken
 
     async def take_place(self) -> None:
@@ -532,7 +533,8 @@ class Engine:
     def end_sending(self, core: Stream) -> None:
         """Queue the end of a stream."""
         self.connection.end_sending(core)
-        self.changed()
+        if self._writer_sleeps:
+            self._wake_writer()
 
     def consume(self, core: Stream, size: int) -> None:
         """Give back the credit of received bytes."""

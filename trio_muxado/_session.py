@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 import trio
@@ -129,11 +128,12 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           SessionClosedError: this end has closed it.
         """
         engine = self._engine
-        with suppress(trio.EndOfChannel):
+        try:
             stream = await engine.accepted.receive()
-            engine.connection.accept(stream._core)
-            return stream
-        raise engine.ended_error("accept_stream", NoMoreStreamsError)
+        except trio.EndOfChannel:
+            raise engine.ended_error("accept_stream", NoMoreStreamsError) from None
+        engine.connection.accept(stream._core)
+        return stream
 
     accept = accept_stream
     """The name that :class:`trio.abc.Listener` has for it: ``trio.serve_listeners(handler,
@@ -187,7 +187,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                 )
                 raise
             logger.debug("a handler ended with its stream: %r", error)
-        stream._close_now()  # the task ends here: no checkpoint is owed
+        if stream._closed is None:
+            stream._close_now()  # the task ends here: no checkpoint is owed
 
     def statistics(self) -> SessionStatistics:
         """What the session has done so far, and what it holds; also once it is over."""

@@ -43,6 +43,11 @@ class Solo:
         self._waiting = None
         return Abort.SUCCEEDED
 
+    @property
+    def waits(self) -> bool:
+        """A task is in ``wait``."""
+        return self._waiting is not None
+
     def wake(self) -> None:
         """Let the task that waits go on; where none does, nothing is remembered."""
         task = self._waiting

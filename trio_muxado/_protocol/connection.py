@@ -35,6 +35,9 @@ from .wire import DETECTION_SIZE, Decoder, Wire, detect
 
 _REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
 
+_GOING = frozenset((SessionState.GOING_AWAY, SessionState.DRAINING))
+_OPENING = frozenset((SessionState.ACTIVE, SessionState.GOING_AWAY))
+
 _TYPE_SIZE = 4
 """Bytes of a stream's type on a typed v2 session."""
 
@@ -333,14 +336,15 @@ class Connection:
     def _accept_syn(self, stream_id: int, places: Places, extra: int = 0) -> Stream | None:
         """Take up a stream that the peer opens, or refuse it."""
         self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
+        going = self.is_going
         # A heartbeat is answered to the end.
-        going = self.is_going and places is not self.streams.extensions
-        if going or places.taken >= places.limit + extra:
+        unwanted = going and places is not self.streams.extensions
+        if unwanted or places.taken >= places.limit + extra:
             self.counts.refused += 1
             self._answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
         stream = self.streams.new_remote(stream_id, self._wire)
-        if not self.is_going:
+        if not going:
             self.streams.last_taken_id = max(self.streams.last_taken_id, stream_id)
         stream.take_place(places)
         self._widen(stream)
@@ -440,7 +444,7 @@ class Connection:
     @property
     def can_open(self) -> bool:
         """The peer takes streams of this end."""
-        return self.state in (SessionState.ACTIVE, SessionState.GOING_AWAY)
+        return self.state in _OPENING
 
     def open_stream(self, *, stream_type: int = 0, priority: int = 0) -> Stream:
         """Open a stream; the frame that opens it is queued.
@@ -479,7 +483,7 @@ class Connection:
     @property
     def is_going(self) -> bool:
         """This end has sent GOAWAY."""
-        return self.state in (SessionState.GOING_AWAY, SessionState.DRAINING)
+        return self.state in _GOING
 
     def hold(self, stream: Stream) -> None:
         """A handler runs on a stream of the peer, which keeps its place until that lets go.

@@ -49,7 +49,7 @@ class Outbox:
         """What ``stream`` has to send, or may send, has changed."""
         if stream.can_send:
             self._scheduler.push(stream)
-        else:
+        elif stream.scheduled:
             self._scheduler.remove(stream)
 
     def next_batch(self, size: int) -> tuple[list[Buffer], list[Stream]]:
@@ -72,7 +72,8 @@ class Outbox:
             stream = scheduler.pop()
             size -= self._next_frame(stream, batch)
             streams.append(stream)
-            self.schedule(stream)
+            if stream.can_send:
+                scheduler.push(stream)
         return batch, streams
 
     def _next_frame(self, stream: Stream, batch: list[Buffer]) -> int:

@@ -33,9 +33,27 @@ class StreamInput(enum.Enum):
     SESSION_END = "the session ends under the stream"
 
 
+class SessionState(enum.Enum):
+    """Where a session is in its life."""
+
+    ACTIVE = "both ends may open streams"
+    GOING_AWAY = "we take no new streams of the peer (we sent GOAWAY)"
+    GONE_AWAY = "the peer takes no new streams of ours (it sent GOAWAY)"
+    DRAINING = "neither end opens streams; those that run go on"
+    ENDED = "nothing is read or sent any more"
+
+
+class SessionInput(enum.Enum):
+    """What can happen to a session."""
+
+    SEND_GOAWAY = "we send GOAWAY"
+    RECEIVE_GOAWAY = "the peer sends GOAWAY"
+    END = "the transport ends, or either end closes"
+
+
 # Members are compared by identity.  Enum's own hash, of the name, is Python code, and each step
 # of a stream looks two of them up.
-for _kind in (StreamState, StreamInput):
+for _kind in (StreamState, StreamInput, SessionState, SessionInput):
     type.__setattr__(_kind, "__hash__", object.__hash__)
 
 _S = StreamState
@@ -86,25 +104,6 @@ STREAM_TRANSITIONS: Mapping[StreamState, Mapping[StreamInput, StreamState]] = {
     },
 }
 """Data for the application that is gone, or after the peer's end: answered with RST."""
-
-
-class SessionState(enum.Enum):
-    """Where a session is in its life."""
-
-    ACTIVE = "both ends may open streams"
-    GOING_AWAY = "we take no new streams of the peer (we sent GOAWAY)"
-    GONE_AWAY = "the peer takes no new streams of ours (it sent GOAWAY)"
-    DRAINING = "neither end opens streams; those that run go on"
-    ENDED = "nothing is read or sent any more"
-
-
-class SessionInput(enum.Enum):
-    """What can happen to a session."""
-
-    SEND_GOAWAY = "we send GOAWAY"
-    RECEIVE_GOAWAY = "the peer sends GOAWAY"
-    END = "the transport ends, or either end closes"
-
 
 _SS = SessionState
 _SI = SessionInput

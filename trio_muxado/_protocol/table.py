@@ -17,6 +17,8 @@ MAX_EXTENSION_STREAMS = 16
 """Live extension streams of the peer.  They have places of their own, so that a session full
 of streams still answers heartbeats; a peer needs one per extension."""
 
+_OVER = frozenset((StreamState.GONE, StreamState.CLOSED_LOCAL))
+
 
 class StreamTable:
     """The streams on which something can still happen, by id, and the places they take."""
@@ -124,8 +126,9 @@ class StreamTable:
         One that the application has closed is forgotten although the peer has not ended it, as
         the Go peers do: what still comes is answered with RST.
         """
-        over = stream.state in (StreamState.GONE, StreamState.CLOSED_LOCAL)
-        if not over or not stream.nothing_due or self.live.get(stream.id) is not stream:
+        if stream.state not in _OVER or not stream.nothing_due:
+            return
+        if self.live.get(stream.id) is not stream:
             return
         del self.live[stream.id]
         self.repay_read(stream)
