@@ -13,14 +13,16 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_muxado import Heartbeat, MuxadoConfig, MuxadoSession, MuxadoStream, server_session
+from trio_muxado._engine import CREDIT_PATIENCE
 from trio_muxado._protocol.connection import Connection
+from trio_muxado._protocol.frames import WndInc
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import StreamInput
 from trio_muxado._protocol.windows import SendWindow
 from trio_muxado._protocol.wire import WIRES
 from trio_muxado.testing import Link, open_session_pair
 
-from .helpers import Kind, each_wire, fill, together
+from .helpers import Kind, each_wire, fill, raw_session, read_exactly, together
 
 KB, MB = 1_000, 1_000_000
 
@@ -419,3 +421,42 @@ async def test_a_full_stream_that_nobody_reads_costs_the_others_nothing(
         await together(lambda: send(near, 20 * MB), lambda: drain(far))
         assert trio.current_time() - start < 1.05 * 20 * MB / bandwidth
         await stuck.reset()
+
+
+# ---- credit that may wait
+
+
+@each_wire
+async def test_credit_that_nobody_waits_for_is_granted_once_in_a_while(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """Each grant is a frame, a write and a wake-up at both ends."""
+    async with bulk(Link(latency=0.002, bandwidth=1000 * MB), kind) as (client, server):
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, near, 200 * MB)
+            received = 0
+            while received < 100 * MB:
+                received += len(await far.receive_some())
+            before, start = server.statistics().frames_sent, trio.current_time()
+            assert await drain(far) == 200 * MB - received
+            grants = server.statistics().frames_sent - before
+            assert grants <= (trio.current_time() - start) / CREDIT_PATIENCE + 2
+
+
+@each_wire
+async def test_a_peer_that_clamps_its_window_does_not_wait_for_long(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """All that such a peer may send has come, and half of the window that we know is not used."""
+    async with raw_session(kind, receive_window=8 * kind.window) as (session, peer):
+        peer.send(peer.syn(3), *(peer.data(3, bytes(8192)) for _ in range(kind.window // 8192)))
+        stream = await session.accept_stream()
+        await peer.frames()
+        assert len(await read_exactly(stream, kind.window)) == kind.window
+        assert await peer.frames() == []
+        await trio.sleep(CREDIT_PATIENCE)
+        (grant,) = await peer.frames()
+        assert isinstance(grant, WndInc)
+        assert grant.increment >= kind.window // 2

@@ -66,6 +66,11 @@ and the two ends work by turns, each waiting for the other's batch: with 64 requ
 processes on two cores then do a third less than with 8, where it is best and flat (4 to 16).
 """
 
+CREDIT_PATIENCE = 0.001
+"""Seconds that window credit may wait for more while the peer has half of its window left.  A
+grant costs both ends more than 64 KiB of data do, and nobody waits for this one, except a peer
+that clamps its window (Rust): it may get no more than 256 MB/s with it."""
+
 LINGER_SIZE = 1024 * 1024
 """Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing
 over unread bytes makes TCP drop the GOAWAY; reading for ever is what an attacker wants."""
@@ -127,6 +132,7 @@ class Engine:
         self._scope = trio.CancelScope(shield=True)
         self._writer = trio.lowlevel.ParkingLot()
         self._writer_sleeps = False
+        self._credit_waits = False
         self._closing = False
         self._flushed = trio.Event()
         self._done = trio.Event()
@@ -251,7 +257,15 @@ class Engine:
             if (self._closing and connection.all_sent) or self.reason is not None:
                 return False
             self._writer_sleeps = True
-            await self._writer.park()
+            if not connection.credit_waits:
+                await self._writer.park()
+                continue
+            self._credit_waits = True
+            with trio.move_on_after(CREDIT_PATIENCE) as patience:
+                await self._writer.park()
+            self._credit_waits = self._writer_sleeps = False
+            if patience.cancelled_caught:
+                break
         # Whoever is about to send may do so first, and one write serves all.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return True
@@ -539,7 +553,10 @@ class Engine:
     def consume(self, core: Stream, size: int) -> None:
         """Give back the credit of received bytes."""
         self.connection.consume(core, size)
-        if self._writer_sleeps and self.connection.wants_to_send:
+        if self._writer_sleeps and (
+            self.connection.wants_to_send
+            or (self.connection.credit_waits and not self._credit_waits)
+        ):
             self._wake_writer()
 
     def goaway(self, code: ErrorCode | int, debug: bytes) -> None:

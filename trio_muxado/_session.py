@@ -131,7 +131,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         try:
             stream = await engine.accepted.receive()
         except trio.EndOfChannel:
-            raise engine.ended_error("accept_stream", NoMoreStreamsError) from None
+            error = engine.ended_error("accept_stream", NoMoreStreamsError)
+            raise error from error.__cause__
         engine.connection.accept(stream._core)
         return stream
 

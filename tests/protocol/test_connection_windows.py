@@ -13,7 +13,7 @@ from trio_muxado._protocol.events import (
     StreamBroken,
     StreamOpened,
 )
-from trio_muxado._protocol.frames import Rst, WndInc
+from trio_muxado._protocol.frames import Data, Rst, WndInc
 from trio_muxado._protocol.stream import Stream
 
 from .driver import BOTH, V1, V2, End, only
@@ -179,6 +179,61 @@ def test_a_hundred_thousand_tiny_reads_cost_few_frames(wire: Wire) -> None:
         end.core.consume(stream, 1)
         grants += end.core.wants_to_send and len(end.sent())
     assert grants <= 100_000 // (wire.initial_window // 2) + 1
+
+
+def with_grown_window(wire: Wire) -> tuple[End, Stream]:
+    """A stream of eight initial windows; the peer knows it."""
+    end = End(wire, receive_window=8 * wire.initial_window)
+    stream = end.accept(3)
+    end.sent()
+    return end, stream
+
+
+@both
+def test_credit_of_a_grown_window_waits_for_more(wire: Wire) -> None:
+    end, stream = with_grown_window(wire)
+    half = wire.initial_window // 2
+    for read in range(1, 8):
+        fill(end, stream, half)
+        end.core.consume(stream, half)
+        assert end.core.credit_waits
+        assert not end.core.wants_to_send, read
+    fill(end, stream, half)
+    end.core.consume(stream, half)
+    assert end.core.wants_to_send  # the peer has half of its window left
+    assert end.sent() == [WndInc(3, 8 * half)]
+    assert not end.core.credit_waits
+
+
+@both
+def test_waiting_credit_goes_with_whatever_goes(wire: Wire) -> None:
+    end, stream = with_grown_window(wire)
+    fill(end, stream, wire.initial_window)
+    end.core.consume(stream, wire.initial_window)
+    end.core.send(stream, b"x")
+    grant, data = end.sent()
+    assert (grant, type(data)) == (WndInc(3, wire.initial_window), Data)
+
+
+@both
+def test_waiting_credit_is_there_for_whoever_asks(wire: Wire) -> None:
+    """A peer that clamps its window to the initial one waits for it."""
+    end, stream = with_grown_window(wire)
+    fill(end, stream, wire.initial_window)
+    end.core.consume(stream, wire.initial_window)
+    assert not end.core.wants_to_send
+    batch, _ = end.core.data_to_send(1)
+    assert batch == [wire.wndinc(3, wire.initial_window)]
+
+
+@both
+def test_waiting_credit_of_a_stream_that_broke_is_forgotten(wire: Wire) -> None:
+    end, stream = with_grown_window(wire)
+    fill(end, stream, wire.initial_window)
+    end.core.consume(stream, wire.initial_window)
+    end.feed(end.rst(3))
+    assert not end.core.credit_waits
+    assert not end.core.wants_to_send
 
 
 @both

@@ -170,6 +170,30 @@ def test_a_frame_behind_a_short_goaway_is_a_frame_in_pieces_too(data: bytes, fra
     assert type(found[1]) is type(frame)
 
 
+@pytest.mark.parametrize(
+    "data, frame",
+    [
+        (V1.syn(10, 0, 0), Syn(10, 0, 0, False)),
+        (V1.rst(8, 7), Rst(8, 7)),
+        (V1.rst(6, 7), Rst(6, 7)),
+        (V1.rst(3, 7), Rst(3, 7)),
+    ],
+)
+def test_a_frame_of_a_stream_that_was_opened_in_the_same_read(data: bytes, frame: Frame) -> None:
+    """Whoever handles the frames knows of the stream only when it has them."""
+    decoder = make_decoder(V1)
+    syns = [Syn(6, 0, 0, False), Syn(8, 0, 0, False)]
+    frames = decoder.feed(V1.syn(6, 0, 0) + V1.syn(8, 0, 0) + GO_GOAWAY + data)
+    assert frames == [*syns, GoAway(0, 0), frame]
+
+
+@pytest.mark.parametrize("data", [V1.syn(14, 0, 0), V1.syn(2, 0, 0), V1.rst(9, 7), V1.rst(10, 7)])
+def test_no_frame_of_a_stream_that_was_not_opened_in_the_same_read(data: bytes) -> None:
+    decoder = make_decoder(V1)
+    frames = decoder.feed(V1.syn(8, 0, 0) + V1.goaway(0, 0, data[:8] + bytes(15)))
+    assert frames[1:] == [GoAway(0, 0), GoAwayDebug(data[:8] + bytes(15))]
+
+
 def header(length: int, flags: int, frame_type: int, stream_id: int) -> bytes:
     return (length << 16 | flags << 8 | frame_type).to_bytes(4, "big") + stream_id.to_bytes(
         4, "big"

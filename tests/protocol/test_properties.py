@@ -70,7 +70,7 @@ class Side:
                 self.talks[stream.id].broken = True
 
     def flush(self) -> None:
-        while self.in_flight or self.end.core.wants_to_send:
+        while self.in_flight or self.end.core.credit_waits or self.end.core.wants_to_send:
             self.collect(1 << 30)
             self.deliver(len(self.in_flight))
 
@@ -211,7 +211,10 @@ class Sessions(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """Everything that is on its way arrives; then both ends agree on every window."""
-        while any(side.in_flight or side.end.core.wants_to_send for side in self.sides):
+        while any(
+            side.in_flight or side.end.core.wants_to_send or side.end.core.credit_waits
+            for side in self.sides
+        ):
             for side in self.sides:
                 side.flush()
         for talk in self.client.talks.values():
@@ -290,6 +293,7 @@ class Sessions(RuleBasedStateMachine):
                 assert places.taken == 0
             assert streams.spare_window == side.end.core._limits.receive_budget
             assert not side.end.core.wants_to_send
+            assert not side.end.core.credit_waits
 
 
 def test_two_sessions_back_to_back_lose_nothing_and_leave_nothing() -> None:

@@ -185,6 +185,7 @@ class Decoder:
         self._debug = b""
         self._debug_doubted = False
         self._broken = False
+        self._newest_syn = 0  # of this read, whose frames nobody has handled yet
         types = wire.types
         self._parsers: dict[int, Callable[[bytes, int, int, int, int], tuple[Frame, int] | None]]
         self._parsers = {
@@ -198,6 +199,7 @@ class Decoder:
     def feed(self, data: bytes) -> list[Frame]:
         """All frames that ``data`` completes; after ``Malformed`` everything is ignored."""
         frames: list[Frame] = []
+        self._newest_syn = 0
         if self._broken:
             return frames
         if self._tail:
@@ -294,6 +296,7 @@ class Decoder:
             return _wrong_size("SYN", length, expected), 0
         if len(data) - at < length:
             return None
+        self._newest_syn = stream_id
         priority = stream_type = 0
         if flags & SYN_PRIORITY:
             priority = _WORD.unpack_from(data, at)[0] & 0x7FFFFFFF
@@ -380,7 +383,16 @@ class Decoder:
             sane = flags <= SYN_FIN
         else:
             sane = length == 4 and not flags
-        return sane and self._knows_stream(stream_id, name == "SYN")
+        return sane and self._could_come(stream_id, opening=name == "SYN")
+
+    def _could_come(self, stream_id: int, *, opening: bool) -> bool:
+        newest = self._newest_syn
+        if not newest:
+            return self._knows_stream(stream_id, opening)
+        if opening:
+            return stream_id == newest + 2
+        opened_just_now = stream_id <= newest and stream_id % 2 == newest % 2
+        return opened_just_now or self._knows_stream(stream_id, opening)
 
 
 def _syn_size(flags: int) -> int:

@@ -529,7 +529,9 @@ class Connection:
             self._grow(stream)
             increment += window.grant()
         if increment:
-            self._outbox.grant(stream.id, increment)
+            # A peer that has half of a grown window left does not wait for it, unless it is one
+            # that clamps, and then not for long.
+            self._outbox.grant(stream.id, increment, can_wait_below=window.size // 2)
 
     def _grow(self, stream: Stream) -> None:
         """Double the receive window, as far as the session's budget goes."""
@@ -585,8 +587,17 @@ class Connection:
 
     @property
     def wants_to_send(self) -> bool:
-        """``data_to_send`` would return something."""
+        """``data_to_send`` would return something that is to go out now."""
         return self.wire is not None and bool(self._outbox)
+
+    @property
+    def credit_waits(self) -> bool:
+        """``data_to_send`` would return window credit, which may wait for a moment.
+
+        What the peer could send in that moment is granted with it, or it goes with something
+        else.
+        """
+        return self.wire is not None and self._outbox.credit_waits
 
     @property
     def all_sent(self) -> bool:

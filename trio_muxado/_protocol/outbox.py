@@ -21,6 +21,7 @@ class Outbox:
         self._counts = counts
         self._control: list[Buffer] = []
         self._credit: dict[int, int] = {}
+        self._credit_hurries = False
         self._scheduler = Scheduler()
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
@@ -29,16 +30,27 @@ class Outbox:
         self._last_syn = 0
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._credit or self._scheduler)
+        credit = self._credit_hurries and self._credit
+        return bool(self._control or credit or self._scheduler)
+
+    @property
+    def credit_waits(self) -> bool:
+        """Credit is queued, in a hurry or not."""
+        return bool(self._credit)
 
     def put(self, frame: bytes, *, answer: bool = False) -> None:
         """Queue a control frame."""
         self._control.append(frame)
         self.answers += answer
 
-    def grant(self, stream_id: int, increment: int) -> None:
-        """Queue window credit."""
-        self._credit[stream_id] = self._credit.get(stream_id, 0) + increment
+    def grant(self, stream_id: int, increment: int, *, can_wait_below: int = 0) -> None:
+        """Queue window credit.
+
+        While less than ``can_wait_below`` bytes are queued for the stream, it is in no hurry.
+        """
+        increment += self._credit.get(stream_id, 0)
+        self._credit[stream_id] = increment
+        self._credit_hurries |= increment >= can_wait_below
 
     def forget(self, stream: Stream) -> None:
         """Drop what was due on a stream that broke."""
@@ -65,6 +77,7 @@ class Outbox:
         if self._credit:
             batch += [wire.wndinc(*grant) for grant in self._credit.items()]
             self._credit.clear()
+            self._credit_hurries = False
         self._counts.frames_sent += len(batch)
         streams: list[Stream] = []
         scheduler = self._scheduler
