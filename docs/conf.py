@@ -1,11 +1,7 @@
 """How Sphinx builds these pages: `nox -s docs`, with every warning an error."""
 
 import os
-import sys
 from importlib.metadata import version as installed_version
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parent / "_ext"))
 
 project = "trio_muxado"
 author = "the trio_muxado contributors"
@@ -13,7 +9,7 @@ copyright = f"2026, {author}"
 release = version = installed_version("trio_muxado")
 
 # napoleon: docstrings have sections, "Args:" and "Raises:".
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "state_tables"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 
 # Links to trio's and Python's pages need the network, and a build that fails without it would
