@@ -187,7 +187,9 @@ def test_a_frame_of_a_stream_that_was_opened_in_the_same_read(data: bytes, frame
     assert frames == [*syns, GoAway(0, 0), frame]
 
 
-@pytest.mark.parametrize("data", [V1.syn(14, 0, 0), V1.syn(2, 0, 0), V1.rst(9, 7), V1.rst(10, 7)])
+@pytest.mark.parametrize(
+    "data", [V1.syn(14, 0, 0), V1.syn(2, 0, 0), V1.rst(9, 7), V1.rst(10, 7), V1.rst(0, 7)]
+)
 def test_no_frame_of_a_stream_that_was_not_opened_in_the_same_read(data: bytes) -> None:
     decoder = make_decoder(V1)
     frames = decoder.feed(V1.syn(8, 0, 0) + V1.goaway(0, 0, data[:8] + bytes(15)))

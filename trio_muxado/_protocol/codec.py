@@ -391,7 +391,7 @@ class Decoder:
             return self._knows_stream(stream_id, opening)
         if opening:
             return stream_id == newest + 2
-        opened_just_now = stream_id <= newest and stream_id % 2 == newest % 2
+        opened_just_now = 1 < stream_id <= newest and stream_id % 2 == newest % 2
         return opened_just_now or self._knows_stream(stream_id, opening)
 
 
