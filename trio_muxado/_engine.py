@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from ._batches import BatchSize
 from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
 from ._nursery import leaves, without_cancelled
 from ._protocol import events
@@ -53,10 +54,6 @@ logger = logging.getLogger("trio_muxado")
 
 READ_SIZE = 256 * 1024
 """Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
-
-BATCH_SIZE = 256 * 1024
-"""Bytes given to the transport at a time: a call costs more than the copy into a batch, and a
-frame of higher priority waits for at most one."""
 
 MAX_BURST = 8
 """Streams that ``serve_streams`` takes up in one turn of trio's loop.
@@ -127,6 +124,7 @@ class Engine:
         self._scope = trio.CancelScope(shield=True)
         self._writer = trio.lowlevel.ParkingLot()
         self._writer_sleeps = False
+        self._turn_began = 0.0  # the turn of trio's loop before a batch is made
         self._closing = False
         self._flushed = trio.Event()
         self._done = trio.Event()
@@ -211,10 +209,11 @@ class Engine:
 
     async def _write_frames(self) -> None:
         transport, connection, config = self.transport, self.connection, self.config
+        batch_size = BatchSize()
         # One scope for all batches: its deadline is moved, which is cheaper than a new one.
         with trio.CancelScope() as patience:
             while await self._something_to_send():
-                batch, streams = connection.data_to_send(BATCH_SIZE)
+                batch, streams = connection.data_to_send(batch_size.bytes)
                 for stream in streams:
                     if stream.owner is not None and stream.owner._sender.waits:
                         stream.owner._collected()
@@ -233,7 +232,11 @@ class Engine:
                     return
                 patience.deadline = math.inf
                 self.bytes_sent += len(data)
-                self.waited_for_transport += trio.current_time() - start
+                took = trio.current_time() - start
+                self.waited_for_transport += took
+                # Where nothing blocks, sending takes a turn of the loop, over TLS two, and the turn
+                # before shows how long they are: a busy program is no slow link.
+                batch_size.taken(len(data), took - 2 * (start - self._turn_began))
                 if self._closing:
                     # A beat shows that the peer lives, not that closing comes to an end.
                     beats = connection.wire and connection.wire.heartbeat_type
@@ -252,6 +255,7 @@ class Engine:
                 return False
             self._writer_sleeps = True
             await self._writer.park()
+        self._turn_began = trio.current_time()
         # Whoever is about to send may do so first, and one write serves all.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return True

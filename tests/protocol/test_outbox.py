@@ -253,7 +253,20 @@ def test_a_batch_ends_with_the_frame_that_fills_it(wire: Wire) -> None:
 def test_a_batch_has_one_frame_at_least(wire: Wire) -> None:
     end = End(wire, client=True)
     busy(end, 100)
-    assert data_sizes(end.sent(1)) == {3: 100}
+    assert data_sizes(end.sent(1)) == {3: 1}
+
+
+@both
+def test_no_frame_is_larger_than_its_batch(wire: Wire) -> None:
+    end = End(wire, client=True)
+    busy(end, 10_000)
+    assert data_sizes(end.sent(4096)) == {3: 4096}
+
+
+def test_a_small_batch_does_not_cut_a_type() -> None:
+    end = End(V2, client=True, typed=True)
+    end.core.open_stream(stream_type=7)
+    assert end.sent(1) == [Data(3, 4, b"\0\0\0\7", True, False)]
 
 
 @both

@@ -68,10 +68,12 @@ class Outbox:
     def next_batch(self, size: int) -> tuple[list[Buffer], list[Stream]]:
         """About ``size`` bytes of frames, and the streams that they are from.
 
-        At least one frame goes out, so a batch may be larger by one frame.  Control frames are
-        never held back.
+        At least one frame goes out, so a batch may be larger by one frame, which has ``size``
+        bytes of payload at most.  Control frames are never held back.
         """
         wire = self._wire
+        # A stream's type is never cut: Go v2 takes what one read gives it for the whole.
+        most = min(max(size, self._type_size), wire.max_payload)
         batch = self._control
         self._control = []
         self.answers = 0
@@ -85,7 +87,7 @@ class Outbox:
             stream = scheduler.pop()
             if stream.open_due and stream is not self._unopened[0]:
                 streams += self._open_lower(stream, batch)
-            size -= self._next_frame(stream, batch, wire.max_payload)
+            size -= self._next_frame(stream, batch, most)
             streams.append(stream)
             if stream.can_send:
                 scheduler.push(stream)
