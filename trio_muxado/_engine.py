@@ -393,11 +393,16 @@ class Engine:
         self._scope.cancel()
 
     def ended_error(
-        self, what: str, in_order: type[MuxadoError] = SessionEndedError
+        self,
+        what: str,
+        in_order: type[MuxadoError] = SessionEndedError,
+        *,
+        safe_to_retry: bool = False,
     ) -> MuxadoError:
         """The error of whoever uses a session that is over.
 
-        ``in_order`` is its class where the peer has ended the session in good order.
+        ``in_order`` is its class where the peer has ended the session in good order;
+        ``safe_to_retry`` says that the peer has never heard of what was to be done.
         """
         reason = self.reason or CLOSED_HERE
         kind: type[MuxadoError] = SessionEndedError
@@ -408,6 +413,7 @@ class Engine:
             code=reason.code,
             initiator=reason.initiator,
             debug=reason.debug,
+            safe_to_retry=safe_to_retry,
         )
         error.__cause__ = reason.error
         return error

@@ -158,8 +158,10 @@ class Connection:
 
     def _end(self, broken: Broken) -> None:
         self.state = SESSION_TRANSITIONS[self.state][SessionInput.END]
+        in_vain = broken._replace(unprocessed=True)
         for stream in list(self.streams.live.values()):
-            self._break(stream, StreamInput.SESSION_END, broken)
+            unseen = stream.local and self._outbox.take_back(stream)
+            self._break(stream, StreamInput.SESSION_END, in_vain if unseen else broken)
             self._events.append(StreamBroken(stream))
 
     # ---- frames in

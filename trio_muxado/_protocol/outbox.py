@@ -50,6 +50,16 @@ class Outbox:
         self._unopened.append(stream)
         self.schedule(stream)
 
+    def take_back(self, stream: Stream) -> bool:
+        """Never send the frame that opens a stream of this end; whether there was still time."""
+        if not self._wire.has_syn_frame:
+            return stream.open_due
+        try:
+            self._control.remove(self._wire.syn(stream.id, stream.priority, stream.type))
+        except ValueError:
+            return False
+        return True
+
     def forget(self, stream: Stream) -> None:
         """Drop what was due on a stream that broke."""
         if stream.open_due:
