@@ -272,6 +272,9 @@ async def test_everybody_who_waits_is_told_that_the_session_died(kind: Kind) -> 
             await wait_all_tasks_blocked()
             assert not outcomes
             await trio.aclose_forcefully(far)
+    assert {name for name, o in outcomes.items() if getattr(o, "safe_to_retry", 0)} == {
+        "open_stream"
+    }
     reason = outcomes.pop("wait_closed")
     assert reason.code is ErrorCode.PEER_EOF
     assert {name: type(o) for name, o in outcomes.items()} == dict.fromkeys(

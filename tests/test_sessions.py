@@ -706,8 +706,51 @@ async def test_openers_that_wait_are_told_of_a_goaway(kind: Kind) -> None:
             await wait_all_tasks_blocked()
             await server.goaway()
         assert [type(outcome) for outcome in outcomes] == [OpenStreamError] * 2
+        assert all(outcome.safe_to_retry for outcome in outcomes)
         with pytest.raises(OpenStreamError):
             await client.open_stream()  # although the place is still taken
+
+
+@pytest.mark.parametrize("end", [MuxadoSession.aclose, trio.aclose_forcefully])
+@each_wire
+async def test_openers_that_wait_are_told_of_the_end_and_can_try_elsewhere(
+    kind: Kind, end: Callable[[MuxadoSession], Awaitable[None]]
+) -> None:
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, server):
+        taken = await client.open_stream()
+        outcomes: list[Any] = []
+
+        async def open_one() -> None:
+            outcomes.append(await outcome_of(client.open_stream))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_one)
+            await server.accept_stream()
+            await end(server)
+        assert type(outcomes[0]) in (SessionEndedError, OpenStreamError)
+        assert outcomes[0].safe_to_retry
+        with pytest.raises(SessionEndedError) as caught:
+            await taken.receive_some()
+        assert not caught.value.safe_to_retry
+
+
+@each_kind
+async def test_a_stream_that_never_left_this_end_is_safe_to_retry(kind: Kind) -> None:
+    near, far = memory_stream_pair()
+    gate = Gated(near)
+    async with session_pair(kind, transports=(gate, far), heartbeat=None) as (client, server):
+        sent = await client.open_stream()
+        await server.accept_stream()
+        gate.shut()
+        await sent.send_all(b"the writer waits with this")
+        await wait_all_tasks_blocked()
+        kept = await client.open_stream()
+        await kept.send_all(b"and never comes to that")
+        await trio.aclose_forcefully(client)
+        for stream in sent, kept:
+            with pytest.raises(SessionClosedError) as caught:
+                await stream.receive_some()
+            assert caught.value.safe_to_retry is (stream is kept)
 
 
 @each_wire
@@ -812,10 +855,12 @@ async def test_reason_closed_in_good_order(kind: Kind) -> None:
         with pytest.raises(NoMoreStreamsError):
             await server.accept_stream()
         for name in ("open_stream", "goaway", "drain", "ping"):
-            with pytest.raises(SessionClosedError):
+            with pytest.raises(SessionClosedError) as closed:
                 await getattr(client, name)()
-            with pytest.raises(SessionEndedError):
+            with pytest.raises(SessionEndedError) as ended:
                 await getattr(server, name)()
+            for caught in closed, ended:  # nothing was sent for what was to be opened
+                assert caught.value.safe_to_retry is (name == "open_stream")
 
 
 @each_wire
@@ -832,6 +877,7 @@ async def test_reason_goaway_with_a_code(kind: Kind) -> None:
         assert caught.value.debug == reason.debug
         assert caught.value.code is reason.code
         assert caught.value.initiator == "remote"
+        assert caught.value.safe_to_retry
 
 
 @each_wire

@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_muxado import Heartbeat, MuxadoConfig, MuxadoSession, MuxadoStream, server_session
+from trio_muxado._batches import BatchSize
 from trio_muxado._engine import CREDIT_PATIENCE
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.frames import WndInc
@@ -30,7 +31,7 @@ ROUND_TRIP = 0.1
 BANDWIDTH = 100 * MB
 
 BATCH = 256 * 1024
-"""What the frame writer gives to the transport at a time."""
+"""What the frame writer gives to the transport at a time, at most."""
 
 SEGMENT = 0.001
 """Seconds that the link takes, at most, for the segment in which something small travels."""
@@ -38,7 +39,10 @@ SEGMENT = 0.001
 
 def one_batch(kind: Kind, bandwidth: float) -> float:
     """Seconds that something urgent may wait on a full link.  A batch ends with a whole frame."""
-    return (BATCH + WIRES[kind.wire].max_payload) / bandwidth + SEGMENT
+    batch = BatchSize()
+    for _ in range(10):
+        batch.taken(batch.bytes, batch.bytes / bandwidth)
+    return (batch.bytes + min(batch.bytes, WIRES[kind.wire].max_payload)) / bandwidth + SEGMENT
 
 
 def long_fat_link() -> Link:

@@ -74,9 +74,10 @@ class MuxadoConfig(Limits):
     """Seconds without progress after which closing a session stops being graceful."""
 
     send_timeout: float = 60.0
-    """Seconds in which the transport must take a batch of at most 256 KiB.
+    """Seconds in which the transport must take a batch of frames.
 
-    A transport that does not is taken for dead.
+    A transport that does not is taken for dead.  On a slow one batches shrink to 4 KiB; the first
+    has 32 KiB at most, the largest 256 KiB.
     """
 
     handshake_timeout: float = 30.0

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from ._batches import BatchSize
 from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
 from ._nursery import leaves, without_cancelled
 from ._protocol import events
@@ -53,10 +54,6 @@ logger = logging.getLogger("trio_muxado")
 
 READ_SIZE = 256 * 1024
 """Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
-
-BATCH_SIZE = 256 * 1024
-"""Bytes given to the transport at a time: a call costs more than the copy into a batch, and a
-frame of higher priority waits for at most one."""
 
 MAX_BURST = 8
 """Streams that ``serve_streams`` takes up in one turn of trio's loop.
@@ -133,6 +130,7 @@ class Engine:
         self._writer = trio.lowlevel.ParkingLot()
         self._writer_sleeps = False
         self._credit_waits = False
+        self._turn_began = 0.0  # the turn of trio's loop before a batch is made
         self._closing = False
         self._flushed = trio.Event()
         self._done = trio.Event()
@@ -217,10 +215,11 @@ class Engine:
 
     async def _write_frames(self) -> None:
         transport, connection, config = self.transport, self.connection, self.config
+        batch_size = BatchSize()
         # One scope for all batches: its deadline is moved, which is cheaper than a new one.
         with trio.CancelScope() as patience:
             while await self._something_to_send():
-                batch, streams = connection.data_to_send(BATCH_SIZE)
+                batch, streams = connection.data_to_send(batch_size.bytes)
                 for stream in streams:
                     if stream.owner is not None and stream.owner._sender.waits:
                         stream.owner._collected()
@@ -239,7 +238,11 @@ class Engine:
                     return
                 patience.deadline = math.inf
                 self.bytes_sent += len(data)
-                self.waited_for_transport += trio.current_time() - start
+                took = trio.current_time() - start
+                self.waited_for_transport += took
+                # Where nothing blocks, sending takes a turn of the loop, over TLS two, and the turn
+                # before shows how long they are: a busy program is no slow link.
+                batch_size.taken(len(data), took - 2 * (start - self._turn_began))
                 if self._closing:
                     # A beat shows that the peer lives, not that closing comes to an end.
                     beats = connection.wire and connection.wire.heartbeat_type
@@ -266,6 +269,7 @@ class Engine:
             self._credit_waits = self._writer_sleeps = False
             if patience.cancelled_caught:
                 break
+        self._turn_began = trio.current_time()
         # Whoever is about to send may do so first, and one write serves all.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return True
@@ -403,11 +407,16 @@ class Engine:
         self._scope.cancel()
 
     def ended_error(
-        self, what: str, in_order: type[MuxadoError] = SessionEndedError
+        self,
+        what: str,
+        in_order: type[MuxadoError] = SessionEndedError,
+        *,
+        safe_to_retry: bool = False,
     ) -> MuxadoError:
         """The error of whoever uses a session that is over.
 
-        ``in_order`` is its class where the peer has ended the session in good order.
+        ``in_order`` is its class where the peer has ended the session in good order;
+        ``safe_to_retry`` says that the peer has never heard of what was to be done.
         """
         reason = self.reason or CLOSED_HERE
         kind: type[MuxadoError] = SessionEndedError
@@ -418,6 +427,7 @@ class Engine:
             code=reason.code,
             initiator=reason.initiator,
             debug=reason.debug,
+            safe_to_retry=safe_to_retry,
         )
         error.__cause__ = reason.error
         return error

@@ -24,8 +24,8 @@ class MuxadoError(Exception):
       code: the :class:`ErrorCode`, or a plain number that the wire has no name for.
       initiator: ``"local"``, ``"remote"`` or ``"transport"``: who ended it.
       debug: the peer's debug text, as it came in its GOAWAY; often empty.
-      safe_to_retry: the peer has certainly not processed the stream, so that what was to be
-        done on it can be tried again elsewhere.
+      safe_to_retry: the peer has certainly not processed the stream, or never heard of it, so
+        that what was to be done on it can be tried again elsewhere.
     """
 
     def __init__(

@@ -88,9 +88,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           priority: 0 to 2^31 - 1, higher is sent first.  v1 tells the peer, v2 cannot.
 
         Raises:
-          OpenStreamError: the peer is going away or all ids are used; ``safe_to_retry`` is true,
-            on another session.
-          SessionClosedError, SessionEndedError: the session is over.
+          OpenStreamError: the peer is going away or all ids are used.
+          SessionClosedError, SessionEndedError: the session is over.  ``safe_to_retry`` is true
+            of all three, on another session.
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
         engine = self._engine
@@ -104,7 +104,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     def _open(self, type: int, priority: int) -> MuxadoStream:
         engine = self._engine
         if engine.over:
-            raise engine.ended_error("open_stream")
+            raise engine.ended_error("open_stream", safe_to_retry=True)
         try:
             core = engine.connection.open_stream(stream_type=type, priority=priority)
         except OpenRefused as refused:

@@ -280,7 +280,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         broken = self._core.broken
         assert broken is not None
         if broken.ends_session:
-            return self._engine.ended_error(f"stream {self.id}")
+            return self._engine.ended_error(f"stream {self.id}", safe_to_retry=broken.unprocessed)
         return StreamResetError(
             f"stream {self.id}: {broken.message}",
             code=broken.code,

@@ -19,7 +19,7 @@ from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import SessionState
 from trio_muxado._protocol.stream import Broken
 
-from .driver import BOTH, V1, V2, End, only
+from .driver import BOTH, V1, V2, End, only, reset_of
 
 both = pytest.mark.parametrize("wire", BOTH)
 
@@ -164,6 +164,35 @@ def test_the_end_breaks_every_stream(wire: Wire) -> None:
     assert end.core.end(EOF) == [StreamBroken(stream), StreamBroken(ours)]
     assert stream.broken is ours.broken is EOF
     assert end.core.streams.live == {}
+
+
+@both
+def test_streams_that_were_never_opened_at_the_peer_are_safe_to_retry(wire: Wire) -> None:
+    end = End(wire, client=True)
+    streams = [end.open(), end.core.open_stream(priority=1), end.core.open_stream()]
+    end.core.send(streams[2], b"once only")
+    end.core.end(EOF)
+    assert [reset_of(StreamBroken(s)).unprocessed for s in streams] == [False, True, True]
+    assert not end.core.wants_to_send
+
+
+@both
+def test_a_stream_of_the_peer_is_never_safe_to_retry(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    end.core.end(EOF)
+    assert not reset_of(StreamBroken(stream)).unprocessed
+
+
+@both
+def test_what_is_safe_to_retry_is_not_opened_beside_the_last_words(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.core.open_stream()
+    told = end.feed(end.data(0))
+    assert reset_of(told[0]).unprocessed
+    assert end.sent()[0] == GoAway(0, 1)
+    assert not end.core.wants_to_send
+    assert not stream.open_due
 
 
 @both

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from itertools import repeat
 
 import pytest
 
 from trio_muxado._protocol.codec import HEADER_SIZE, Wire
+from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Data, Frame, GoAway, Rst, Syn, WndInc
 from trio_muxado._protocol.stream import Stream
 
@@ -78,6 +80,82 @@ def test_nothing_overtakes_the_frame_that_opens_a_stream(wire: Wire) -> None:
     end.core.end_sending(stream)
     first = end.sent()[0]
     assert isinstance(first, Syn) or (isinstance(first, Data) and first.syn)
+
+
+# ---- SYNs rise on v2, whatever overtakes what
+
+
+def test_v2_opens_the_lower_streams_before_one_that_overtakes_them() -> None:
+    end = End(V2, client=True)
+    low, high = end.core.open_stream(), end.core.open_stream(priority=1)
+    end.core.send(low, b"low")
+    end.core.send(high, b"high")
+    assert end.sent() == [
+        Data(low.id, 0, b"", True, False),
+        Data(high.id, 4, b"high", True, False),
+        Data(low.id, 3, b"low", False, False),
+    ]
+
+
+def test_a_stream_that_is_opened_before_its_turn_has_no_turn_left_without_data() -> None:
+    end = End(V2, client=True)
+    streams = [end.core.open_stream(priority=priority) for priority in (0, 1, 2)]
+    assert end.sent() == [Data(stream.id, 0, b"", True, False) for stream in streams]
+    assert end.core.all_sent
+
+
+def test_a_stream_that_is_opened_before_its_turn_carries_its_type() -> None:
+    end = End(V2, client=True, typed=True)
+    low = end.core.open_stream(stream_type=1)
+    end.core.send(low, b"low")
+    end.core.open_stream(stream_type=2, priority=1)
+    assert end.sent() == [
+        Data(3, 4, b"\0\0\0\1", True, False),
+        Data(5, 4, b"\0\0\0\2", True, False),
+        Data(3, 3, b"low", False, False),
+    ]
+
+
+def test_a_stream_that_is_opened_before_its_turn_promises_its_larger_window() -> None:
+    end = End(V2, client=True, receive_window=1_000_000)
+    end.core.open_stream(), end.core.open_stream(priority=1)
+    promises = [frame for frame in end.sent(1) if isinstance(frame, WndInc)]
+    assert [promise.stream_id for promise in promises] == [3, 5]
+
+
+def test_a_stream_that_is_opened_before_its_turn_ends_in_its_turn() -> None:
+    end = End(V2, client=True)
+    low = end.core.open_stream()
+    end.core.close(low)
+    end.core.open_stream(priority=1)
+    assert [frame.stream_id for frame in end.sent() if isinstance(frame, Data)] == [3, 5, 3]
+    assert low.id not in end.core.streams.live
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_given_up_before_it_is_opened_holds_no_syn_up(number: int) -> None:
+    end = End(V2, client=True)
+    lower = [end.core.open_stream(), end.core.open_stream()]
+    high = end.core.open_stream(priority=1)
+    end.core.reset(lower.pop(number), ErrorCode.STREAM_CANCELLED)
+    assert end.sent() == [Data(s.id, 0, b"", True, False) for s in (*lower, high)]
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("size", [1, 100, 1 << 20])
+def test_syns_rise_under_any_priorities(typed: bool, size: int) -> None:
+    generator = random.Random(7)
+    end = End(V2, client=True, typed=typed)
+    opened: list[int] = []
+    for _ in range(300):
+        if generator.random() < 0.6:
+            stream = end.core.open_stream(priority=generator.randrange(4))
+            end.core.send(stream, bytes(generator.choice((0, 1, 300))))
+        else:
+            opened += [f.stream_id for f in end.sent(size) if isinstance(f, Data) and f.syn]
+    while end.core.wants_to_send:
+        opened += [f.stream_id for f in end.sent(size) if isinstance(f, Data) and f.syn]
+    assert opened == sorted(end.core.streams.live)
 
 
 # ---- the end of a direction
@@ -175,7 +253,20 @@ def test_a_batch_ends_with_the_frame_that_fills_it(wire: Wire) -> None:
 def test_a_batch_has_one_frame_at_least(wire: Wire) -> None:
     end = End(wire, client=True)
     busy(end, 100)
-    assert data_sizes(end.sent(1)) == {3: 100}
+    assert data_sizes(end.sent(1)) == {3: 1}
+
+
+@both
+def test_no_frame_is_larger_than_its_batch(wire: Wire) -> None:
+    end = End(wire, client=True)
+    busy(end, 10_000)
+    assert data_sizes(end.sent(4096)) == {3: 4096}
+
+
+def test_a_small_batch_does_not_cut_a_type() -> None:
+    end = End(V2, client=True, typed=True)
+    end.core.open_stream(stream_type=7)
+    assert end.sent(1) == [Data(3, 4, b"\0\0\0\7", True, False)]
 
 
 @both

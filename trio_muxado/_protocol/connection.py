@@ -105,8 +105,9 @@ class Connection:
         if wire.has_syn_frame or self._typed:
             self._extensions |= {wire.heartbeat_type}
         self._decoder = Decoder(wire, self.streams.could_come_next)
-        self._outbox = Outbox(wire, self.counts)
         self._types_in_band = self._typed and not wire.has_syn_frame
+        type_size = _TYPE_SIZE if self._types_in_band else 0
+        self._outbox = Outbox(wire, self.counts, type_size=type_size)
         self._window = max(wire.initial_window, self._limits.receive_window or 0)
         self._largest_data = max(self._window, self._limits.max_receive_window)
 
@@ -157,8 +158,10 @@ class Connection:
 
     def _end(self, broken: Broken) -> None:
         self.state = SESSION_TRANSITIONS[self.state][SessionInput.END]
+        in_vain = broken._replace(unprocessed=True)
         for stream in list(self.streams.live.values()):
-            self._break(stream, StreamInput.SESSION_END, broken)
+            unseen = stream.local and self._outbox.take_back(stream)
+            self._break(stream, StreamInput.SESSION_END, in_vain if unseen else broken)
             self._events.append(StreamBroken(stream))
 
     # ---- frames in
@@ -306,9 +309,9 @@ class Connection:
         self._events.append(GoAwayReceived(self._wire.code_from_wire(frame.error_code)))
         last = frame.last_stream_id
         above = [s for s in self.streams.live.values() if s.local and s.id > last]
-        # The id is exact on v1.  On v2 it is a hint (the latest SYN, not the highest id): a stream
-        # above it that has been answered goes on, and shows that it is not to be trusted.
-        trusted = self._outbox.syns_rose and not any(stream.answered for stream in above)
+        # The id is exact on v1, and on v2 too, where our SYNs rise: what peers put there is the
+        # latest.  A stream above it that was answered goes on, and shows that this peer's is not.
+        trusted = not any(stream.answered for stream in above)
         message = "the peer went away before it took the stream"
         broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, trusted)
         for stream in above:
@@ -435,7 +438,7 @@ class Connection:
         stream.step(what)
         stream.broken = broken
         stream.outgoing.drop()
-        stream.open_due = stream.end_due = False
+        stream.end_due = False
         self._outbox.forget(stream)
         self.streams.settle(stream)
 
@@ -473,10 +476,9 @@ class Connection:
         if wire.has_syn_frame:
             self._outbox.put(wire.syn(stream.id, priority, stream_type))
         else:
-            stream.open_due = True
             if self._types_in_band:
                 stream.outgoing.put(stream_type.to_bytes(_TYPE_SIZE, "big"))
-            self._outbox.schedule(stream)
+            self._outbox.open(stream)
         self._widen(stream)
         return stream
 

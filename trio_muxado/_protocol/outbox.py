@@ -6,6 +6,8 @@ often it was granted), then the streams' data by turns.
 
 from __future__ import annotations
 
+from collections import deque
+
 from .byte_queue import Buffer
 from .codec import HEADER_SIZE, Wire
 from .counts import Counts
@@ -14,20 +16,22 @@ from .stream import Stream
 
 
 class Outbox:
-    """Frames of one connection on their way out."""
+    """Frames of one connection on their way out.
 
-    def __init__(self, wire: Wire, counts: Counts) -> None:
+    ``type_size`` is how many bytes of a stream's first data are its type (typed v2 sessions).
+    """
+
+    def __init__(self, wire: Wire, counts: Counts, *, type_size: int = 0) -> None:
         self._wire = wire
         self._counts = counts
+        self._type_size = type_size
         self._control: list[Buffer] = []
         self._credit: dict[int, int] = {}
         self._credit_hurries = False
         self._scheduler = Scheduler()
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
-        self.syns_rose = True
-        """Every stream was opened behind all with lower ids; priorities can change that (v2)."""
-        self._last_syn = 0
+        self._unopened: deque[Stream] = deque()  # v2: the frame that opens them is due; ids rise
 
     def __bool__(self) -> bool:
         credit = self._credit_hurries and self._credit
@@ -52,8 +56,27 @@ class Outbox:
         self._credit[stream_id] = increment
         self._credit_hurries |= increment >= can_wait_below
 
+    def open(self, stream: Stream) -> None:
+        """Queue the DATA frame that opens a stream, with the data that waits by then (v2)."""
+        stream.open_due = True
+        self._unopened.append(stream)
+        self.schedule(stream)
+
+    def take_back(self, stream: Stream) -> bool:
+        """Never send the frame that opens a stream of this end; whether there was still time."""
+        if not self._wire.has_syn_frame:
+            return stream.open_due
+        try:
+            self._control.remove(self._wire.syn(stream.id, stream.priority, stream.type))
+        except ValueError:
+            return False
+        return True
+
     def forget(self, stream: Stream) -> None:
         """Drop what was due on a stream that broke."""
+        if stream.open_due:
+            stream.open_due = False
+            self._unopened.remove(stream)
         self._credit.pop(stream.id, None)
         self._scheduler.remove(stream)
 
@@ -67,10 +90,12 @@ class Outbox:
     def next_batch(self, size: int) -> tuple[list[Buffer], list[Stream]]:
         """About ``size`` bytes of frames, and the streams that they are from.
 
-        At least one frame goes out, so a batch may be larger by one frame.  Control frames are
-        never held back.
+        At least one frame goes out, so a batch may be larger by one frame, which has ``size``
+        bytes of payload at most.  Control frames are never held back.
         """
         wire = self._wire
+        # A stream's type is never cut: Go v2 takes what one read gives it for the whole.
+        most = min(max(size, self._type_size), wire.max_payload)
         batch = self._control
         self._control = []
         self.answers = 0
@@ -83,16 +108,32 @@ class Outbox:
         scheduler = self._scheduler
         while size > 0 and scheduler:
             stream = scheduler.pop()
-            size -= self._next_frame(stream, batch)
+            if stream.open_due and stream is not self._unopened[0]:
+                streams += self._open_lower(stream, batch)
+            size -= self._next_frame(stream, batch, most)
             streams.append(stream)
             if stream.can_send:
                 scheduler.push(stream)
         return batch, streams
 
-    def _next_frame(self, stream: Stream, batch: list[Buffer]) -> int:
+    def _open_lower(self, stream: Stream, batch: list[Buffer]) -> list[Stream]:
+        """Open all streams with lower ids, which a higher priority is about to overtake.
+
+        The known v2 peers put the id of the latest SYN into their GOAWAY.  Only where SYNs go out
+        in the order of ids does that tell which streams they have not seen.
+        """
+        opened: list[Stream] = []
+        while (lower := self._unopened[0]) is not stream:
+            # With its type: the known peers accept nothing else until they have that.
+            self._next_frame(lower, batch, self._type_size)
+            self.schedule(lower)
+            opened.append(lower)
+        return opened
+
+    def _next_frame(self, stream: Stream, batch: list[Buffer], most: int) -> int:
         wire = self._wire
         waiting = stream.outgoing.size
-        size = min(waiting, stream.send_window.available, wire.max_payload)
+        size = min(waiting, stream.send_window.available, most)
         # FIN joins the last data, but never the frame that opens the stream: the Go acceptors
         # take that FIN for their own direction (and could not answer).
         syn = stream.open_due
@@ -106,8 +147,7 @@ class Outbox:
             stream.end_due = False
         if syn:
             stream.open_due = False
-            self.syns_rose &= stream.id > self._last_syn
-            self._last_syn = stream.id
+            self._unopened.popleft()
             early = stream.receive_window.owed
             if early:
                 self._counts.frames_sent += 1

@@ -1,0 +1,252 @@
+"""How much goes to the transport at a time, alone and on links of every speed.
+
+Over `trio_muxado.testing.Link` on trio's mocked clock: what takes long there takes no time here.
+"""
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_muxado import ErrorCode, Heartbeat, client_session, server_session
+from trio_muxado._batches import FIRST, LARGEST, LONG, SHORT, SMALLEST, BatchSize
+from trio_muxado._protocol.codec import HEADER_SIZE
+from trio_muxado._protocol.frames import Data
+from trio_muxado._protocol.wire import WIRES, Decoder
+from trio_muxado.testing import Link, open_session_pair
+
+from .helpers import (
+    Kind,
+    Recording,
+    each_kind,
+    each_wire,
+    read_all,
+    session_pair,
+    together,
+    with_types,
+)
+
+# ---- the size alone
+
+
+def after(*batches: tuple[int, float]) -> int:
+    """The size of the next batch after those that took so many bytes in so many seconds."""
+    size = BatchSize()
+    for batch in batches:
+        size.taken(*batch)
+    return size.bytes
+
+
+def test_a_full_batch_that_is_taken_at_once_doubles_the_next_up_to_the_largest() -> None:
+    sizes = [after(*[(LARGEST, 0.0)] * number) for number in range(6)]
+    assert sizes == [FIRST, 2 * FIRST, 4 * FIRST, LARGEST, LARGEST, LARGEST]
+
+
+def test_a_batch_that_takes_long_halves_the_next_down_to_the_smallest() -> None:
+    sizes = [after(*[(FIRST, 2 * LONG)] * number) for number in range(5)]
+    assert sizes == [FIRST, FIRST // 2, FIRST // 4, SMALLEST, SMALLEST]
+
+
+def test_a_batch_that_was_not_full_shows_nothing_by_being_taken_at_once() -> None:
+    assert after((FIRST - 1, 0.0)) == FIRST
+
+
+def test_a_small_batch_that_takes_long_shows_a_slow_link() -> None:
+    assert after((1, 2 * LONG)) == FIRST // 2
+
+
+@pytest.mark.parametrize("seconds", [SHORT, LONG])
+def test_between_short_and_long_the_size_stays(seconds: float) -> None:
+    assert after((FIRST, seconds)) == FIRST
+
+
+@pytest.mark.parametrize("bandwidth", [10**power for power in range(3, 10)])
+def test_a_steady_link_finds_one_size_and_keeps_it(bandwidth: int) -> None:
+    size = BatchSize()
+    sizes = []
+    for _ in range(20):
+        size.taken(size.bytes, size.bytes / bandwidth)
+        sizes.append(size.bytes)
+    assert len(set(sizes[6:])) == 1
+
+
+# ---- slow links
+
+
+def slow(kind: Kind, bandwidth: float, **choices: Any) -> Any:
+    """Sessions over a link of so many bytes a second."""
+    choices.setdefault("heartbeat", None)
+    return open_session_pair(config=kind.config(**choices), link=Link(0.05, bandwidth))
+
+
+@each_kind
+async def test_closing_on_a_slow_link_loses_nothing(kind: Kind, autojump_clock: MockClock) -> None:
+    """All of it is accepted at once, and goes out for 8 s after the session was left."""
+    size = 300_000
+    link = Link(0.05, 40_000)
+    received: list[int] = []
+
+    async def serve() -> None:
+        async with server_session(link.server, config=kind.config()) as session:
+            received.append(len(await read_all(await session.accept_stream())))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with client_session(link.client, config=kind.config(send_buffer=size)) as session:
+            async with await session.open_stream() as stream:
+                await stream.send_all(bytes(size))
+                assert trio.current_time() == 0
+        assert (await session.wait_closed()).initiator == "local"
+        assert trio.current_time() > session.config.close_timeout
+    assert received == [size]
+
+
+@each_wire
+async def test_a_link_that_gets_on_slowly_is_not_taken_for_dead(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """256 KiB would take longer than ``send_timeout``."""
+    size, bandwidth = 1_000_000, 3_000
+    async with slow(kind, bandwidth) as (client, server):
+        assert LARGEST / bandwidth > client.config.send_timeout
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                await near.send_all(bytes(size))
+                await near.send_eof()
+
+            nursery.start_soon(send)
+            assert len(await read_all(far)) == size
+        assert trio.current_time() > size / bandwidth
+
+
+@pytest.mark.parametrize("frozen_after", [0, 1, 100])
+@each_wire
+async def test_a_link_that_takes_nothing_any_more_is_given_up_in_time(
+    kind: Kind, frozen_after: float, autojump_clock: MockClock
+) -> None:
+    """However small its batches have become."""
+    link = Link(0.05, 3_000)
+    config = kind.config(heartbeat=None, send_timeout=20)
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            async with server_session(link.server, config=config) as session:
+                await read_all(await session.accept_stream())
+
+        nursery.start_soon(serve)
+        async with client_session(link.client, config=config) as session:
+            stream = await session.open_stream()
+            with trio.move_on_after(frozen_after):
+                await stream.send_all(bytes(1_000_000))
+            link.freeze()
+            frozen_at = trio.current_time()
+            reason = await session.wait_closed()
+            assert reason.code is ErrorCode.WRITE_TIMEOUT
+            assert trio.current_time() - frozen_at <= config.send_timeout
+        nursery.cancel_scope.cancel()
+
+
+@with_types
+async def test_a_busy_session_lives_on_a_slow_link_by_the_echoes_of_its_beats(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """5 of `test_failures.py`: the peer has nothing to say but those.
+
+    Credit comes twice in a window, which is longer than the heartbeat's patience.
+    """
+    bandwidth = 3_000
+    async with open_session_pair(
+        config=kind.config(heartbeat=Heartbeat(interval=3, tolerance=4)),
+        server_config=kind.config(heartbeat=None),
+        link=Link(0.05, bandwidth),
+    ) as (client, server):
+        assert kind.window / 2 / bandwidth > 3 + 4
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        for _ in range(3):  # by which the link is known
+            await near.send_all(bytes(1000))
+            await trio.sleep(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.send_all, bytes(1_000_000))
+            nursery.start_soon(read_all, far)
+            with trio.move_on_after(300):
+                await client.wait_closed()
+            assert client._engine.reason is None
+            assert server.statistics().bytes_received > 250 * bandwidth
+            nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_what_is_urgent_waits_for_a_small_batch_on_a_slow_link(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    bandwidth = 40_000
+    waits: list[float] = []
+    async with slow(kind, bandwidth) as (client, server):
+        bulk = await client.open_stream(priority=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bulk.send_all, bytes(10_000_000))
+            nursery.start_soon(read_all, await server.accept_stream())
+            urgent = await client.open_stream(priority=2)
+            far = await server.accept_stream()
+            await trio.sleep(5)
+            for number in range(30):
+                await trio.sleep(0.0171 * (1 + number % 7))  # at other places of a batch
+                start = trio.current_time()
+                await urgent.send_all(b"now")
+                assert await far.receive_some() == b"now"
+                waits.append(trio.current_time() - start)
+            nursery.cancel_scope.cancel()
+    one_batch = SMALLEST / bandwidth
+    assert one_batch < max(waits) < 2 * one_batch + 0.1  # its own frame, and the way
+
+
+# ---- fast ones
+
+
+async def batches_of_bulk(kind: Kind) -> list[bytes]:
+    """What goes out for one stream that always has something to send and may."""
+    near, far = memory_stream_pair()
+    recording = Recording(near)
+    choices = {"heartbeat": None, "receive_window": 10 * LARGEST, "send_buffer": 10 * LARGEST}
+    async with session_pair(kind, transports=(recording, far), **choices) as (client, server):
+        stream = await client.open_stream()
+        inbound = await server.accept_stream()
+        await wait_all_tasks_blocked()  # the promise of the larger window has come
+        await stream.send_all(bytes(8 * LARGEST))
+        await together(stream.aclose, lambda: read_all(inbound))
+    return recording.sent
+
+
+@each_wire
+async def test_a_fast_transport_gets_the_largest_batches_of_the_largest_frames(kind: Kind) -> None:
+    wire = WIRES[kind.wire]
+    full = [batch for batch in await batches_of_bulk(kind) if len(batch) >= LARGEST]
+    assert len(full) >= 6
+    for batch in full:
+        frames = Decoder(wire, lambda stream_id, opening: True).feed(batch)
+        lengths = [frame.length for frame in frames if isinstance(frame, Data)]
+        assert set(lengths) == {wire.max_payload}
+        assert len(lengths) == -(-LARGEST // (HEADER_SIZE + wire.max_payload))
+
+
+@each_wire
+async def test_a_busy_program_is_not_taken_for_a_slow_link(
+    kind: Kind, mock_clock: MockClock
+) -> None:
+    """Each turn of its loop takes longer than a batch may, and the transport takes all at once."""
+
+    class Busy(trio.abc.Instrument):
+        def after_io_wait(self, timeout: float) -> None:
+            mock_clock.jump(5 * LONG)
+
+    busy = Busy()
+    trio.lowlevel.add_instrument(busy)
+    try:
+        assert max(map(len, await batches_of_bulk(kind))) >= LARGEST
+    finally:
+        trio.lowlevel.remove_instrument(busy)
