@@ -380,6 +380,7 @@ class Connection:
         stream.handled = refusal is None
         if refusal is not None:
             self.counts.refused += 1
+            streams.release(stream)  # nobody will read what came with it
             self._answer_with_reset(stream, refusal, "refused")
             return False
         self.counts.offered += 1
@@ -388,10 +389,12 @@ class Connection:
 
     def _widen(self, stream: Stream) -> None:
         """Promise the configured receive window, where it is larger than the generation's."""
-        if self._window > stream.receive_window.size:
-            stream.receive_window.grow(self._window)
-            if not stream.open_due:  # else the credit follows the frame that opens it
-                self._outbox.grant(stream.id, stream.receive_window.grant())
+        window = stream.receive_window
+        if self._window > window.size:
+            lent = self.streams.lend(stream, self._window - window.size, self._wire)
+            window.grow(window.size + lent)
+            if lent and not stream.open_due:  # else the credit follows the frame that opens it
+                self._outbox.grant(stream.id, window.grant())
 
     # ---- resets, and streams that end
 
@@ -537,7 +540,8 @@ class Connection:
         """Double the receive window, as far as the session's budget goes."""
         window = stream.receive_window
         size = min(2 * window.size, self._limits.max_receive_window)
-        window.grow(window.size + self.streams.lend(stream, max(0, size - window.size)))
+        surplus = max(0, size - window.size)
+        window.grow(window.size + self.streams.lend(stream, surplus, self._wire))
 
     def close(self, stream: Stream) -> None:
         """Close gracefully: what waits is sent, then FIN; nothing more is read.
