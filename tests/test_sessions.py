@@ -95,6 +95,7 @@ async def test_a_server_can_insist_on_one_generation() -> None:
         {"close_timeout": 0},
         {"send_timeout": -1.0},
         {"handshake_timeout": 0},
+        {"half_open_timeout": 0},
         {"send_buffer": 0},
     ],
 )

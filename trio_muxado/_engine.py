@@ -14,6 +14,8 @@ A session is this engine, three tasks in a nursery of their own, around the sans
   streams from the connection, and sends it in one call.
 * the *keepalive* opens the heartbeat stream and watches over the silence of the peer.
 
+With ``half_open_timeout`` a fourth resets streams that stay half-open.
+
 A call of the user changes the connection's state and queues the frame in one synchronous step,
 wakes the writer, and goes through a checkpoint.
 
@@ -34,6 +36,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
+from ._half_open import reset_half_open
 from ._nursery import leaves, without_cancelled
 from ._protocol import events
 from ._protocol.connection import Connection
@@ -166,6 +169,11 @@ class Engine:
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._guard, self._write_frames)
                     self._nursery.start_soon(self._guard, keepalive)
+                    patience = self.config.half_open_timeout
+                    if patience is not None:
+                        self._nursery.start_soon(
+                            self._guard, lambda: reset_half_open(self, patience)
+                        )
                     await self._guard(self._read_frames)
                     if self.reason is not None and not self.reason.clean:
                         await self._linger()
@@ -568,6 +576,12 @@ class Engine:
         """Close a stream gracefully."""
         core.owner = None  # nothing more is told; and no cycle is left for the garbage collector
         self.connection.close(core)
+        self.changed()
+
+    def expire_stream(self, core: Stream, code: ErrorCode, message: str) -> None:
+        """Reset a live stream in its application's stead, which is told."""
+        for event in self.connection.expire(core, code, message):
+            self._handlers[type(event)](event)
         self.changed()
 
     def reset_stream(self, core: Stream, code: ErrorCode | int) -> None:

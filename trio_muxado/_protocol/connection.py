@@ -565,10 +565,22 @@ class Connection:
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""
-        if not self.streams.release(stream):
-            return
+        if self.streams.release(stream):
+            self._reset(stream, code, "the stream was reset by this end")
+
+    def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> list[Event]:
+        """Reset a live stream that takes too long.
+
+        Its place is free, but for a handler's: that keeps it until it has returned.
+        """
+        self._events = []
+        stream.handled = stream.held
+        self._reset(stream, code, message)
+        self._events.append(StreamBroken(stream))
+        return self._events
+
+    def _reset(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
         peer_knows_it = not stream.open_due
-        message = "the stream was reset by this end"
         self._break(stream, StreamInput.SEND_RESET, Broken(code, "local", message))
         if peer_knows_it:
             self.counts.resets_sent += 1

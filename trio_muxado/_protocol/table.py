@@ -106,6 +106,14 @@ class StreamTable:
         stream.leave_place()
         return False
 
+    def half_open(self) -> list[Stream]:
+        """Streams whose type has not come, or that an end has ended and that are not done."""
+        return [
+            stream
+            for stream in self.live.values()
+            if stream.type_bytes is not None or stream.state is not StreamState.OPEN
+        ]
+
     def lend(self, stream: Stream, size: int, wire: Wire) -> int:
         """Take up to ``size`` bytes of window for a stream out of the budget.
 
