@@ -887,15 +887,27 @@ async def test_reason_the_peer_broke_the_protocol(kind: Kind) -> None:
         assert peer.has_ended
 
 
-@each_wire
-async def test_the_end_is_logged_once_unless_it_is_in_order(
+@each_kind
+async def test_nothing_is_logged_of_a_session_that_ends_in_order(
     kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    async with session_pair(kind) as (client, server):
-        await client.open_stream()
-        await server.accept_stream()
+    """Neither of its heartbeats nor of a handler whose stream was still open."""
+    caplog.set_level(logging.DEBUG)
+    async with session_pair(kind) as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_streams, echo)
+        stream = await client.open_stream()
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
+        if kind is not V2:
+            for session in (client, server):
+                await session.ping()
+        await client.aclose()
     assert not caplog.records
+
+
+@each_wire
+async def test_another_end_is_logged_once(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with raw_session(kind) as (_, peer):
         peer.send(peer.violation())
         await wait_all_tasks_blocked()

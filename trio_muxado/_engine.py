@@ -339,7 +339,8 @@ class Engine:
             if not all(isinstance(leaf, MuxadoError) for leaf in leaves(error)):
                 stream._reset_now(ErrorCode.INTERNAL_ERROR)
                 raise
-            logger.debug("an extension's stream ended: %r", error)
+            if not self.ended_well:
+                logger.debug("an extension's stream ended: %r", error)
         stream._close_now()
 
     def _on_broken(self, event: events.StreamBroken) -> None:
@@ -449,6 +450,11 @@ class Engine:
             self.abort(CLOSED_HERE)
             raise
         self.abort(CLOSED_HERE)
+
+    @property
+    def ended_well(self) -> bool:
+        """The session has ended in good order, of which the log says nothing."""
+        return self.reason is not None and self.reason.clean
 
     @property
     def over(self) -> bool:
