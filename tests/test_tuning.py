@@ -90,15 +90,18 @@ async def rate_of_one_stream(kind: Kind, size: int, **choices: Any) -> float:
 
 @each_wire
 async def test_one_stream_fills_a_long_fat_link(kind: Kind, autojump_clock: MockClock) -> None:
-    """The beginning counts: until the window has grown, which takes a round trip for each
-    doubling, the link is nearly empty.  In 300 MB, 3 seconds of the link, that is amortised."""
+    """18: 100 MB/s and 100 ms.
+
+    The beginning counts: until the window has grown, which takes a round trip for each doubling,
+    the link is nearly empty.  In 300 MB, 3 seconds of the link, that is amortised.
+    """
     assert await rate_of_one_stream(kind, 300 * MB) > 0.8 * BANDWIDTH
 
 
 async def test_a_window_that_never_grows_moves_itself_once_in_a_round_trip(
     autojump_clock: MockClock,
 ) -> None:
-    """What one stream had without growing windows: 0.65 of 100 MB/s."""
+    """18: what one stream had without growing windows, 0.65 of 100 MB/s."""
     kind = Kind("v1", "v1")
     rate = await rate_of_one_stream(kind, 5 * MB, max_receive_window=kind.window)
     assert rate == pytest.approx(kind.window / ROUND_TRIP, rel=0.02)
@@ -108,6 +111,7 @@ async def test_a_window_that_never_grows_moves_itself_once_in_a_round_trip(
 async def test_a_window_doubles_in_every_round_trip_until_the_link_is_full(
     kind: Kind, autojump_clock: MockClock
 ) -> None:
+    """18: no window stays stuck at a fraction of the link."""
     grown: dict[int, float] = {}  # sizes, and when each was reached
     async with bulk(long_fat_link(), kind) as (client, server):
         near = await client.open_stream()

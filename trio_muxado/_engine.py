@@ -221,6 +221,7 @@ class Engine:
                 self._trace.saw("in", data)
             for event in connection.receive_data(data, now):
                 handlers[type(event)](event)
+            del data  # the next may be long in coming
             self.changed()
 
     async def _write_frames(self) -> None:
