@@ -143,6 +143,16 @@ def test_a_stream_without_its_type_is_half_open() -> None:
     assert table.half_open() == [stream]
 
 
+def test_an_extension_is_left_alone() -> None:
+    table = make_table()
+    stream = remote(table)
+    stream.take_place(table.extensions)
+    stream.step(StreamInput.RECEIVE_END)
+    ours = table.new_local(V2)  # without a place, as the heartbeat's
+    ours.step(StreamInput.SEND_END)
+    assert table.half_open() == []
+
+
 # ---- a stream leaves
 
 

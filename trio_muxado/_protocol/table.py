@@ -107,11 +107,15 @@ class StreamTable:
         return False
 
     def half_open(self) -> list[Stream]:
-        """Streams whose type has not come, or that an end has ended and that are not done."""
+        """Streams whose type has not come, or that an end has ended and that are not done.
+
+        Extensions are left alone: they take no place of an application's stream.
+        """
         return [
             stream
             for stream in self.live.values()
-            if stream.type_bytes is not None or stream.state is not StreamState.OPEN
+            if (stream.type_bytes is not None or stream.state is not StreamState.OPEN)
+            and (stream.place is self.inbound or stream.place is self.outbound)
         ]
 
     def lend(self, stream: Stream, size: int, wire: Wire) -> int:
