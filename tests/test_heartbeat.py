@@ -1,5 +1,6 @@
 """Heartbeats: asking, answering, noticing silence, and not killing what is alive."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from trio_muxado import (
     HeartbeatError,
     SessionEndedError,
     client_session,
+    server_session,
 )
 from trio_muxado._protocol.frames import Data, Rst, Syn
 
@@ -19,6 +21,7 @@ from .helpers import (
     V1,
     V2,
     V2_TYPED,
+    Gated,
     HalfCloseable,
     Kind,
     RawPeer,
@@ -242,6 +245,51 @@ async def test_sixteen_heartbeat_streams_are_enough_for_everyone(kind: Kind) -> 
                 assert Data(stream_id, 4, b"beat", syn=False, fin=False) in frames
             else:
                 assert any(isinstance(f, Rst) and f.stream_id == stream_id for f in frames)
+
+
+@with_types
+async def test_a_flood_of_beats_by_a_peer_that_reads_no_echoes(kind: Kind) -> None:
+    """It costs no more than any stream that nobody reads, and in the end that stream."""
+    peer = RawPeer(kind)
+    gate = Gated(peer.transport)
+    config = kind.config(heartbeat=None)
+    async with server_session(gate, config=config) as session:
+        peer.send(peer.syn(3, TYPE[kind.name]), peer.data(3, b"beat"))
+        assert await beats(peer) == [b"beat"]
+        gate.shut()
+        stream = session._engine.connection.streams.live[3]
+        window = stream.receive_window
+        burst = peer.data(3, b"beat" * 1024)
+        while window.credit >= 4096:
+            peer.send(burst)
+            await wait_all_tasks_blocked()
+            assert stream.outgoing.size <= config.send_buffer + 256 * 1024
+            assert stream.owner._received.size <= window.size <= 8 * kind.window
+        peer.send(peer.data(3, bytes(window.credit)))
+        await wait_all_tasks_blocked()
+        assert (window.credit, stream.broken) == (0, None)
+
+        peer.send(peer.data(3, b"!"))
+        await wait_all_tasks_blocked()
+        assert stream.broken is not None
+        assert stream.broken.code is ErrorCode.FLOW_CONTROL_ERROR
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in range(1000):
+                peer.send(burst)
+                await wait_all_tasks_blocked()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before < 10_000
+
+        gate.open()
+        resets = [f for f in await peer.frames() if isinstance(f, Rst)]
+        assert resets == [Rst(3, peer.wire.code_to_wire(ErrorCode.FLOW_CONTROL_ERROR))]
+        peer.send(peer.syn(5, TYPE[kind.name]), peer.data(5, b"next"))
+        assert await beats(peer, 5) == [b"next"]
+        peer.end()
 
 
 @with_types

@@ -253,6 +253,22 @@ async def test_garbage_is_turned_away_at_once_with_one_line(
     assert len(caplog.records) == 1
 
 
+async def test_a_client_that_leaves_in_order_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def handler(session: MuxadoSession) -> None:
+        while True:
+            await session.accept_stream()
+
+    async with memory_server(handler) as listener:
+        async with client_session(await listener.connect()) as session:
+            await session.open_stream()
+        await wait_all_tasks_blocked()
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("size", [0, 1, 3])
 async def test_a_client_that_hangs_up_before_it_has_said_anything(
     size: int, caplog: pytest.LogCaptureFixture

@@ -38,6 +38,7 @@ from .helpers import (
     Kind,
     RawPeer,
     Recording,
+    cancel_at_checkpoint,
     each_kind,
     each_wire,
     echo,
@@ -95,6 +96,7 @@ async def test_a_server_can_insist_on_one_generation() -> None:
         {"close_timeout": 0},
         {"send_timeout": -1.0},
         {"handshake_timeout": 0},
+        {"half_open_timeout": 0},
         {"send_buffer": 0},
     ],
 )
@@ -282,11 +284,62 @@ async def test_an_open_that_is_cancelled_takes_no_place(kind: Kind) -> None:
         assert client._engine.connection.streams.outbound.taken == 1
 
 
+def assert_places(session: MuxadoSession, *, taken: int) -> None:
+    """So many streams of this end live, of the one that may; the other places are free."""
+    engine = session._engine
+    assert engine.connection.streams.outbound.taken == taken
+    assert engine._places is not None
+    assert engine._places.value == 1 - taken
+
+
+@pytest.mark.parametrize("situation", ["a place is free", "no place is free", "no wire is known"])
 @each_wire
-async def test_a_place_that_comes_free_as_its_opener_is_cancelled_is_not_lost(kind: Kind) -> None:
+async def test_an_open_that_is_cancelled_anywhere_takes_no_place(
+    kind: Kind, situation: str
+) -> None:
+    cancelled, number = True, 0
+    while cancelled:
+        async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, server):
+            session = server if situation == "no wire is known" else client
+            first = await client.open_stream() if situation == "no place is free" else None
+            opened: list[MuxadoStream] = []
+
+            async def open_one(
+                session: MuxadoSession = session, opened: list[MuxadoStream] = opened
+            ) -> None:
+                opened.append(await session.open_stream())
+
+            async def end_the_wait(
+                client: MuxadoSession = client, first: MuxadoStream | None = first
+            ) -> None:
+                await wait_all_tasks_blocked()
+                if first is not None:
+                    await first.reset()
+                elif situation == "no wire is known":
+                    await client.open_stream()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(end_the_wait)
+                cancelled = await cancel_at_checkpoint(number, open_one)
+            assert len(opened) == (not cancelled)
+            assert_places(session, taken=len(opened))
+            if cancelled:
+                await open_one()
+            assert_places(session, taken=1)
+            await opened[0].reset()
+            assert_places(session, taken=0)
+        number += 1
+    assert number > (1 if situation == "a place is free" else 2)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@each_wire
+async def test_a_place_that_comes_free_as_its_opener_is_cancelled_is_not_lost(
+    kind: Kind, at_once: bool
+) -> None:
     async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, _):
         for _ in range(20):
-            stream = await client.open_stream()
+            first = await client.open_stream()
             opened: list[MuxadoStream] = []
 
             async def open_one(opened: list[MuxadoStream] = opened) -> None:
@@ -296,10 +349,15 @@ async def test_a_place_that_comes_free_as_its_opener_is_cancelled_is_not_lost(ki
                 nursery.start_soon(open_one)
                 nursery.start_soon(open_one)
                 await wait_all_tasks_blocked()
-                await stream.reset()
+                first._reset_now(ErrorCode.STREAM_CANCELLED)
+                if not at_once:
+                    await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
-            for stream in opened:
-                await stream.reset()
+            # The place was handed to one of them before it was cancelled.
+            assert len(opened) == 1
+            assert_places(client, taken=1)
+            await opened[0].reset()
+            assert_places(client, taken=0)
 
 
 @each_wire
@@ -564,9 +622,13 @@ async def test_a_session_is_a_listener(kind: Kind) -> None:
 # ---- extensions
 
 
+@pytest.mark.parametrize("reserved", [True, False])
 @with_types
-async def test_extension_streams_go_to_their_handler_and_nowhere_else(kind: Kind) -> None:
-    extension = EXTENSION[kind.name]
+async def test_extension_streams_go_to_their_handler_and_nowhere_else(
+    kind: Kind, reserved: bool
+) -> None:
+    """Any type will do, also one below the range that is reserved for them."""
+    extension = EXTENSION[kind.name] if reserved else 7
     async with session_pair(kind, server={"extensions": {extension: echo}}) as (client, server):
         stream = await client.open_stream(type=extension)
         await stream.send_all(b"hello")
@@ -932,15 +994,27 @@ async def test_reason_the_peer_broke_the_protocol(kind: Kind) -> None:
         assert peer.has_ended
 
 
-@each_wire
-async def test_the_end_is_logged_once_unless_it_is_in_order(
+@each_kind
+async def test_nothing_is_logged_of_a_session_that_ends_in_order(
     kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    async with session_pair(kind) as (client, server):
-        await client.open_stream()
-        await server.accept_stream()
+    """Neither of its heartbeats nor of a handler whose stream was still open."""
+    caplog.set_level(logging.DEBUG)
+    async with session_pair(kind) as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_streams, echo)
+        stream = await client.open_stream()
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
+        if kind is not V2:
+            for session in (client, server):
+                await session.ping()
+        await client.aclose()
     assert not caplog.records
+
+
+@each_wire
+async def test_another_end_is_logged_once(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     async with raw_session(kind) as (_, peer):
         peer.send(peer.violation())
         await wait_all_tasks_blocked()

@@ -3,8 +3,11 @@
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from trio_muxado import MuxadoConfig, SessionStatistics, client_session, server_session
+
+from .helpers import SEND_BUFFER, STEADY, Kind, each_wire, fill, read_exactly, stream_pair
 
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
@@ -86,6 +89,49 @@ async def statistics_of_a_blocked_sender(slow: bool) -> SessionStatistics:
             while client.statistics().streams and stream._core.outgoing.size:
                 await accepted.receive_some()
         return client.statistics()
+
+
+@each_wire
+async def test_only_the_time_of_a_send_that_waits_for_window_is_counted(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with stream_pair(kind, heartbeat=None, **STEADY) as (near, far):
+        session = near.session
+
+        async def send_for(seconds: float) -> None:
+            with trio.move_on_after(seconds):
+                await near.send_all(bytes(1_000_000))
+
+        for before in (0, 10):  # the second begins when the window is used up already
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_for, 10)
+                await trio.sleep(4)
+                # It is counted while it still waits.
+                assert session.statistics().waited_for_window == pytest.approx(before + 4)
+            await trio.sleep(1000)
+            assert session.statistics().waited_for_window == pytest.approx(before + 10)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_for, 1000)
+            await trio.sleep(5)
+            await read_exactly(far, 1_000_000 + SEND_BUFFER + kind.window)
+        assert session.statistics().waited_for_window == pytest.approx(25)
+        assert far.session.statistics().waited_for_window == 0
+
+
+@each_wire
+async def test_waiting_in_wait_send_all_might_not_block_counts_too(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with stream_pair(kind, heartbeat=None, **STEADY) as (near, _):
+        await fill(near)
+        with trio.move_on_after(10):
+            await near.wait_send_all_might_not_block()
+        await trio.sleep(1000)
+        assert near.session.statistics().waited_for_window == pytest.approx(10)
+        await near.reset()
+        await trio.sleep(1000)
+    assert near.session.statistics().waited_for_window == pytest.approx(10)
 
 
 async def test_waiting_for_window_is_told_apart_from_waiting_for_the_transport(

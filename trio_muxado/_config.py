@@ -83,6 +83,16 @@ class MuxadoConfig(Limits):
     handshake_timeout: float = 30.0
     """Seconds for the TLS handshake, of a client as of a server."""
 
+    half_open_timeout: float | None = None
+    """Seconds that a stream may be half-open; None sets no bound.
+
+    It is half-open from when an end has ended it (:meth:`MuxadoStream.send_eof`, ``aclose``, or
+    the peer's) until both ends have and all has been sent; and on typed v2 from when the peer
+    opened it until its type has come.  Then it is reset with STREAM_CANCELLED, at most a quarter
+    later, whether bytes still move on it or not: so an answer to a request that has ended takes
+    no longer than this.  Extension streams are left alone.
+    """
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for kind in self.extensions:
@@ -90,9 +100,9 @@ class MuxadoConfig(Limits):
                 raise ValueError(f"an extension's type is 1 to 2^32 - 1, not {kind!r}")
         if self.wire not in ("v1", "v2", "auto"):
             raise ValueError(f'wire is "v1", "v2" or "auto", not {self.wire!r}')
-        for name in ("close_timeout", "send_timeout", "handshake_timeout"):
+        for name in ("close_timeout", "send_timeout", "handshake_timeout", "half_open_timeout"):
             value = getattr(self, name)
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"{name} must be a positive time, not {value!r}")
 
 

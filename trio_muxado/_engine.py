@@ -14,6 +14,8 @@ A session is this engine, three tasks in a nursery of their own, around the sans
   streams from the connection, and sends it in one call.
 * the *keepalive* opens the heartbeat stream and watches over the silence of the peer.
 
+With ``half_open_timeout`` a fourth resets streams that stay half-open.
+
 A call of the user changes the connection's state and queues the frame in one synchronous step,
 wakes the writer, and goes through a checkpoint.
 
@@ -35,6 +37,7 @@ import trio
 
 from ._batches import BatchSize
 from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
+from ._half_open import reset_half_open
 from ._nursery import leaves, without_cancelled
 from ._protocol import events
 from ._protocol.connection import Connection
@@ -164,6 +167,11 @@ class Engine:
                 async with trio.open_nursery() as self._nursery:
                     self._nursery.start_soon(self._guard, self._write_frames)
                     self._nursery.start_soon(self._guard, keepalive)
+                    patience = self.config.half_open_timeout
+                    if patience is not None:
+                        self._nursery.start_soon(
+                            self._guard, lambda: reset_half_open(self, patience)
+                        )
                     await self._guard(self._read_frames)
                     if self.reason is not None and not self.reason.clean:
                         await self._linger()
@@ -211,6 +219,7 @@ class Engine:
                 self._trace.saw("in", data)
             for event in connection.receive_data(data, now):
                 handlers[type(event)](event)
+            del data  # the next may be long in coming
             self.changed()
 
     async def _write_frames(self) -> None:
@@ -335,7 +344,8 @@ class Engine:
             if not all(isinstance(leaf, MuxadoError) for leaf in leaves(error)):
                 stream._reset_now(ErrorCode.INTERNAL_ERROR)
                 raise
-            logger.debug("an extension's stream ended: %r", error)
+            if not self.ended_well:
+                logger.debug("an extension's stream ended: %r", error)
         stream._close_now()
 
     def _on_broken(self, event: events.StreamBroken) -> None:
@@ -451,6 +461,11 @@ class Engine:
             self.abort(CLOSED_HERE)
             raise
         self.abort(CLOSED_HERE)
+
+    @property
+    def ended_well(self) -> bool:
+        """The session has ended in good order, of which the log says nothing."""
+        return self.reason is not None and self.reason.clean
 
     @property
     def over(self) -> bool:
@@ -578,6 +593,12 @@ class Engine:
         """Close a stream gracefully."""
         core.owner = None  # nothing more is told; and no cycle is left for the garbage collector
         self.connection.close(core)
+        self.changed()
+
+    def expire_stream(self, core: Stream, code: ErrorCode, message: str) -> None:
+        """Reset a live stream in its application's stead, which is told."""
+        for event in self.connection.expire(core, code, message):
+            self._handlers[type(event)](event)
         self.changed()
 
     def reset_stream(self, core: Stream, code: ErrorCode | int) -> None:

@@ -141,7 +141,8 @@ class Keepalive:
                         return
                     self.latency = beat.answer()
         except MuxadoError as error:
-            logger.debug("heartbeats end: %s", error)
+            if not self._engine.ended_well:
+                logger.debug("heartbeats end: %s", error)
         finally:
             self._stream = None
             for beat in self._waiting.values():

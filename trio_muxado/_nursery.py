@@ -69,7 +69,7 @@ async def open_bare_nursery() -> AsyncGenerator[BareNursery, None]:
         # nursery waited for the tasks.
         failures += group.exceptions
     if raised is not None and (without_cancelled(raised) is not None or not failures):
-        for failure in failures:
+        for failure in failures:  # which would be lost otherwise
             logger.error("a task failed while another error was raised", exc_info=failure)
         raise raised
     if len(failures) == 1:

@@ -136,7 +136,8 @@ async def _handle_connection(
             raise
         if not _is_ours(rest):
             raise
-        logger.debug("the handler of %r ended with its session: %r", session, error)
+        if not session._engine.ended_well:
+            logger.debug("the handler of %r ended with its session: %r", session, error)
 
 
 async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.CancelScope) -> None:

@@ -187,7 +187,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                     ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR
                 )
                 raise
-            logger.debug("a handler ended with its stream: %r", error)
+            if not self._engine.ended_well:
+                logger.debug("a handler ended with its stream: %r", error)
         if stream._closed is None:
             stream._close_now()  # the task ends here: no checkpoint is owed
 

@@ -43,7 +43,8 @@ class SessionStatistics:
     bytes_received: int
     """Bytes that came from the transport."""
     waited_for_window: float
-    """Seconds that senders waited for the peer's window, added up over all streams."""
+    """Seconds that senders waited for the peer's window, those that still do included, added up
+    over all streams."""
     waited_for_transport: float
     """Seconds that the transport took to take what was given to it."""
     latency: float | None
@@ -61,6 +62,7 @@ def statistics_of(engine: Engine, latency: float | None) -> SessionStatistics:
     live = connection.streams.live.values()
     receiving = [stream for stream in live if stream.allows(StreamInput.RECEIVE_DATA)]
     windows = [stream.receive_window.size for stream in receiving]
+    waiting_now = sum(s.owner._starved_for for s in live if s.owner is not None)
     return SessionStatistics(
         streams=Counter(stream.state.name.lower() for stream in live),
         waiting=connection.streams.waiting.taken,
@@ -73,7 +75,7 @@ def statistics_of(engine: Engine, latency: float | None) -> SessionStatistics:
         frames_received=counts.frames_received,
         bytes_sent=engine.bytes_sent,
         bytes_received=engine.bytes_received,
-        waited_for_window=engine.waited_for_window,
+        waited_for_window=engine.waited_for_window + waiting_now,
         waited_for_transport=engine.waited_for_transport,
         latency=latency,
         receive_windows=sum(windows),

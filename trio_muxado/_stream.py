@@ -142,7 +142,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         core = self._core
         if core.outgoing.size <= self._engine.config.send_buffer:
             self._sender.wake()
-        elif not core.send_window.available and self._starved_since is None:
+        elif core.send_window.available:
+            self._stop_starving()
+        elif self._starved_since is None:
             self._starved_since = trio.current_time()
 
     # ---- sending
@@ -193,11 +195,23 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             raise
 
     async def _wait_for_room(self) -> None:
-        await self._sender.wait()
-        if self._starved_since is not None:
-            self._engine.waited_for_window += trio.current_time() - self._starved_since
-            self._starved_since = None
+        if not self._core.send_window.available:
+            self._starved_since = trio.current_time()
+        try:
+            await self._sender.wait()
+        finally:
+            self._stop_starving()
         self._check_sendable()
+
+    @property
+    def _starved_for(self) -> float:
+        """Seconds that a sender has waited for window by now."""
+        return 0.0 if self._starved_since is None else trio.current_time() - self._starved_since
+
+    def _stop_starving(self) -> None:
+        if self._starved_since is not None:
+            self._engine.waited_for_window += self._starved_for
+            self._starved_since = None
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream's send buffer has room.  Raises what :meth:`send_all` raises."""

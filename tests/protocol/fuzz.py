@@ -184,7 +184,7 @@ def check(core: Connection) -> None:
     assert streams.inbound.taken <= limits.max_inbound_streams + 16
     assert streams.waiting.taken <= limits.accept_backlog
     assert streams.extensions.taken <= 16
-    assert 0 <= streams.spare_window <= limits.receive_budget
+    assert streams.spare_window <= limits.receive_budget
     for stream in streams.live.values():
         window = stream.receive_window
         assert window.credit + window.unconsumed + window.owed == window.size
@@ -222,6 +222,9 @@ def play(seed: int) -> Counter[str]:
     assert weight(core) < HELD_AT_MOST
     for stream in application.streams:
         core.close(stream)
+    if core.wire is not None:
+        promised = sum(stream.borrowed for stream in core.streams.live.values())
+        assert promised + core.streams.spare_window == core._limits.receive_budget
     return kinds
 
 

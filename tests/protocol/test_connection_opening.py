@@ -404,10 +404,16 @@ def test_the_heartbeat_is_always_served_on_v1() -> None:
 
 
 @pytest.mark.parametrize("stream_type", [7, 0xFFFFFF00])
-def test_any_type_can_be_made_an_extension(stream_type: int) -> None:
-    end = End(V1, extensions=[stream_type])
-    opened = only(end.feed(end.syn(3, type=stream_type)))
+@both
+def test_any_type_can_be_made_an_extension(wire: Wire, stream_type: int) -> None:
+    end = End(wire, typed=True, extensions=[stream_type])
+    if wire is V1:
+        opening = end.syn(3, type=stream_type)
+    else:
+        opening = end.data(3, stream_type.to_bytes(4, "big"), syn=True)
+    opened = only(end.feed(opening))
     assert isinstance(opened, StreamOpened)
+    assert opened.stream.type == stream_type
     assert opened.stream.place is end.core.streams.extensions
     assert opened.stream.backlog is None
 

@@ -20,6 +20,37 @@ CLOSED = 4  # STREAM_CLOSED, on both wires
 
 
 @both
+def test_a_stream_that_expires_is_reset_and_its_application_told(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3, b"still to be read", fin=True)
+    assert end.core.streams.half_open() == [stream]
+    event = only(end.core.expire(stream, ErrorCode.STREAM_CANCELLED, "too long"))
+    assert reset_of(event) == (ErrorCode.STREAM_CANCELLED, "local", "too long", False, False)
+    assert end.sent() == [Rst(3, wire.code_to_wire(ErrorCode.STREAM_CANCELLED))]
+    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, 0)
+
+
+@both
+def test_a_stream_that_expires_under_its_handler_keeps_its_place(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3, fin=True)
+    end.core.hold(stream)
+    end.core.expire(stream, ErrorCode.STREAM_CANCELLED, "too long")
+    assert end.core.streams.inbound.taken == 1
+    end.core.close(stream)
+    assert end.core.streams.inbound.taken == 0
+
+
+def test_the_peer_is_not_told_of_an_expired_stream_that_it_does_not_know() -> None:
+    end = End(V2, client=True)
+    stream = end.core.open_stream()
+    end.core.end_sending(stream)
+    assert end.core.streams.half_open() == [stream]
+    end.core.expire(stream, ErrorCode.STREAM_CANCELLED, "too long")
+    assert end.sent() == []
+
+
+@both
 def test_a_reset_tells_the_peer_the_code(wire: Wire) -> None:
     end = End(wire)
     end.core.reset(end.accept(3), ErrorCode.STREAM_CANCELLED)

@@ -6,6 +6,7 @@ import pytest
 
 from trio_muxado._protocol.codec import MAX_DEBUG, Wire
 from trio_muxado._protocol.errors import ErrorCode
+from trio_muxado._protocol.frames import WndInc
 from trio_muxado._protocol.guards import GoneStreams
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.stream import Stream
@@ -132,12 +133,63 @@ def test_a_window_grows_no_further_than_it_may(wire: Wire) -> None:
 
 @both
 def test_all_windows_together_grow_no_further_than_the_budget(wire: Wire) -> None:
-    end = End(wire, receive_budget=1_000_000)
-    streams = [end.accept(stream_id) for stream_id in ids(5)]
+    end = End(wire, receive_budget=2_000_000)
+    streams = [end.accept(stream_id) for stream_id in ids(4)]
     for stream in streams:
-        read_on(end, stream, rounds=4)
-    grown = sum(stream.receive_window.size - wire.initial_window for stream in streams)
-    assert grown == 1_000_000
+        read_on(end, stream, rounds=6)
+    spare = max(0, 1_000_000 - 4 * wire.initial_window)  # of the half for windows that begin
+    assert sum(stream.receive_window.size for stream in streams) == 2_000_000 - spare
+    assert end.core.streams.spare_window == spare
+
+
+@both
+def test_streams_that_come_when_others_have_grown_find_the_half_of_the_budget(wire: Wire) -> None:
+    end = End(wire, receive_budget=20 * wire.initial_window)
+    assert read_on(end, end.accept(3), rounds=8) == 11 * wire.initial_window
+    others = [end.accept(stream_id) for stream_id in ids(9, first=5)]
+    assert [read_on(end, stream, rounds=1) for stream in others] == [wire.initial_window] * 9
+    assert end.core.streams.spare_window == 0
+
+
+@both
+@pytest.mark.parametrize("client", [True, False])
+def test_a_stream_begins_with_its_window_also_where_the_budget_is_used_up(
+    wire: Wire, client: bool
+) -> None:
+    """The peer takes it for granted.  Then nothing grows, until enough of it has come back."""
+    end = End(wire, client=client, receive_budget=3 * wire.initial_window)
+    streams = [end.open() if client else end.accept(stream_id) for stream_id in ids(5)]
+    assert end.core.streams.spare_window == -2 * wire.initial_window
+    assert read_on(end, streams[0], rounds=3) == wire.initial_window
+    for stream in streams[1:4]:
+        end.core.reset(stream, 7)
+    assert end.core.streams.spare_window == wire.initial_window
+    assert read_on(end, streams[0], rounds=3) == 2 * wire.initial_window
+    assert end.core.streams.spare_window == 0
+
+
+@both
+@pytest.mark.parametrize("client", [True, False])
+def test_a_configured_window_is_taken_out_of_the_budget(wire: Wire, client: bool) -> None:
+    initial = wire.initial_window
+    kept = 1_250_000 - 3 * initial
+    end = End(wire, client=client, receive_window=1_000_000, receive_budget=2_500_000)
+    sizes = []
+    for stream_id in ids(3):
+        stream = end.core.open_stream() if client else end.accept(stream_id)
+        granted = sum(f.increment for f in end.sent() if isinstance(f, WndInc))
+        sizes.append(stream.receive_window.size)
+        assert granted == sizes[-1] - initial
+    assert sizes == [1_000_000, 250_000 + 2 * initial, initial]
+    assert end.core.streams.spare_window == kept
+
+
+def test_what_came_with_a_stream_that_is_refused_is_no_part_of_the_budget() -> None:
+    end = End(V2, typed=True, accept_backlog=1)
+    for stream_id in ids(3):
+        end.feed(end.data(stream_id, bytes(4) + b"nobody will read it", syn=True))
+    assert list(end.core.streams.live) == [3]
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget - V2.initial_window
 
 
 @both
@@ -155,8 +207,8 @@ def test_an_unread_window_never_grows(wire: Wire) -> None:
 def test_what_a_stream_had_of_the_budget_comes_back(wire: Wire, how: str) -> None:
     end = End(wire)
     stream = end.accept(3)
-    read_on(end, stream, rounds=3)
-    assert end.core.streams.spare_window < DEFAULTS.receive_budget
+    size = read_on(end, stream, rounds=3)
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget - size
     if how == "close":
         end.core.close(stream)
     elif how == "reset":
@@ -186,4 +238,4 @@ def test_what_was_not_read_keeps_its_part_of_the_budget_until_it_is(wire: Wire) 
 def test_a_window_that_was_configured_larger_than_it_may_grow_stays_as_it_is(wire: Wire) -> None:
     end = End(wire, receive_window=2_000_000, max_receive_window=1_000_000)
     assert read_on(end, end.accept(3), rounds=2) == 2_000_000
-    assert end.core.streams.spare_window == DEFAULTS.receive_budget
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget - 2_000_000

@@ -125,6 +125,34 @@ def test_any_stream_that_was_opened_can_get_a_frame() -> None:
     assert [i for i in range(10) if table.could_come_next(i, False)] == [3, 5]
 
 
+# ---- half-open streams
+
+
+@pytest.mark.parametrize("state", StreamState)
+def test_a_live_stream_that_is_not_open_is_half_open(state: StreamState) -> None:
+    table = make_table()
+    stream = remote(table)
+    stream.state = state
+    assert table.half_open() == ([] if state is StreamState.OPEN else [stream])
+
+
+def test_a_stream_without_its_type_is_half_open() -> None:
+    table = make_table()
+    stream = remote(table)
+    stream.type_bytes = b""
+    assert table.half_open() == [stream]
+
+
+def test_an_extension_is_left_alone() -> None:
+    table = make_table()
+    stream = remote(table)
+    stream.take_place(table.extensions)
+    stream.step(StreamInput.RECEIVE_END)
+    ours = table.new_local(V2)  # without a place, as the heartbeat's
+    ours.step(StreamInput.SEND_END)
+    assert table.half_open() == []
+
+
 # ---- a stream leaves
 
 

@@ -383,6 +383,7 @@ class Connection:
         stream.handled = refusal is None
         if refusal is not None:
             self.counts.refused += 1
+            streams.release(stream)  # nobody will read what came with it
             self._answer_with_reset(stream, refusal, "refused")
             return False
         self.counts.offered += 1
@@ -391,10 +392,12 @@ class Connection:
 
     def _widen(self, stream: Stream) -> None:
         """Promise the configured receive window, where it is larger than the generation's."""
-        if self._window > stream.receive_window.size:
-            stream.receive_window.grow(self._window)
-            if not stream.open_due:  # else the credit follows the frame that opens it
-                self._outbox.grant(stream.id, stream.receive_window.grant())
+        window = stream.receive_window
+        if self._window > window.size:
+            lent = self.streams.lend(stream, self._window - window.size, self._wire)
+            window.grow(window.size + lent)
+            if lent and not stream.open_due:  # else the credit follows the frame that opens it
+                self._outbox.grant(stream.id, window.grant())
 
     # ---- resets, and streams that end
 
@@ -539,7 +542,8 @@ class Connection:
         """Double the receive window, as far as the session's budget goes."""
         window = stream.receive_window
         size = min(2 * window.size, self._limits.max_receive_window)
-        window.grow(window.size + self.streams.lend(stream, max(0, size - window.size)))
+        surplus = max(0, size - window.size)
+        window.grow(window.size + self.streams.lend(stream, surplus, self._wire))
 
     def close(self, stream: Stream) -> None:
         """Close gracefully: what waits is sent, then FIN; nothing more is read.
@@ -563,10 +567,22 @@ class Connection:
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""
-        if not self.streams.release(stream):
-            return
+        if self.streams.release(stream):
+            self._reset(stream, code, "the stream was reset by this end")
+
+    def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> list[Event]:
+        """Reset a live stream that takes too long.
+
+        Its place is free, but for a handler's: that keeps it until it has returned.
+        """
+        self._events = []
+        stream.handled = stream.held
+        self._reset(stream, code, message)
+        self._events.append(StreamBroken(stream))
+        return self._events
+
+    def _reset(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
         peer_knows_it = not stream.open_due
-        message = "the stream was reset by this end"
         self._break(stream, StreamInput.SEND_RESET, Broken(code, "local", message))
         if peer_knows_it:
             self.counts.resets_sent += 1

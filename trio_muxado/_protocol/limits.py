@@ -44,14 +44,19 @@ class Limits:
     """Bytes that a new stream may receive before the application reads.
 
     None is the generation's own: 64 KiB on v1, 256 KiB on v2.  A smaller one cannot be had,
-    since the peer takes the generation's for granted.
+    since the peer takes the generation's for granted; a larger one as far as ``receive_budget``
+    has room for it.
     """
 
     max_receive_window: int = 16 * 1024 * 1024
     """Bytes that a stream's receive window may grow to (as libp2p's yamux)."""
 
     receive_budget: int = 64 * 1024 * 1024
-    """Bytes that all receive windows of a session may have grown by, together."""
+    """Bytes of all receive windows of a session, together.
+
+    A window begins with what the generation says, whatever is left here, because the peer takes
+    that for granted; it becomes larger only by what is left.  Half is kept for windows that begin.
+    """
 
     send_buffer: int = 256 * 1024
     """Bytes of a stream that ``send_all`` leaves waiting when it returns.

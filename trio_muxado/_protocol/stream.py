@@ -73,8 +73,8 @@ class Stream:
         """A handler runs on it that will surely let go of it: see ``Connection.hold``."""
         self.handled: bool = False
         """The application was given it (a stream of the peer), and has not closed it yet."""
-        self.borrowed: int = 0
-        """Bytes by which its receive window has grown, out of the session's budget."""
+        self.borrowed: int = wire.initial_window
+        """Bytes of the session's budget that its receive window takes, or what of it is unread."""
         self.backlog: Places | None = None
         """Where it is counted until it is accepted."""
         self.place: Places | None = None

@@ -34,7 +34,9 @@ class StreamTable:
         self.outbound = Places(limits.max_outbound_streams)
         """Streams of this end, but for extensions; whoever opens minds the limit."""
         self.spare_window = limits.receive_budget
-        """Bytes by which receive windows may still grow, all together."""
+        """What is left of the budget of all receive windows.  Below zero where the windows that
+        streams begin with are more than that: a peer uses those without asking."""
+        self._kept_window = limits.receive_budget // 2
         self.gone = GoneStreams()
         self.last_remote_id = 0
         """The highest id that the peer has used."""
@@ -57,11 +59,13 @@ class StreamTable:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
         stream = self.live[self._next_id] = Stream(self._next_id, wire, local=True)
         self._next_id += 2
+        self.spare_window -= wire.initial_window
         return stream
 
     def new_remote(self, stream_id: int, wire: Wire) -> Stream:
         """A stream that the peer opens; see ``check_opening``."""
         stream = self.live[stream_id] = Stream(stream_id, wire, local=False)
+        self.spare_window -= wire.initial_window
         return stream
 
     def check_opening(self, stream_id: int, *, rising: bool) -> None:
@@ -95,30 +99,43 @@ class StreamTable:
         """The application lets go of a stream; whether something can still happen on it."""
         stream.accepted()
         stream.handled = stream.held = False
-        if stream.borrowed:
-            self._repay(stream, unread=0)
+        self.spare_window += stream.borrowed
+        stream.borrowed = 0
         if self.live.get(stream.id) is stream:
             return True
         stream.leave_place()
         return False
 
-    def lend(self, stream: Stream, size: int) -> int:
-        """Take up to ``size`` bytes of window for a stream out of the budget."""
-        size = min(size, self.spare_window)
+    def half_open(self) -> list[Stream]:
+        """Streams whose type has not come, or that an end has ended and that are not done.
+
+        Extensions are left alone: they take no place of an application's stream.
+        """
+        return [
+            stream
+            for stream in self.live.values()
+            if (stream.type_bytes is not None or stream.state is not StreamState.OPEN)
+            and (stream.place is self.inbound or stream.place is self.outbound)
+        ]
+
+    def lend(self, stream: Stream, size: int, wire: Wire) -> int:
+        """Take up to ``size`` bytes of window for a stream out of the budget.
+
+        What is promised cannot be taken back, and more streams may come.  So half of the budget is
+        for what they begin with.
+        """
+        kept = max(0, self._kept_window - len(self.live) * wire.initial_window)
+        size = max(0, min(size, self.spare_window - kept))
         self.spare_window -= size
         stream.borrowed += size
         return size
 
     def repay_read(self, stream: Stream) -> None:
-        """Nothing more comes on a stream, and the application has read on."""
+        """Nothing more comes on a stream: only what is not read yet still takes memory."""
         if stream.borrowed:
-            self._repay(stream, unread=stream.receive_window.unconsumed)
-
-    def _repay(self, stream: Stream, *, unread: int) -> None:
-        # What has come and is not read yet still takes memory.
-        repaid = max(0, stream.borrowed - unread)
-        self.spare_window += repaid
-        stream.borrowed -= repaid
+            unread = stream.receive_window.unconsumed
+            self.spare_window += stream.borrowed - unread
+            stream.borrowed = unread
 
     def settle(self, stream: Stream) -> None:
         """Forget a stream on which nothing can happen any more.
