@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ CACHE = HERE / ".build"
 DEBIAN_GOPATH = Path("/usr/share/gocode")
 DEBIAN_MUXADO_V1 = "golang-github-inconshreveable-muxado-dev"
 
+# What muxado v2 and the Rust crate ask for.  `.ci/run` says the same.
+OLDEST_GO = (1, 21)
+OLDEST_CARGO = (1, 85)
+
 BUILD_TIMEOUT = 900
 """Seconds.  The first build of a toolchain compiles its standard library, too."""
 
@@ -40,6 +45,8 @@ class Peer:
     wire: Literal["v1", "v2"]
     sources: tuple[str, ...]
     build: Callable[[Path], None]
+    backlog: int
+    """Streams that may wait until it accepts them.  One more is refused, or stops its reader."""
 
     @property
     def typed_sessions(self) -> bool:
@@ -79,10 +86,15 @@ def _missing(what: str) -> None:
     pytest.skip(message)
 
 
-def _tool(name: str) -> str:
+def _tool(name: str, oldest: tuple[int, int]) -> str:
     path = shutil.which(name)
+    wanted = f"{name} {oldest[0]}.{oldest[1]} or newer"
     if path is None:
-        _missing(f"no {name!r} on PATH")
+        _missing(f"{wanted} is wanted, and none is on PATH")
+    said = subprocess.run([str(path), "version"], capture_output=True, text=True, check=False)
+    version = re.search(r"(\d+)\.(\d+)", said.stdout)
+    if version is None or tuple(map(int, version.groups())) < oldest:
+        _missing(f"{wanted} is wanted; {path} says {said.stdout.strip()!r}")
     return str(path)
 
 
@@ -104,14 +116,14 @@ def _run(command: list[str | Path], *, cwd: Path, **environment: str) -> None:
 
 def _build_go_v1(binary: Path) -> None:
     """In GOPATH mode: the first generation is older than modules, and is in no module proxy."""
-    go = _tool("go")
+    go = _tool("go", OLDEST_GO)
     if not (DEBIAN_GOPATH / "src/github.com/inconshreveable/muxado").is_dir():
         _missing(f"muxado v1 is not here: apt-get install {DEBIAN_MUXADO_V1}")
     gopath = CACHE / "gopath"
     ours = gopath / "src" / "interop.test"
     ours.mkdir(parents=True, exist_ok=True)
     link = ours / "peer"
-    if not link.exists():
+    if link.resolve() != HERE / "go_peer":
         link.unlink(missing_ok=True)
         link.symlink_to(HERE / "go_peer")
     _run(
@@ -125,8 +137,9 @@ def _build_go_v1(binary: Path) -> None:
 
 
 def _build_go_v2(binary: Path, modfile: str = "go.mod") -> None:
+    go = _tool("go", OLDEST_GO)
     _run(
-        [_tool("go"), "build", "-buildvcs=false", f"-modfile={modfile}", "-o", binary, "."],
+        [go, "build", "-buildvcs=false", f"-modfile={modfile}", "-o", binary, "."],
         cwd=HERE / "go_v2",
         GOFLAGS="",
         GOTOOLCHAIN="local",
@@ -140,16 +153,16 @@ def _build_go_v2_old(binary: Path) -> None:
 def _build_rust(binary: Path) -> None:
     target = CACHE / "rust-target"
     _run(
-        [_tool("cargo"), "build", "--release", "--target-dir", target],
+        [_tool("cargo", OLDEST_CARGO), "build", "--release", "--target-dir", target],
         cwd=HERE / "rust",
     )
     shutil.copy2(target / "release" / "muxado-interop-peer", binary)
 
 
 PEERS = [
-    Peer("go_v1", "Go v1", "v1", ("go_v1", "go_peer"), _build_go_v1),
-    Peer("go_v2", "Go v2", "v2", ("go_v2", "go_peer"), _build_go_v2),
+    Peer("go_v1", "Go v1", "v1", ("go_v1", "go_peer"), _build_go_v1, 100),
+    Peer("go_v2", "Go v2", "v2", ("go_v2", "go_peer"), _build_go_v2, 128),
     # The last release that reads GOAWAY 8 bytes too far, and what most programs still run.
-    Peer("go_v2_old", "Go v2.0.1", "v2", ("go_v2", "go_peer"), _build_go_v2_old),
-    Peer("rust", "Rust", "v2", ("rust",), _build_rust),
+    Peer("go_v2_old", "Go v2.0.1", "v2", ("go_v2", "go_peer"), _build_go_v2_old, 128),
+    Peer("rust", "Rust", "v2", ("rust",), _build_rust, 64),
 ]

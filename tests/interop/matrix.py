@@ -8,6 +8,18 @@ from .build import PEERS, Peer
 
 SIGNS = {"passed": "yes", "failed": "**NO**", "skipped": "not run"}
 
+# What a cell says where a test has passed, and shows that the peer can't do it.
+ENDS_THE_SESSION = "ends the session"
+
+NOTES = {
+    ENDS_THE_SESSION: (
+        "Rust sends nothing behind its own GOAWAY, and takes one that it gets for the end: running "
+        "streams break, whoever sent it. That is [a defect of the crate]"
+        "(docs/specification/peers.md#goaway-of-rust); the test shows that the session ends in "
+        "bounded time, with errors that say so."
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Column:
@@ -29,7 +41,7 @@ COLUMNS = [Column(peer, serves) for peer in PEERS for serves in (True, False)]
 
 @dataclass
 class Matrix:
-    """Outcomes by row and column; the worst one stays."""
+    """What cells say, by row and column; of several tests for one cell the worst is told."""
 
     cells: dict[str, dict[Column, str]] = field(default_factory=dict)
 
@@ -38,19 +50,32 @@ class Matrix:
 
     def record(self, row: str, column: Column, outcome: str) -> None:
         cells = self.cells.setdefault(row, {})
-        if cells.get(column) != "failed":
-            cells[column] = outcome
+        if cells.get(column) not in (SIGNS["failed"], SIGNS["skipped"]) or outcome == "failed":
+            cells[column] = SIGNS.get(outcome, outcome)
+
+    def table(self) -> list[list[str]]:
+        """The lines of the table, the columns' titles first."""
+        used = [column for column in COLUMNS if any(column in row for row in self.cells.values())]
+        lines = [["", *(column.title for column in used)]]
+        for name, row in self.cells.items():
+            lines.append([name, *(row.get(column, "") for column in used)])
+        return lines
+
+    def notes(self) -> list[str]:
+        """What some of the cells mean, a sentence or two each."""
+        said = {cell for row in self.cells.values() for cell in row.values()}
+        return [f"*{words}*: {note}" for words, note in NOTES.items() if words in said]
 
     def as_markdown(self) -> str:
-        used = [column for column in COLUMNS if any(column in row for row in self.cells.values())]
-        table = [["", *(column.title for column in used)]]
-        for name, row in self.cells.items():
-            table.append([name, *(SIGNS.get(row.get(column, ""), "") for column in used)])
-        widths = [max(len(line[i]) for line in table) for i in range(len(used) + 1)]
+        table = self.table()
+        widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
         table.insert(1, ["-" * width for width in widths])
-        return "\n".join(
+        lines = [
             "| "
             + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
             + " |"
             for line in table
-        )
+        ]
+        for note in self.notes():
+            lines += ["", note]
+        return "\n".join(lines)

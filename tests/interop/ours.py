@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,56 +58,84 @@ def options_for(peer: Peer, *, typed: bool = False, heartbeat: bool = False) -> 
     return ("--typed",) if typed else ()
 
 
+async def nothing(host: Host) -> None:
+    """What most tests do beside answering streams."""
+
+
 class OurServer:
     """``serve_muxado`` on a port of its own."""
 
-    def __init__(self, port: int, endings: trio.MemoryReceiveChannel[CloseReason]) -> None:
+    def __init__(self, port: int, ended: trio.MemoryReceiveChannel[tuple[CloseReason, Host]]):
         self.port = port
         self.wires: list[str | None] = []
-        self._endings = endings
+        self._ended = ended
 
-    async def next_ending(self) -> CloseReason:
-        """How the next session ended, as we saw it."""
+    async def next_ended(self) -> tuple[CloseReason, Host]:
+        """How the next session ended, as we saw it, and what answered its streams."""
         with trio.fail_after(END_TIMEOUT):
-            return await self._endings.receive()
+            return await self._ended.receive()
 
 
 @asynccontextmanager
 async def our_server(
-    config: MuxadoConfig, *, pauses: bool = False, drain: bool = False, seed: bool = False
+    config: MuxadoConfig,
+    *,
+    pauses: bool = False,
+    drain: bool = False,
+    seed: bool = False,
+    beside: Callable[[Host], Awaitable[None]] = nothing,
 ) -> AsyncIterator[OurServer]:
-    """Serves the stream protocol as long as the body lasts."""
-    send_ending, receive_ending = trio.open_memory_channel[CloseReason](1000)
-    async with trio.open_nursery() as nursery:
+    """Serves the stream protocol as long as the body lasts.
 
-        async def report(session: MuxadoSession) -> None:
-            send_ending.send_nowait(await session.wait_closed())
+    With every session ``beside`` runs as well.  A session counts as ended when ``beside`` has.
+    """
+    send_ended, receive_ended = trio.open_memory_channel[tuple[CloseReason, Host]](1000)
+    async with trio.open_nursery() as nursery:
+        # In this nursery, not in the handler's: serve_muxado puts up with errors of a session.
+        async def report(host: Host) -> None:
+            await beside(host)
+            send_ended.send_nowait((await host.session.wait_closed(), host))
 
         async def handle_session(session: MuxadoSession) -> None:
-            nursery.start_soon(report, session)
             host = Host(session, drain=drain, seed=seed)
+            nursery.start_soon(report, host)
             await (host.serve_with_pauses() if pauses else host.serve())
             server.wires.append(session.wire)
-            assert host.drained == drain
 
         listeners = await nursery.start(
             partial(serve_muxado, handle_session, 0, host="127.0.0.1", config=config)
         )
-        server = OurServer(listeners[0].socket.getsockname()[1], receive_ending)
+        server = OurServer(listeners[0].socket.getsockname()[1], receive_ended)
         yield server
         nursery.cancel_scope.cancel()
-    send_ending.close()
-    receive_ending.close()
+    send_ended.close()
+    receive_ended.close()
 
 
 @asynccontextmanager
-async def our_client(port: int, config: MuxadoConfig) -> AsyncIterator[MuxadoSession]:
+async def our_client(port: int, config: MuxadoConfig) -> AsyncIterator[Host]:
     """A session that we dialled, which answers streams of the other end, too."""
     async with open_muxado_session("127.0.0.1", port, config=config) as session:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Host(session).serve)
-            yield session
+            host = Host(session)
+            nursery.start_soon(host.serve)
+            yield host
             nursery.cancel_scope.cancel()
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What both ends have to tell of a session that is over."""
+
+    outcome: dict[str, Any]
+    """Of the scenario, as the end that dialled saw it."""
+    theirs: dict[str, Any]
+    """How the peer's library saw the session end.  Where the peer dialled, only some of its
+    scenarios tell that."""
+    ours: CloseReason
+    """The same, as we saw it."""
+    host: Host
+    """What answered the peer's streams."""
 
 
 async def exchange(
@@ -119,26 +147,31 @@ async def exchange(
     typed: bool = False,
     heartbeat: bool = False,
     clean: bool = True,
+    limit: int = ROOM,
     serve_options: tuple[str, ...] = (),
-    **server: bool,
-) -> dict[str, Any]:
-    """Runs a scenario in one column of the matrix, and returns what the opener has to tell.
+    **server: Any,
+) -> Exchange:
+    """Runs a scenario in one column of the matrix: ours where the peer serves, else the peer's.
 
-    The dialling end closes the session afterwards, which must be a clean end for the other.
+    The dialling end closes the session afterwards, which must be a clean end for both of them
+    unless the test says that it is not.  ``limit`` is how many streams at once we open.
     """
     peer = column.peer
     config = config_for(peer, typed=typed, heartbeat=heartbeat)
+    config = replace(config, max_outbound_streams=limit)
     options = options_for(peer, typed=typed, heartbeat=heartbeat)
     with trio.fail_after(TEST_TIMEOUT):
         if column.serves:
             async with serving_peer(binary, *options, *serve_options) as serving:
-                async with our_client(serving.port, config) as session:
-                    outcome = await ours(session)
+                async with our_client(serving.port, config) as host:
+                    outcome = await ours(host.session)
+                reason = await host.session.wait_closed()
                 ending = await serving.next_ending()
             assert not clean or ending["clean"], ending
         else:
             async with our_server(config, **server) as our:
                 outcome = await dial_from_peer(binary, our.port, theirs, *options)
-                reason = await our.next_ending()
-            assert not clean or reason.clean, reason
-    return outcome
+                reason, host = await our.next_ended()
+            ending = outcome.get("ending", {})
+    assert not clean or reason.clean, reason
+    return Exchange(outcome, ending, reason, host)

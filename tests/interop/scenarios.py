@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import pytest
 import trio
 import trio.testing
 
-from trio_muxado import ErrorCode
+from trio_muxado import ErrorCode, OpenStreamError
 
 from .stream_protocol import MIB, STREAM_ENDED, Incoming, describe, pattern, request, together
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from trio_muxado import MuxadoSession, MuxadoStream
+
+RESET_CODES: tuple[ErrorCode | int, ...] = (
+    ErrorCode.STREAM_CANCELLED,
+    ErrorCode.INTERNAL_ERROR,
+    ErrorCode.STREAM_REFUSED,
+    4242,
+)
+"""Names with other numbers on either wire, one with the same, and a number without a name."""
 
 # Less than the smallest accept backlog of all peers (64): a burst past it may be refused.
 OPENING_AT_ONCE = 48
@@ -37,6 +49,11 @@ class Half:
         await half.stream.send_all(half._first)
         assert await half._incoming.exactly(len(half._first)) == half._first
         return half
+
+    async def echo(self, text: bytes) -> None:
+        """Something more in between."""
+        await self.stream.send_all(text)
+        assert await self._incoming.exactly(len(text)) == text
 
     async def finish(self) -> None:
         async with self.stream:
@@ -81,9 +98,19 @@ async def upload(session: MuxadoSession) -> Outcome:
 
 
 async def download(session: MuxadoSession) -> Outcome:
-    got = await request(session, f"source {20 * MIB}")
-    assert hashlib.sha256(got).digest() == hashlib.sha256(pattern(0, 20 * MIB)).digest()
-    return {}
+    largest = 0
+
+    def look() -> None:
+        nonlocal largest
+        largest = max(largest, session.statistics().largest_receive_window)
+
+    async with await session.open_stream() as stream:
+        await stream.send_all(b"source %d\n" % (20 * MIB))
+        await stream.send_eof()
+        length, digest = await Incoming(stream).digest(look)
+    assert length == 20 * MIB
+    assert digest == hashlib.sha256(pattern(0, 20 * MIB)).hexdigest()
+    return {"largest_window": largest}
 
 
 async def half_close(session: MuxadoSession) -> Outcome:
@@ -102,7 +129,7 @@ async def half_close(session: MuxadoSession) -> Outcome:
 
 
 async def half_close_at_once(session: MuxadoSession) -> Outcome:
-    """A stream that is opened, told and half-closed at one go still gets its answer (defect 4)."""
+    """A stream that is opened, told and half-closed at one go still gets its answer."""
     assert await request(session, "source 5") == pattern(0, 5)
     async with await session.open_stream() as stream:
         await stream.send_all(b"answer-after-eof\n")
@@ -141,36 +168,68 @@ async def overrun(session: MuxadoSession) -> Outcome:
     return dict(tally)
 
 
-async def expect_refusal(session: MuxadoSession) -> None:
-    """No stream can be opened once the other end has sent GOAWAY."""
-    try:
-        await request(session, "echo")
-    except STREAM_ENDED:
-        return
-    raise AssertionError("a stream was opened in spite of the GOAWAY")
+async def within_backlog(session: MuxadoSession, limit: int) -> Outcome:
+    """300 streams, ``limit`` at once, to an end that accepts none of them until it is let.
+
+    A stream that runs already goes on meanwhile, and in the end nothing was refused.
+    """
+    running = await Half.start(session, 0)
+    holding = await session.open_stream()
+    await holding.send_all(b"hold\n")
+    assert await Incoming(holding).rest() == b"held"
+    opened, served = 2, 0
+
+    async def one(i: int) -> None:
+        nonlocal opened, served
+        async with await session.open_stream() as stream:
+            opened += 1
+            text = f"backlog {i}".encode()
+            await stream.send_all(b"echo\n" + text)
+            await stream.send_eof()
+            assert await Incoming(stream).rest() == text
+        served += 1
+
+    async with trio.open_nursery() as nursery:
+        for i in range(300):
+            nursery.start_soon(one, i)
+        while opened < limit:
+            await trio.lowlevel.checkpoint()
+        for _ in range(20):
+            await running.echo(b"still here")
+        assert (opened, served) == (limit, 0)
+        await holding.aclose()
+    await running.finish()
+    assert served == 300
+    assert session.statistics().reset_by_peer == 0
+    return {}
 
 
 async def goaway_running(session: MuxadoSession) -> Outcome:
-    """The other end's GOAWAY while our streams run: they run to their end."""
+    """The other end's GOAWAY while our streams run: none can be opened, and they go on."""
     halves = await start_halves(session)
     assert await request(session, "goaway 0") == b"gone"
+    with pytest.raises(OpenStreamError) as refused:
+        await session.open_stream()
+    assert refused.value.code is ErrorCode.REMOTE_GONE_AWAY
+    assert refused.value.initiator == "remote"
+    assert refused.value.safe_to_retry
     await finish_halves(halves)
-    await expect_refusal(session)
     return {}
 
 
 async def self_goaway(session: MuxadoSession) -> Outcome:
-    """Our GOAWAY while our streams run: they run to their end, and none is opened to us."""
+    """Our GOAWAY while our streams run: none is opened to us, and they go on."""
     halves = await start_halves(session)
     await session.goaway(ErrorCode.NO_ERROR, b"going away")
-    await finish_halves(halves)
     answer = await request(session, "open-back 1")
     assert answer.startswith(b"bad: "), answer
+    assert b"gone away" in answer
+    await finish_halves(halves)
     return {}
 
 
 async def drain_running(session: MuxadoSession) -> Outcome:
-    """``drain`` while our streams run: it lasts as long as they do."""
+    """``drain`` while our streams run: it returns when the last one has ended, and not before."""
     halves = await start_halves(session)
     drained = trio.Event()
 
@@ -180,33 +239,54 @@ async def drain_running(session: MuxadoSession) -> Outcome:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drain)
-        await trio.testing.wait_all_tasks_blocked()
-        assert not drained.is_set()
-        await finish_halves(halves)
+        for half in halves:
+            await trio.testing.wait_all_tasks_blocked()
+            assert not drained.is_set()
+            await half.finish()
+    return {}
+
+
+async def leave(session: MuxadoSession) -> Outcome:
+    """The other end goes away with a code and ends the session."""
+    await must_echo(session)
+    # The stream may end or break: the session goes away under it.
+    with contextlib.suppress(*STREAM_ENDED):
+        await request(session, "leave 2")
+    await session.wait_closed()
+    return {}
+
+
+async def self_leave(session: MuxadoSession) -> Outcome:
+    """We go away with a code, and end the session."""
+    await must_echo(session)
+    await session.goaway(10, b"going away")
     return {}
 
 
 async def resets(session: MuxadoSession) -> Outcome:
     """Codes of RST in both directions, and what the other end makes of our ``aclose``."""
-    outcome: Outcome = {}
-    async with await session.open_stream() as stream:
-        await stream.send_all(b"reset 7\n")
-        try:
-            while True:
-                await stream.send_all(b"more")
-                await trio.sleep(0.005)
-        except trio.BrokenResourceError as error:
-            outcome["received"] = describe(error)
+    received: list[str] = []
+    outcome: Outcome = {"received": received}
+    for number in (7, 2, 4242):
+        async with await session.open_stream() as stream:
+            await stream.send_all(b"reset %d\n" % number)
+            with pytest.raises(trio.BrokenResourceError) as reset:
+                while True:
+                    await stream.send_all(b"more")
+                    await trio.sleep(0.005)
+            received.append(describe(reset.value))
 
-    for name, end in (
-        ("reset", lambda stream: stream.reset(ErrorCode.STREAM_CANCELLED)),
-        ("aclose", lambda stream: stream.aclose()),
-    ):
+    async def end(name: str, how: Callable[[MuxadoStream], Awaitable[None]]) -> None:
         flooded = await session.open_stream()
         await flooded.send_all(f"flood {name}\n".encode())
         await Incoming(flooded).exactly(10_000)
-        await end(flooded)
+        await how(flooded)
         outcome[name] = (await request(session, f"recall {name}")).decode()
+
+    for code in RESET_CODES:
+        name = code.name if isinstance(code, ErrorCode) else str(code)
+        await end(name, lambda stream, code=code: stream.reset(code))  # type: ignore[misc]
+    await end("aclose", lambda stream: stream.aclose())
     await must_echo(session)
     return outcome
 

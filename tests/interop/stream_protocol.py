@@ -7,6 +7,7 @@ openers make of it is in scenarios.py.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
-from trio_muxado import ErrorCode, StreamResetError
+from trio_muxado import ErrorCode, OpenStreamError, SessionEndedError, StreamResetError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,9 +39,12 @@ def pattern(offset: int, length: int) -> bytes:
 
 
 def describe(error: BaseException) -> str:
-    """How an end of a stream is noted: ``reset NAME``, or what was raised."""
-    if isinstance(error, StreamResetError):
-        return f"reset {error.code.name if isinstance(error.code, ErrorCode) else error.code}"
+    """How an end of a stream is noted: ``reset NAME``, ``refused NAME``, or what was raised."""
+    if isinstance(error, (StreamResetError, OpenStreamError)):
+        name = error.code.name if isinstance(error.code, ErrorCode) else error.code
+        if isinstance(error, StreamResetError):
+            return f"reset {name}"
+        return f"refused {name}, {'safe' if error.safe_to_retry else 'not safe'} to retry"
     return repr(error)
 
 
@@ -81,9 +85,11 @@ class Incoming:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    async def digest(self) -> tuple[int, str]:
+    async def digest(self, look: Callable[[], None] = lambda: None) -> tuple[int, str]:
+        """Length and digest of all that comes; ``look`` is called for every piece of it."""
         length, digest = 0, hashlib.sha256()
         while chunk := await self.some():
+            look()
             length += len(chunk)
             digest.update(chunk)
         return length, digest.hexdigest()
@@ -105,15 +111,19 @@ class Host:
         self._drain = drain
         self._answer_stream = answer_seed if seed else self._answer
         self._closing = trio.Event()
-        self._draining = trio.Event()
-        self.drained = False
+        self.asked_to_drain = trio.Event()
+        self.story: list[str] = []
+        """What ended, in order: the word ``stream`` for each stream, and what tests add."""
+        self.largest_window = 0
+        """The largest receive window, in bytes, that was seen while data came."""
 
     async def serve(self) -> None:
         """Answers until the session ends, or until the other end asks to close it."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._wait_for_close, nursery.cancel_scope)
-            nursery.start_soon(self._wait_for_drain)
-            await self.session.serve_streams(self._answer_stream)
+            # Whoever runs the session looks at how it ended.
+            with contextlib.suppress(SessionEndedError):
+                await self.session.serve_streams(self._answer_stream)
             nursery.cancel_scope.cancel()
 
     async def serve_with_pauses(self) -> None:
@@ -127,14 +137,8 @@ class Host:
         await self._closing.wait()
         scope.cancel()
 
-    async def _wait_for_drain(self) -> None:
-        await self._draining.wait()
-        # The other end closes the session, not we: a Go v1 reader that finds it closed loses what
-        # had already arrived, since the WNDINC for it cannot be written any more.
-        await self.session.drain()
-        self.drained = True
-
-    def _note(self, key: str, text: str) -> None:
+    def note(self, key: str, text: str) -> None:
+        """Write what the other end recalls."""
         self._notes[key].text = text
         self._notes[key].written.set()
 
@@ -155,7 +159,7 @@ class Host:
                 while chunk := await incoming.some():
                     await stream.send_all(chunk)
             case ["digest"]:
-                _, reply = await incoming.digest()
+                _, reply = await incoming.digest(self._look)
             case ["source", total]:
                 for sent in range(0, int(total), MIB):
                     await stream.send_all(pattern(sent, min(MIB, int(total) - sent)))
@@ -165,7 +169,7 @@ class Host:
             case ["eof-first", key]:
                 await stream.send_eof()
                 length, digest = await incoming.digest()
-                self._note(key, f"{length} {digest}")
+                self.note(key, f"{length} {digest}")
                 return
             case ["recall", key]:
                 reply = await self._recall(key)
@@ -173,21 +177,21 @@ class Host:
                 reply = await self._open_back(int(count))
             case ["type"]:
                 reply = str(stream.type)
-            case ["reset", *_]:
-                await stream.reset(ErrorCode.STREAM_CANCELLED)
+            case ["reset", code]:
+                await stream.reset(int(code))
                 return
             case ["flood", key]:
-                self._note(key, await self._flood(stream))
+                self.note(key, await self._flood(stream))
                 return
             case ["pause", millis]:
                 self._paused_until = trio.current_time() + int(millis) / 1000
                 reply = "paused"
-            case ["goaway", *_]:
+            case ["goaway", code]:
                 if self._drain:
-                    self._draining.set()
+                    self.asked_to_drain.set()
                     await trio.testing.wait_all_tasks_blocked()
                 else:
-                    await self.session.goaway(ErrorCode.NO_ERROR, b"going away")
+                    await self.session.goaway(int(code), b"going away")
                 reply = "gone"
             case ["close"]:
                 self._closing.set()
@@ -195,7 +199,12 @@ class Host:
             case _:
                 raise ValueError(f"unknown command {words}")
         await stream.send_all(reply.encode())
+        self.story.append("stream")
         await stream.send_eof()
+
+    def _look(self) -> None:
+        window = self.session.statistics().largest_receive_window
+        self.largest_window = max(self.largest_window, window)
 
     async def _flood(self, stream: MuxadoStream) -> str:
         sent = 0

@@ -32,14 +32,14 @@ async def test_one_port_serves_everybody_at_once(
                 record(ROW, Column(peer, serves=False), "passed")
 
             async def ours(peer: Peer) -> None:
-                async with our_client(server.port, config_for(peer)) as session:
-                    await our.echo_500(session)
+                async with our_client(server.port, config_for(peer)) as host:
+                    await our.echo_500(host.session)
 
             async with trio.open_nursery() as nursery:
                 for peer, program in programs.items():
                     nursery.start_soon(theirs, peer, program)
                     nursery.start_soon(ours, peer)
-            reasons = [await server.next_ending() for _ in range(2 * len(programs))]
+            reasons = [(await server.next_ended())[0] for _ in range(2 * len(programs))]
         assert all(reason.clean for reason in reasons), reasons
         expected = sorted(peer.wire for peer in PEERS for _ in range(2))
         assert sorted(map(str, server.wires)) == expected

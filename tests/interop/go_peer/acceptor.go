@@ -28,6 +28,7 @@ type host struct {
 	cond   *sync.Cond
 	notes  map[string]string
 	paused time.Time
+	gate   sync.Mutex // locked while nothing is to be accepted
 }
 
 func newHost(session Session, options Options) *host {
@@ -71,6 +72,8 @@ func (h *host) waitForPause() {
 	until := h.paused
 	h.mu.Unlock()
 	time.Sleep(time.Until(until))
+	h.gate.Lock()
+	h.gate.Unlock() //nolint:staticcheck // only to wait
 }
 
 func (h *host) note(key, text string) {
@@ -166,8 +169,7 @@ func (h *host) answer(stream Stream) error {
 	case "type":
 		return reply(stream, strconv.FormatUint(uint64(stream.Type()), 10))
 	case "reset":
-		// There is no call for it. A closed stream answers the data that comes later by RST.
-		return stream.Close()
+		return h.session.Reset(stream, uint32(number(1)))
 	case "flood":
 		for sent := 0; ; {
 			n, err := stream.Write(pattern(sent, 4096))
@@ -182,11 +184,21 @@ func (h *host) answer(stream Stream) error {
 		h.paused = time.Now().Add(time.Duration(number(1)) * time.Millisecond)
 		h.mu.Unlock()
 		return reply(stream, "paused")
+	case "hold":
+		h.gate.Lock()
+		defer h.gate.Unlock()
+		if err := reply(stream, "held"); err != nil {
+			return err
+		}
+		_, _, err := digestOf(reader)
+		return err
 	case "goaway":
 		if err := h.session.GoAway(uint32(number(1)), "going away"); err != nil {
 			return err
 		}
 		return reply(stream, "gone")
+	case "leave":
+		return h.session.Leave(uint32(number(1)), "going away")
 	case "close":
 		return h.session.Close()
 	}
@@ -204,7 +216,8 @@ func (h *host) describe(err error) string {
 // openBack opens count streams to the initiator and checks their echoes.
 func (h *host) openBack(count int) string {
 	failures := make(chan error, count)
-	for i := range count {
+	for i := 0; i < count; i++ {
+		i := i
 		go func() {
 			payload := pattern(i*997, 1000+i*331)
 			got, err := h.request("echo", payload)
@@ -214,7 +227,7 @@ func (h *host) openBack(count int) string {
 			failures <- err
 		}()
 	}
-	for range count {
+	for i := 0; i < count; i++ {
 		if err := <-failures; err != nil {
 			return "bad: " + err.Error()
 		}

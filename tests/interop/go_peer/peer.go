@@ -29,6 +29,11 @@ type Session interface {
 	Open(streamType uint32) (Stream, error)
 	Accept() (Stream, error)
 	GoAway(code uint32, debug string) error
+	// Reset sends RST with the code, where the library can be brought to send one. Else it closes
+	// the stream, which answers the data that comes later by RST.
+	Reset(stream Stream, code uint32) error
+	// Leave sends GOAWAY and ends the transport behind it.
+	Leave(code uint32, debug string) error
 	Close() error
 	// Wait blocks until the session has ended. Any number of goroutines may wait.
 	Wait() Ending
@@ -42,6 +47,7 @@ type Ending struct {
 	Code   uint32 `json:"code"`   // the library's own code for the end
 	Error  string `json:"error"`  // the library's own words
 	GoAway bool   `json:"goaway"` // whether a GOAWAY had arrived
+	Remote uint32 `json:"remote"` // the code of that GOAWAY, where the library tells it
 	Debug  string `json:"debug"`  // the debug text of that GOAWAY
 	Beats  int64  `json:"beats"`  // heartbeats answered in time
 	Missed int64  `json:"missed"` // heartbeats that were not

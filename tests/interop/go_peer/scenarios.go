@@ -30,6 +30,8 @@ var scenarios = map[string]scenario{
 	"goaway-running": scenarioGoAwayRunning,
 	"self-goaway":    scenarioSelfGoAway,
 	"reset":          scenarioReset,
+	"leave":          scenarioLeave,
+	"await":          scenarioAwait,
 	"typed":          scenarioTyped,
 	"seed-exchange":  scenarioSeedExchange,
 }
@@ -60,7 +62,8 @@ func numberOr(numbers []int, i, otherwise int) int {
 // together runs count tasks at once and returns the first error.
 func together(count int, task func(i int) error) error {
 	errs := make(chan error, count)
-	for i := range count {
+	for i := 0; i < count; i++ {
+		i := i
 		go func() {
 			if err := task(i); err != nil {
 				errs <- fmt.Errorf("task %d: %w", i, err)
@@ -70,7 +73,7 @@ func together(count int, task func(i int) error) error {
 		}()
 	}
 	var first error
-	for range count {
+	for i := 0; i < count; i++ {
 		if err := <-errs; err != nil && first == nil {
 			first = err
 		}
@@ -314,26 +317,31 @@ func (h *host) startHalves(count int) ([]*twoHalves, error) {
 	return running, err
 }
 
-// scenarioGoAwayRunning: the other end sends GOAWAY while count (10) streams of ours run; they
-// run to their end, and no new one can be opened.
+// scenarioGoAwayRunning: the other end sends GOAWAY while count (10) streams of ours run, with a
+// code (0); they run to their end, and no new one can be opened meanwhile.
 func scenarioGoAwayRunning(h *host, numbers []int) (result, error) {
 	running, err := h.startHalves(numberOr(numbers, 0, 10))
 	if err != nil {
 		return nil, err
 	}
-	answer, err := h.request("goaway 0", nil)
+	answer, err := h.request(fmt.Sprintf("goaway %d", numberOr(numbers, 1, 0)), nil)
 	if err != nil || string(answer) != "gone" {
 		return nil, fmt.Errorf("goaway: %q, %v", answer, err)
 	}
+	_, err = h.request("echo", nil)
+	if err == nil {
+		return nil, fmt.Errorf("a stream was opened in spite of the GOAWAY")
+	}
+	refused := err.Error()
 	if err := together(len(running), func(i int) error { return running[i].finish() }); err != nil {
 		return nil, fmt.Errorf("after GOAWAY: %w", err)
 	}
-	_, err = h.request("echo", nil)
-	return result{"streams": len(running), "refused": err != nil}, nil
+	_ = h.session.Close()
+	return result{"refused": refused, "ending": h.session.Wait()}, nil
 }
 
 // scenarioSelfGoAway: the same with our own GOAWAY. Our streams run to their end, and the other
-// end can open none.
+// end, asked to open one meanwhile, tells why it can't.
 func scenarioSelfGoAway(h *host, numbers []int) (result, error) {
 	running, err := h.startHalves(numberOr(numbers, 0, 10))
 	if err != nil {
@@ -342,58 +350,29 @@ func scenarioSelfGoAway(h *host, numbers []int) (result, error) {
 	if err := h.session.GoAway(0, "going away"); err != nil {
 		return nil, err
 	}
-	if err := together(len(running), func(i int) error { return running[i].finish() }); err != nil {
-		return nil, fmt.Errorf("after GOAWAY: %w", err)
-	}
 	answer, err := h.request("open-back 1", nil)
 	if err != nil {
 		return nil, fmt.Errorf("our own next stream: %w", err)
 	}
-	return result{"streams": len(running), "refused": string(answer) != "ok"}, nil
+	if err := together(len(running), func(i int) error { return running[i].finish() }); err != nil {
+		return nil, fmt.Errorf("after GOAWAY: %w", err)
+	}
+	return result{"streams": len(running), "answer": string(answer)}, nil
 }
 
-// scenarioReset: first the other end resets a stream under our writes, then we one under its own.
-func scenarioReset(h *host, _ []int) (result, error) {
-	stream, err := h.session.Open(h.defaultType())
-	if err != nil {
+// scenarioLeave: we send GOAWAY with a code (2) and end the transport; what the other end made of
+// it is in its own words.
+func scenarioLeave(h *host, numbers []int) (result, error) {
+	if err := h.mustEcho("hello"); err != nil {
 		return nil, err
 	}
-	if _, err := stream.Write([]byte("reset 7\n")); err != nil {
-		return nil, err
-	}
-	var received string
-	for range 2000 {
-		if _, err := stream.Write([]byte("more")); err != nil {
-			received = h.describe(err)
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	if received == "" {
-		return nil, fmt.Errorf("no RST came for data on a stream that was reset")
-	}
+	return result{}, h.session.Leave(uint32(numberOr(numbers, 0, 2)), "going away")
+}
 
-	flood, err := h.session.Open(h.defaultType())
-	if err != nil {
-		return nil, err
-	}
-	if _, err := flood.Write([]byte("flood here\n")); err != nil {
-		return nil, err
-	}
-	if _, err := io.ReadFull(flood, make([]byte, 10_000)); err != nil {
-		return nil, err
-	}
-	if err := flood.Close(); err != nil {
-		return nil, err
-	}
-	sent, err := h.request("recall here", nil)
-	if err != nil {
-		return nil, err
-	}
-	if err := h.mustEcho("alive"); err != nil {
-		return nil, err
-	}
-	return result{"received": received, "sent": string(sent)}, nil
+// scenarioAwait: the other end does something of its own, and notes "done" with what came of it.
+func scenarioAwait(h *host, _ []int) (result, error) {
+	noted, err := h.request("recall done", nil)
+	return result{"noted": string(noted)}, err
 }
 
 // scenarioTyped: the other end knows the type (305419896) of a stream.

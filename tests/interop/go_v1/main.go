@@ -50,6 +50,16 @@ func (s *session) GoAway(code uint32, debug string) error {
 	return s.Session.GoAway(muxado.ErrorCode(code), []byte(debug))
 }
 
+func (s *session) Reset(stream peer.Stream, _ uint32) error { return stream.Close() }
+
+// Leave closes the session: the library sends one GOAWAY and no second one.
+func (s *session) Leave(code uint32, debug string) error {
+	if err := s.GoAway(code, debug); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
 // Wait remembers the end: the library tells it to the first one that asks, and to nobody else.
 func (s *session) Wait() peer.Ending {
 	s.once.Do(func() {

@@ -1,6 +1,6 @@
 module interop.test/v2
 
-go 1.23
+go 1.21
 
 require (
 	golang.ngrok.com/muxado/v2 v2.0.1

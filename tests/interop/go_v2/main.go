@@ -3,13 +3,16 @@ package main
 
 import (
 	"errors"
+	"io"
 	"net"
 	"regexp"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.ngrok.com/muxado/v2"
+	"golang.ngrok.com/muxado/v2/frame"
 
 	"interop.test/peer"
 )
@@ -19,22 +22,45 @@ const heartbeatType muxado.StreamType = 0xFFFFFFFF
 func main() {
 	peer.Main(peer.Wire{
 		Client: func(conn net.Conn, options peer.Options) peer.Session {
-			return wrap(muxado.Client(conn, nil), options)
+			return start(conn, muxado.Client, options)
 		},
 		Server: func(conn net.Conn, options peer.Options) peer.Session {
-			return wrap(muxado.Server(conn, nil), options)
+			return start(conn, muxado.Server, options)
 		},
 	})
 }
 
 type session struct {
+	conn          net.Conn
+	framer        *framer
 	raw           muxado.Session
 	typed         muxado.TypedStreamSession // nil in a session without types
 	beats, missed atomic.Int64
 }
 
-func wrap(raw muxado.Session, options peer.Options) *session {
-	s := &session{raw: raw}
+// framer lets us put frames between those of the library.
+type framer struct {
+	frame.Framer
+	mu sync.Mutex
+}
+
+func (f *framer) WriteFrame(written frame.Frame) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Framer.WriteFrame(written)
+}
+
+func start(
+	conn net.Conn,
+	begin func(io.ReadWriteCloser, *muxado.Config) muxado.Session,
+	options peer.Options,
+) *session {
+	f := new(framer)
+	raw := begin(conn, &muxado.Config{NewFramer: func(r io.Reader, w io.Writer) frame.Framer {
+		f.Framer = frame.NewFramer(r, w)
+		return f
+	}})
+	s := &session{conn: conn, framer: f, raw: raw}
 	if options.Typed || options.Heartbeat {
 		s.typed = muxado.NewTypedStreamSession(raw)
 	}
@@ -100,6 +126,23 @@ func (s *session) GoAway(code uint32, debug string) error {
 	return leaver.GoAway(muxado.ErrorCode(code), []byte(debug), time.Now().Add(5*time.Second))
 }
 
+// Reset writes the frame itself: the library has no call for it.
+func (s *session) Reset(reset peer.Stream, code uint32) error {
+	rst := new(frame.Rst)
+	if err := rst.Pack(frame.StreamId(reset.(stream).Id()), frame.ErrorCode(code)); err != nil {
+		return err
+	}
+	return s.framer.WriteFrame(rst)
+}
+
+// Leave ends the transport itself: the library's Close would send a second GOAWAY, without a code.
+func (s *session) Leave(code uint32, debug string) error {
+	if err := s.GoAway(code, debug); err != nil {
+		return err
+	}
+	return s.conn.Close()
+}
+
 func (s *session) Close() error { return s.raw.Close() }
 
 func (s *session) Wait() peer.Ending {
@@ -112,6 +155,7 @@ func (s *session) Wait() peer.Ending {
 		Code:   uint32(code),
 		Error:  err.Error(),
 		GoAway: remote != nil,
+		Remote: uint32(remoteCode),
 		Debug:  string(debug),
 		Beats:  s.beats.Load(),
 		Missed: s.missed.Load(),

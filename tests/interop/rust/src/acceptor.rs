@@ -22,6 +22,8 @@ pub struct Host {
     notes: Mutex<HashMap<String, String>>,
     noted: Notify,
     paused: Mutex<Option<Instant>>,
+    /// Locked while nothing is to be accepted.
+    gate: Mutex<()>,
     closed: Notify,
 }
 
@@ -32,6 +34,7 @@ impl Host {
             notes: Mutex::default(),
             noted: Notify::new(),
             paused: Mutex::default(),
+            gate: Mutex::default(),
             closed: Notify::new(),
         }
     }
@@ -61,6 +64,7 @@ impl Host {
         if let Some(until) = until {
             tokio::time::sleep_until(until).await;
         }
+        drop(self.gate.lock().await);
     }
 
     async fn note(&self, key: &str, text: String) {
@@ -125,8 +129,15 @@ impl Host {
                 *self.paused.lock().await = Some(until);
                 "paused".into()
             }
-            "goaway" | "close" => {
-                self.session.close().await;
+            "hold" => {
+                let _held = self.gate.lock().await;
+                writer.write_all(b"held").await?;
+                writer.shutdown().await?;
+                digest_of(&mut reader).await?;
+                return Ok(());
+            }
+            "goaway" | "close" | "leave" => {
+                self.session.close(number(1) as u32).await;
                 self.closed.notify_one();
                 return Ok(());
             }

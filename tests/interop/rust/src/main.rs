@@ -117,7 +117,7 @@ async fn dial(options: Options) {
         let host = Arc::new(Host::new(session));
         let accepting = tokio::spawn(host.clone().run(acceptor));
         let result = scenarios::run(&host, name, arguments).await?;
-        host.session.close().await;
+        host.session.close(0).await;
         drop(host);
         accepting.abort();
         Ok::<String, String>(result)

@@ -33,9 +33,11 @@ pub async fn run(host: &Arc<Host>, name: &str, arguments: &[String]) -> Outcome 
         "close" => close(host).await,
         "peer-close" => peer_close(host).await,
         "overrun" => overrun(host, number(0, 300), number(1, 1000)).await,
-        "goaway-running" => goaway_running(host, number(0, 10)).await,
+        "goaway-running" => goaway_running(host, number(0, 10), number(1, 0)).await,
         "self-goaway" => self_goaway(host, number(0, 10)).await,
-        "reset" => reset(host).await,
+        "reset" => reset(host, arguments).await,
+        "leave" => leave(host, number(0, 2) as u32).await,
+        "await" => wait(host).await,
         "typed" => typed(host, number(0, 0x1234_5678) as u32).await,
         _ => Err("no such scenario for this crate".into()),
     }
@@ -174,9 +176,21 @@ async fn idle(host: &Host, millis: usize) -> Outcome {
 }
 
 async fn close(host: &Host) -> Outcome {
+    leave(host, 0).await
+}
+
+/// Ends the session with a code; what the other end made of it is in its own words.
+async fn leave(host: &Host, code: u32) -> Outcome {
     must_echo(host, "hello").await?;
-    host.session.close().await;
+    host.session.close(code).await;
     Ok("{}".into())
+}
+
+/// The other end does something of its own, and notes "done" with what came of it.
+async fn wait(host: &Host) -> Outcome {
+    let noted = host.request("recall done", b"").await?;
+    let noted = String::from_utf8_lossy(&noted);
+    Ok(format!(r#"{{"noted":{noted:?}}}"#))
 }
 
 /// The other end closes, and for us that is a clean end.
@@ -254,12 +268,12 @@ async fn overrun(host: &Host, count: usize, pause: usize) -> Outcome {
 }
 
 /// The other end sends GOAWAY while streams run: this crate ends the session there, and them.
-async fn goaway_running(host: &Host, count: usize) -> Outcome {
+async fn goaway_running(host: &Host, count: usize, code: usize) -> Outcome {
     let mut running = Vec::new();
     for i in 0..count {
         running.push(TwoHalves::start(host, i).await?);
     }
-    let _ = host.request("goaway 0", b"").await;
+    let _ = host.request(&format!("goaway {code}"), b"").await;
     let mut survived = 0;
     for stream in running {
         survived += usize::from(stream.finish().await.is_ok());
@@ -277,34 +291,45 @@ async fn self_goaway(host: &Host, count: usize) -> Outcome {
     for i in 0..count {
         running.push(TwoHalves::start(host, i).await?);
     }
-    host.session.close().await;
+    host.session.close(0).await;
     let refused = host.session.open().await.is_err();
     Ok(format!(r#"{{"streams":{count},"refused":{refused}}}"#))
 }
 
-/// First the other end resets a stream under our writes, then we one under its own.
-async fn reset(host: &Host) -> Outcome {
+/// Asks for an RST with a code and describes what came under our writes.
+async fn reset_by_the_other_end(host: &Host, code: &str) -> Outcome {
     let mut stream = host.session.open().await?;
-    stream.write_all(b"reset 7\n").await.map_err(words)?;
-    let mut received = String::new();
+    let line = format!("reset {code}\n");
+    stream.write_all(line.as_bytes()).await.map_err(words)?;
     for _ in 0..2000 {
         if let Err(error) = stream.write_all(b"more").await {
-            received = describe(&error);
-            break;
+            return Ok(describe(&error));
         }
         sleep(Duration::from_millis(5)).await;
     }
-    if received.is_empty() {
-        return Err("no RST came for data on a stream that was reset".into());
-    }
+    Err("no RST came for data on a stream that was reset".into())
+}
 
+/// Ends a stream under the other end's writes, which describes what came. There is no call for a
+/// code: a dropped stream answers later data by RST.
+async fn reset_here(host: &Host, key: &str) -> Outcome {
     let mut flood = host.session.open().await?;
-    flood.write_all(b"flood here\n").await.map_err(words)?;
+    let line = format!("flood {key}\n");
+    flood.write_all(line.as_bytes()).await.map_err(words)?;
     flood.read_exact(&mut [0; 10_000]).await.map_err(words)?;
     drop(flood);
-    let sent = host.request("recall here", b"").await?;
+    let sent = host.request(&format!("recall {key}"), b"").await?;
+    Ok(String::from_utf8_lossy(&sent).into_owned())
+}
+
+/// For each code the other end resets a stream, and then we do.
+async fn reset(host: &Host, codes: &[String]) -> Outcome {
+    let (mut received, mut sent) = (Vec::new(), Vec::new());
+    for code in codes {
+        received.push(reset_by_the_other_end(host, code).await?);
+        sent.push(reset_here(host, code).await?);
+    }
     must_echo(host, "alive").await?;
-    let sent = String::from_utf8_lossy(&sent);
     Ok(format!(r#"{{"received":{received:?},"sent":{sent:?}}}"#))
 }
 

@@ -52,9 +52,9 @@ impl Ending {
             beats,
             missed,
         } = self;
-        let code = goaway.map_or("null".into(), |code| code.to_string());
+        let code = goaway.unwrap_or(0);
         format!(
-            r#"{{"clean":{clean},"code":{code},"error":{error:?},"goaway":{},"beats":{beats},"missed":{missed}}}"#,
+            r#"{{"clean":{clean},"error":{error:?},"goaway":{},"remote":{code},"beats":{beats},"missed":{missed}}}"#,
             goaway.is_some(),
         )
     }
@@ -317,16 +317,22 @@ impl Session {
     ///
     /// The crate writes the transport's end only when the last part of the session is dropped,
     /// and dropping it too early takes the GOAWAY along: there is nothing to wait for but time.
-    pub async fn close(&self) {
+    pub async fn close(&self, code: u32) {
         self.seen.closed_here.store(true, SeqCst);
+        let code = match code {
+            0 => Error::None,
+            2 => Error::Internal,
+            10 => Error::EnhanceYourCalm,
+            _ => panic!("no scenario ends a session with {code}"),
+        };
         let message = String::from("closed by the Rust peer");
         let Some(mut opener) = self.opener.lock().await.take() else {
             return;
         };
         let _ = match &mut opener {
-            Opener::Plain(opener) => opener.close(Error::None, message).await,
-            Opener::Typed(opener) => TypedOpenClose::close(opener, Error::None, message).await,
-            Opener::Beating(opener) => opener.close(Error::None, message).await,
+            Opener::Plain(opener) => opener.close(code, message).await,
+            Opener::Typed(opener) => TypedOpenClose::close(opener, code, message).await,
+            Opener::Beating(opener) => opener.close(code, message).await,
         };
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
