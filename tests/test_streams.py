@@ -712,6 +712,7 @@ async def test_reset_after_aclose_drops_what_still_waits(kind: Kind) -> None:
     async with stream_pair(kind, **STEADY) as (near, far):
         await near.send_all(bytes(kind.window + 1000))
         await near.aclose()
+        await wait_all_tasks_blocked()  # the window is used up
         await near.reset()
         await wait_all_tasks_blocked()
         await read_exactly(far, kind.window)
