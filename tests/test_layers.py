@@ -27,7 +27,7 @@ ROWS = (
     ("_protocol.outbox",),
     ("_protocol.connection",),
     ("_protocol",),
-    ("_errors", "_config", "_batches", "_half_open", "_nursery", "_solo", "_trace"),
+    ("_errors", "_config", "_batches", "_gather", "_half_open", "_nursery", "_solo", "_trace"),
     ("_engine",),
     ("_stream", "_session", "_statistics"),
     ("_heartbeat",),

@@ -37,6 +37,7 @@ import trio
 
 from ._batches import BatchSize
 from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
+from ._gather import send_buffers_on
 from ._half_open import reset_half_open
 from ._nursery import leaves, without_cancelled
 from ._protocol import events
@@ -223,7 +224,8 @@ class Engine:
             self.changed()
 
     async def _write_frames(self) -> None:
-        transport, connection, config = self.transport, self.connection, self.config
+        connection, config = self.connection, self.config
+        send_buffers = send_buffers_on(self.transport)
         batch_size = BatchSize()
         # One scope for all batches: its deadline is moved, which is cheaper than a new one.
         with trio.CancelScope() as patience:
@@ -233,25 +235,25 @@ class Engine:
                     if stream.owner is not None and stream.owner._sender.waits:
                         stream.owner._collected()
                 self._count_streams()
-                data = b"".join(batch)
+                size = sum(map(len, batch))
                 if self._trace is not None:
-                    self._trace.saw("out", data)
+                    self._trace.saw("out", b"".join(batch))
                 start = trio.current_time()
                 patience.deadline = start + config.send_timeout
                 try:
-                    await transport.send_all(data)
+                    await send_buffers(batch, size)
                 except Exception as error:
                     # What the peer sent before it stopped to listen can still be read.
                     patience.deadline = math.inf
                     await self._stop_writing(error)
                     return
                 patience.deadline = math.inf
-                self.bytes_sent += len(data)
+                self.bytes_sent += size
                 took = trio.current_time() - start
                 self.waited_for_transport += took
                 # Where nothing blocks, sending takes a turn of the loop, over TLS two, and the turn
                 # before shows how long they are: a busy program is no slow link.
-                batch_size.taken(len(data), took - 2 * (start - self._turn_began))
+                batch_size.taken(size, took - 2 * (start - self._turn_began))
                 if self._closing:
                     # A beat shows that the peer lives, not that closing comes to an end.
                     beats = connection.wire and connection.wire.heartbeat_type
