@@ -605,6 +605,7 @@ async def test_closing_between_arrival_and_receipt(kind: Kind, leftover: bool) -
 async def test_a_cancelled_aclose_resets_the_stream(kind: Kind) -> None:
     async with stream_pair(kind, **STEADY) as (near, far):
         await near.send_all(bytes(kind.window + 1000))
+        await wait_all_tasks_blocked()  # the window is used up
         await trio.aclose_forcefully(near)
         await wait_all_tasks_blocked()
         received = bytearray()

@@ -116,8 +116,8 @@ class End:
     # ---- what it sends
 
     def bytes_sent(self, size: int = 1 << 30) -> bytes:
-        """The next batch, as the bytes it becomes."""
-        if not self.core.wants_to_send:
+        """The next batch, as the bytes it becomes; credit that may wait is asked for, too."""
+        if not (self.core.wants_to_send or self.core.credit_waits):
             return b""
         batch, _ = self.core.data_to_send(size)
         assert batch, "it wants to send and does not"
