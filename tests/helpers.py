@@ -381,9 +381,9 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         self._arriving, self._waiting = trio.open_memory_channel[trio.abc.Stream](100)
         self.closed = False
 
-    async def connect(self, wrap: Any = None) -> trio.StapledStream[Any, Any]:
+    async def connect(self, wrap: Any = None, over: Pair | None = None) -> Any:
         """A new connection; ``wrap`` changes the habits of the server's end."""
-        near, far = memory_stream_pair()
+        near, far = over or memory_stream_pair()
         await self._arriving.send(far if wrap is None else wrap(far))
         return near
 

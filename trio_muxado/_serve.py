@@ -16,6 +16,14 @@ from ._errors import MuxadoError
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._session import MuxadoSession
 
+DETECTION_GRACE = 1.0
+"""Seconds in which a client that has said nothing yet may still be heard when the server is asked
+to stop: a request that is on its way needs half a round trip, or a little more if it was lost."""
+
+ACCEPTING_TURNS = 5
+"""Turns of trio's loop without a new connection, after which none waits to be accepted: a listener
+needs one to wake, one for each connection, and the task that handles it one to begin."""
+
 ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
 
 
@@ -47,8 +55,8 @@ async def serve_muxado(
       config: choices and limits of every session.
       stop: once it is set, no connection is accepted any more, every session is drained (see
         :meth:`MuxadoSession.drain`) and closed, and the function returns when the last handler
-        has.  No request that was taken is lost; put a deadline around it with
-        :func:`trio.move_on_after`.
+        has.  A client that has said nothing yet is heard for one more second.  No request that
+        was taken is lost; put a deadline around it with :func:`trio.move_on_after`.
       task_status: ``await nursery.start(serve_muxado, handler, port)`` returns the listeners
         once they listen.
 
@@ -87,13 +95,26 @@ async def serve_muxado_listeners(
     Their connections are any :class:`trio.abc.Stream`.  The listeners are closed at the end.
     """
     async with open_bare_nursery() as nursery:
+        accepted = 0
 
         async def handle(stream: trio.abc.Stream) -> None:
+            nonlocal accepted
+            accepted += 1
             await nursery.guard(_handle_connection, handle_session, stream, config, stop)
+
+        async def stop_listening(stop: trio.Event) -> None:
+            await stop.wait()
+            # A listener that closes resets what waits in it, with the request that came along.
+            before = -1
+            while before < accepted:
+                before = accepted
+                for _ in range(ACCEPTING_TURNS):
+                    await trio.lowlevel.checkpoint()
+            listening.cancel()
 
         with trio.CancelScope() as listening:
             if stop is not None:
-                nursery.start_soon(_cancel_when, stop, listening)
+                nursery.start_soon(stop_listening, stop)
             try:
                 await trio.serve_listeners(
                     handle, list(listeners), handler_nursery=nursery.inner, task_status=task_status
@@ -104,11 +125,6 @@ async def serve_muxado_listeners(
                 if others:
                     raise
             raise failure
-
-
-async def _cancel_when(stop: trio.Event, listening: trio.CancelScope) -> None:
-    await stop.wait()
-    listening.cancel()
 
 
 async def _handle_connection(
@@ -143,7 +159,9 @@ async def _handle_connection(
 async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.CancelScope) -> None:
     with draining:
         await stop.wait()
-        # Before a client's first bytes nothing can be said to it, and there is nothing to lose.
+        # Before a client's first bytes nothing can be said to it, and they may be here already.
+        with trio.move_on_after(DETECTION_GRACE):
+            await session._engine.wire_known.wait()
         if session.wire is not None:
             with suppress(MuxadoError):  # when it breaks, the handler learns that by itself
                 await session.drain()
