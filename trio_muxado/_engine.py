@@ -411,7 +411,7 @@ class Engine:
         self.wire_known.set()
         self._dismiss_openers()
         self._count_streams()
-        self._wake_writer()
+        self.wake_writer()
 
     def abort(self, reason: CloseReason) -> None:
         """End the session at once, without a word to the peer."""
@@ -455,7 +455,7 @@ class Engine:
             self._closing = True
             if self.connection.wire is not None and not self.connection.is_going:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
-            self._wake_writer()
+            self.wake_writer()
             self._dismiss_openers()
             if await self._flush():
                 await self._part()
@@ -547,10 +547,11 @@ class Engine:
     def changed(self) -> None:
         """The connection may have something to send, or streams may have ended."""
         if self._writer_sleeps and (self.connection.wants_to_send or self._closing):
-            self._wake_writer()
+            self.wake_writer()
         self._count_streams()
 
-    def _wake_writer(self) -> None:
+    def wake_writer(self) -> None:
+        """There may be something to send."""
         if self._writer_sleeps:
             self._writer_sleeps = False
             self._writer.unpark_all()
@@ -568,14 +569,12 @@ class Engine:
     def send(self, core: Stream, data: bytes) -> None:
         """Queue bytes of a stream."""
         self.connection.send(core, data)
-        if self._writer_sleeps:
-            self._wake_writer()
+        self.wake_writer()
 
     def end_sending(self, core: Stream) -> None:
         """Queue the end of a stream."""
         self.connection.end_sending(core)
-        if self._writer_sleeps:
-            self._wake_writer()
+        self.wake_writer()
 
     def consume(self, core: Stream, size: int) -> None:
         """Give back the credit of received bytes."""
@@ -584,7 +583,7 @@ class Engine:
             self.connection.wants_to_send
             or (self.connection.credit_waits and not self._credit_waits)
         ):
-            self._wake_writer()
+            self.wake_writer()
 
     def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
         """Queue GOAWAY; the session goes on."""

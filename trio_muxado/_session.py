@@ -108,6 +108,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         try:
             core = engine.connection.open_stream(stream_type=type, priority=priority)
         except OpenRefused as refused:
+            engine.changed()  # the place is free again
             raise OpenStreamError(
                 f"open_stream: {refused}",
                 code=refused.code,
@@ -115,8 +116,10 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                 debug=engine.connection.peer_debug,
                 safe_to_retry=True,
             ) from None
-        finally:
-            engine.changed()  # there is something to send, or the place is free again
+        except ValueError:
+            engine.changed()
+            raise
+        engine.wake_writer()
         return MuxadoStream(self, core)
 
     async def accept_stream(self) -> MuxadoStream:

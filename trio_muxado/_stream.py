@@ -104,13 +104,15 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._receiver:
-            self._check_open()
+            if self._closed is not None:
+                raise self._closed_error()
             received = self._received
             if received.size or self._ended or self._core.broken is not None:
                 await checkpoint()
             else:
                 await self._receiver.wait()
-            self._check_open()
+            if self._closed is not None:
+                raise self._closed_error()
             if not received.size:
                 return self._end_of_data()
             data = received.take_bytes(limit, _ENOUGH)
@@ -228,7 +230,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         Never waits for window.  Raises what :meth:`send_all` raises.
         """
         with self._sender:
-            self._check_open()
+            if self._closed is not None:
+                raise self._closed_error()
             await checkpoint_if_cancelled()
             if self._core.broken is not None:
                 raise self._broken_error()
@@ -236,17 +239,16 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 self._engine.end_sending(self._core)
             await cancel_shielded_checkpoint()
 
-    def _check_open(self) -> None:
-        if self._closed is not None:
-            raise self._closed_error(self._closed)
-
     def _check_sendable(self) -> None:
-        self._check_open()
+        if self._closed is not None:
+            raise self._closed_error()
         if self._core.allows(StreamInput.SEND_END):
             return
         if self._core.broken is not None:
             raise self._broken_error()
-        raise self._closed_error("send_eof was called on this stream")
+        raise StreamClosedError(
+            "send_eof was called on this stream", code=ErrorCode.NO_ERROR, initiator="local"
+        )
 
     # ---- closing
 
@@ -284,7 +286,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     def _close(self, message: str) -> None:
         if self._closed is None:
             self._closed = message
-            self._received.drop()
+            if self._received.size:
+                self._received.drop()
             self._receiver.wake()
             self._sender.wake()
 
@@ -302,6 +305,5 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             safe_to_retry=broken.unprocessed,
         )
 
-    @staticmethod
-    def _closed_error(message: str) -> StreamClosedError:
-        return StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local")
+    def _closed_error(self) -> StreamClosedError:
+        return StreamClosedError(self._closed, code=ErrorCode.NO_ERROR, initiator="local")
