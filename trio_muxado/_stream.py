@@ -306,4 +306,5 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         )
 
     def _closed_error(self) -> StreamClosedError:
+        assert self._closed is not None
         return StreamClosedError(self._closed, code=ErrorCode.NO_ERROR, initiator="local")

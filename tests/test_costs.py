@@ -1,0 +1,202 @@
+"""What a request and a byte cost, counted: a regression shows without a clock.
+
+The figures are what docs/performance.md explains.  Whoever lowers one lowers it here; whoever
+must raise one says why.
+"""
+
+from __future__ import annotations
+
+import socket
+import tracemalloc
+from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+import trio
+
+from trio_muxado import MuxadoSession, MuxadoStream, client_session, server_session
+from trio_muxado._protocol.wire import WIRES
+
+from .helpers import Kind, Transport, each_wire
+from .protocol.driver import End
+
+REQUEST = bytes(64)
+ANSWER = bytes(range(64))
+CHUNK = 64 * 1024
+
+
+class Counting(Transport):
+    """Counts what is asked of a transport."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        super().__init__(inner)
+        self.writes = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes += 1
+        await super().send_all(data)
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often a task runs until it yields."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+class Pair(NamedTuple):
+    client: MuxadoSession
+    server: MuxadoSession
+    from_client: Counting
+    from_server: Counting
+
+
+async def answer(stream: MuxadoStream) -> None:
+    while await stream.receive_some():
+        pass
+    await stream.send_all(ANSWER)
+    await stream.send_eof()
+
+
+async def request(session: MuxadoSession) -> None:
+    async with await session.open_stream() as stream:
+        await stream.send_all(REQUEST)
+        await stream.send_eof()
+        assert await stream.receive_some() == ANSWER
+        assert await stream.receive_some() == b""
+
+
+@asynccontextmanager
+async def counted_pair(kind: Kind) -> AsyncGenerator[Pair, None]:
+    """A server that answers, over a socket as it is used: what is sent is there at once."""
+    near, far = (
+        Counting(trio.SocketStream(trio.socket.from_stdlib_socket(end)))
+        for end in socket.socketpair()
+    )
+    config = kind.config(heartbeat=None)
+    async with (
+        server_session(far, config=config) as server,
+        client_session(near, config=config) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(server.serve_streams, answer)
+        await request(client)  # what only the first one costs
+        yield Pair(client, server, near, far)
+        nursery.cancel_scope.cancel()
+
+
+async def many_requests(session: MuxadoSession, at_once: int, each: int) -> None:
+    async def one_after_the_other() -> None:
+        for _ in range(each):
+            await request(session)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(at_once):
+            nursery.start_soon(one_after_the_other)
+
+
+# ---- a request: open, 64 bytes, end; 64 bytes back, end
+
+
+@each_wire
+async def test_frames_of_a_request(kind: Kind) -> None:
+    """Out: the frame that opens the stream, with the data on v2, and FIN, with the data on v1.
+    Back: one frame that is data and FIN."""
+    async with counted_pair(kind) as pair:
+        before = pair.client.statistics()
+        await many_requests(pair.client, at_once=1, each=20)
+        after = pair.client.statistics()
+        assert after.frames_sent - before.frames_sent == 20 * 2
+        assert after.frames_received - before.frames_received == 20 * 1
+
+
+@each_wire
+async def test_transport_writes_of_a_request_alone(kind: Kind) -> None:
+    """One from each end: all that is said in one turn of trio's loop leaves together."""
+    async with counted_pair(kind) as pair:
+        before = pair.from_client.writes, pair.from_server.writes
+        await many_requests(pair.client, at_once=1, each=20)
+        assert pair.from_client.writes - before[0] == 20
+        assert pair.from_server.writes - before[1] == 20
+
+
+@each_wire
+async def test_transport_writes_of_64_requests_at_once(kind: Kind) -> None:
+    """A write of the server carries the answers of a burst, eight of them; the client's follow."""
+    async with counted_pair(kind) as pair:
+        before = pair.from_client.writes + pair.from_server.writes
+        await many_requests(pair.client, at_once=64, each=20)
+        writes = pair.from_client.writes + pair.from_server.writes - before
+        assert writes <= 64 * 20 * 0.3
+
+
+@each_wire
+@pytest.mark.parametrize("at_once, most", [(1, 20.5), (64, 12.5)])
+async def test_task_switches_of_a_request(kind: Kind, at_once: int, most: float) -> None:
+    """Both ends together.  Eleven are the checkpoints that trio's rules ask of the calls: six of
+    the client's, four of the handler's and its start.  The rest moves the frames."""
+    async with counted_pair(kind) as pair:
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await many_requests(pair.client, at_once, each=20)
+        trio.lowlevel.remove_instrument(steps)
+        assert 11 <= steps.count / (20 * at_once) <= most
+
+
+# ---- a byte of bulk
+
+
+async def test_sending_does_not_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the bytes that the user gives to the kernel."""
+    handed: Counter[int] = Counter()  # bytes, by whose they are
+    ends = [trio.SocketStream(trio.socket.from_stdlib_socket(s)) for s in socket.socketpair()]
+    near, far = ends
+    sendmsg = near.socket.sendmsg
+
+    async def spy(buffers: list[bytes | memoryview]) -> int:
+        sent = left = await sendmsg(buffers)
+        for buffer in buffers:
+            owner = buffer.obj if isinstance(buffer, memoryview) else buffer
+            handed[id(owner)] += min(left, len(buffer))
+            left -= min(left, len(buffer))
+        return sent
+
+    monkeypatch.setattr(near.socket, "sendmsg", spy)
+    chunk = bytes(CHUNK)
+    config = Kind("v2", "v2").config(heartbeat=None)
+    async with (
+        server_session(far, config=config) as server,
+        client_session(near, config=config) as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(server.serve_streams, answer)
+        async with await client.open_stream() as stream:
+            for _ in range(100):
+                await stream.send_all(chunk)
+            await stream.send_eof()
+            assert await stream.receive_some() == ANSWER
+        nursery.cancel_scope.cancel()
+    assert handed[id(chunk)] > 99 * CHUNK  # small batches, the first ones, are joined
+
+
+@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES)
+def test_receiving_copies_once(wire: object) -> None:
+    """Out of what the transport returned, into what the user gets: a read is one event."""
+    end = End(wire)  # type: ignore[arg-type]
+    stream = end.accept(3)
+    payload = bytes(8 * 1024)
+    read = end.data(3, payload) * 7
+    tracemalloc.start()
+    try:
+        (event,) = end.core.receive_data(read, 0.0)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert event.data == payload * 7  # type: ignore[union-attr]
+    assert most < 1.1 * len(read)
+    assert stream.receive_window.unconsumed == len(payload) * 7
