@@ -302,6 +302,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             safe_to_retry=broken.unprocessed,
         )
 
-    @staticmethod
-    def _closed_error(message: str) -> StreamClosedError:
-        return StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local")
+    def _closed_error(self, message: str) -> StreamClosedError:
+        error = StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local")
+        broken = self._core.broken
+        # What another task may have closed it for, before this one could hear of it.
+        if broken is not None and (broken.ends_session or broken.by == "remote"):
+            error.__cause__ = self._broken_error()
+        return error
