@@ -20,6 +20,7 @@ from trio_muxado import (
     MuxadoSession,
     MuxadoStream,
     SessionEndedError,
+    StreamClosedError,
     client_session,
     open_muxado_session,
     serve_muxado,
@@ -354,7 +355,8 @@ async def test_a_broken_peer_ends_its_session_and_no_other(
 
 @each_wire
 async def test_what_a_session_raises_is_contained(kind: Kind) -> None:
-    """A handler that does not catch what its streams raise, also out of a nursery of its own."""
+    """A handler that does not catch what its streams raise, also out of a nursery of its own, and
+    also where its clean-up closes the stream under another of its tasks."""
 
     served: list[MuxadoSession] = []
 
@@ -369,8 +371,23 @@ async def test_what_a_session_raises_is_contained(kind: Kind) -> None:
             nursery.start_soon(stream.receive_some)
             nursery.start_soon(session.accept_stream)
 
+    async def closing(session: MuxadoSession) -> None:
+        served.append(session)
+        stream = await session.accept_stream()
+
+        async def close_at_the_end() -> None:
+            try:
+                await session.wait_closed()
+                await session.accept_stream()
+            finally:
+                await stream.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close_at_the_end)
+            nursery.start_soon(stream.receive_some)
+
     peer = RawPeer(kind)
-    for handler in (bare, grouped):
+    for handler in (bare, grouped, closing):
         async with memory_server(handler) as listener:
             for ending in (peer.rst(3, ErrorCode.STREAM_CANCELLED), peer.violation(), b""):
                 bad = await listener.connect()
@@ -378,7 +395,7 @@ async def test_what_a_session_raises_is_contained(kind: Kind) -> None:
                 await wait_all_tasks_blocked()
                 await bad.aclose()
                 await wait_all_tasks_blocked()
-    assert len(served) == 6
+    assert len(served) == 9
     assert all(session._engine.reason is not None for session in served)
 
 
@@ -397,9 +414,34 @@ async def hit_a_bug_in_a_stream(session: MuxadoSession) -> None:
     await session.serve_streams(handler)
 
 
+async def use_what_it_has_closed(session: MuxadoSession) -> None:
+    async with await session.accept_stream() as stream:
+        pass
+    await stream.send_all(b"too late")
+
+
+async def use_what_it_has_closed_in_a_stream(session: MuxadoSession) -> None:
+    await session.serve_streams(use_twice)
+
+
+async def use_twice(stream: MuxadoStream) -> None:
+    await stream.aclose()
+    await stream.receive_some()
+
+
 @each_wire
-@pytest.mark.parametrize("handler", [hit_a_bug, hit_a_bug_in_a_stream])
-async def test_a_handlers_own_bug_leaves_the_server_bare(kind: Kind, handler: Handler) -> None:
+@pytest.mark.parametrize(
+    "handler, bug",
+    [
+        (hit_a_bug, LookupError),
+        (hit_a_bug_in_a_stream, LookupError),
+        (use_what_it_has_closed, StreamClosedError),
+        (use_what_it_has_closed_in_a_stream, StreamClosedError),
+    ],
+)
+async def test_a_handlers_own_bug_leaves_the_server_bare(
+    kind: Kind, handler: Handler, bug: type[Exception]
+) -> None:
     listener = MemoryListener()
     outcomes: list[Any] = []
     bystanders: list[Any] = []
@@ -419,7 +461,7 @@ async def test_a_handlers_own_bug_leaves_the_server_bare(kind: Kind, handler: Ha
             await session.open_stream()
             await session.wait_closed()
     (error,) = outcomes
-    assert type(error) is LookupError
+    assert type(error) is bug
     assert listener.closed
     assert [reason.clean for reason in bystanders] == [False]
 

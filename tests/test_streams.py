@@ -854,3 +854,17 @@ async def test_closing_a_stream_frees_what_was_not_read(kind: Kind) -> None:
 def test_raw_peer_speaks_both_wires() -> None:
     """The helper itself: a SYN is a frame of its own on v1 and a flag on v2."""
     assert RawPeer(V1).syn(3).hex() == "0000000100000003"
+
+
+@each_kind
+async def test_using_a_closed_stream_tells_what_had_broken_it(kind: Kind) -> None:
+    """Another task may have closed it for that, before this one could hear of it."""
+    for broken in (True, False):
+        async with stream_pair(kind) as (near, far):
+            if broken:
+                await far.reset(ErrorCode.INTERNAL_ERROR)
+                await wait_all_tasks_blocked()
+            await near.aclose()
+            with pytest.raises(StreamClosedError) as caught:
+                await near.receive_some()
+            assert isinstance(caught.value.__cause__, StreamResetError) is broken

@@ -12,7 +12,7 @@ import trio
 from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._connect import server_session
 from ._engine import logger
-from ._errors import MuxadoError
+from ._errors import MuxadoError, StreamClosedError
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._session import MuxadoSession
 
@@ -62,7 +62,8 @@ async def serve_muxado(
 
     A peer that breaks the protocol, or is gone, ends its own session: what the session's methods
     raise then ends the handler and nothing else.  Any other error of a handler is raised here,
-    as it is, and ends the server.
+    as it is, and ends the server; so is the :exc:`StreamClosedError` of a stream that had not
+    broken, since the handler itself has closed it.
 
     Raises:
       OSError: the port could not be bound.
@@ -148,9 +149,7 @@ async def _handle_connection(
                     draining.cancel()
     except BaseException as error:
         rest = without_cancelled(error)  # the server may be stopped in the same moment
-        if rest is None or session is None or session._engine.reason is None:
-            raise
-        if not _is_ours(rest):
+        if rest is None or session is None or not _is_of_its_session(rest):
             raise
         if not session._engine.ended_well:
             logger.debug("the handler of %r ended with its session: %r", session, error)
@@ -184,6 +183,12 @@ async def _shake_hands(stream: trio.abc.Stream, config: MuxadoConfig) -> bool:
     return True
 
 
-def _is_ours(error: BaseException) -> bool:
-    """Nothing but errors that sessions and streams raise, also in groups of the handler."""
-    return all(isinstance(leaf, MuxadoError) for leaf in leaves(error))
+def _is_of_its_session(error: BaseException) -> bool:
+    """Nothing but errors that sessions and streams raise, also in groups of the handler.
+
+    Using a stream that the handler has closed is its own bug, unless the stream broke as well.
+    """
+    errors = list(leaves(error))
+    return all(isinstance(leaf, MuxadoError) for leaf in errors) and not all(
+        isinstance(leaf, StreamClosedError) and leaf.__cause__ is None for leaf in errors
+    )

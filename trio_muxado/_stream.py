@@ -307,4 +307,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _closed_error(self) -> StreamClosedError:
         assert self._closed is not None
-        return StreamClosedError(self._closed, code=ErrorCode.NO_ERROR, initiator="local")
+        error = StreamClosedError(self._closed, code=ErrorCode.NO_ERROR, initiator="local")
+        broken = self._core.broken
+        # What another task may have closed it for, before this one could hear of it.
+        if broken is not None and (broken.ends_session or broken.by == "remote"):
+            error.__cause__ = self._broken_error()
+        return error
