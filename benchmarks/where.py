@@ -55,19 +55,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         raw = Path(directory, "samples")
         said = record(args, "raw", raw)
-        stacks = [line.rsplit(" ", 1) for line in raw.read_text().splitlines()]
+        lines = raw.read_text().splitlines()
     shares: Counter[str] = Counter()
-    for stack, times in stacks:
-        if "unrolled_run" not in stack:
-            continue  # the program starts, or ends
-        shares[share(stack.rsplit(";", 1)[-1])] += int(times)
+    for line in lines:
+        stack, samples = line.rsplit(" ", 1)
+        if "unrolled_run" in stack:  # else the program starts, or ends
+            shares[share(stack.rsplit(";", 1)[-1])] += int(samples)
     total = sum(shares.values())
     match = re.search(r"([\d.]+) us of CPU", said)
     assert match, "the measured program said nothing"
     request = float(match[1])
     print(said, end="")
-    for name, times in shares.most_common():
-        print(f"{request * times / total:6.1f} us {100 * times / total:5.1f} %  {name}")
+    for name, samples_of_it in shares.most_common():
+        part = samples_of_it / total
+        print(f"{request * part:6.1f} us {100 * part:5.1f} %  {name}")
     if args.flame:
         record(args, "flamegraph", args.flame)
 
