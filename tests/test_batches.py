@@ -212,7 +212,8 @@ async def batches_of_bulk(kind: Kind) -> list[bytes]:
     """What goes out for one stream that always has something to send and may."""
     near, far = memory_stream_pair()
     recording = Recording(near)
-    choices = {"heartbeat": None, "receive_window": 10 * LARGEST, "send_buffer": 10 * LARGEST}
+    large = 10 * LARGEST
+    choices: dict[str, Any] = {"heartbeat": None, "receive_window": large, "send_buffer": large}
     async with session_pair(kind, transports=(recording, far), **choices) as (client, server):
         stream = await client.open_stream()
         inbound = await server.accept_stream()

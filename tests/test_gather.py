@@ -11,6 +11,7 @@ import trio
 
 from trio_muxado import _gather
 from trio_muxado._gather import GATHER_FROM, MAX_BUFFERS, send_buffers_on
+from trio_muxado._protocol.byte_queue import Buffer
 
 from .helpers import Transport, read_exactly
 
@@ -24,7 +25,7 @@ def socket_streams() -> tuple[trio.SocketStream, trio.SocketStream]:
     return near, far
 
 
-def buffers(count: int, largest: int) -> list[bytes | bytearray | memoryview]:
+def buffers(count: int, largest: int) -> list[Buffer]:
     chance = random.Random(1)
     kinds = (bytes, bytearray, memoryview)
     return [
@@ -55,9 +56,9 @@ async def test_a_large_batch_is_handed_over_uncopied(monkeypatch: pytest.MonkeyP
         return await sendmsg(buffers)  # type: ignore[arg-type]
 
     monkeypatch.setattr(near.socket, "sendmsg", spy)
-    chunks = [bytes(GATHER_FROM), b"x", bytes(GATHER_FROM)]
+    chunks: list[Buffer] = [bytes(GATHER_FROM), b"x", bytes(GATHER_FROM)]
     async with near, far, trio.open_nursery() as nursery:
-        nursery.start_soon(send_buffers_on(near), list(chunks), 2 * GATHER_FROM + 1)
+        nursery.start_soon(send_buffers_on(near), [*chunks], 2 * GATHER_FROM + 1)
         await read_exactly(far, 2 * GATHER_FROM + 1)
     assert all(one is other for one, other in zip(handed, chunks, strict=False))
 
@@ -86,8 +87,9 @@ async def test_a_system_without_sendmsg_gets_a_batch_in_one_piece(
 
     monkeypatch.setattr(_gather, "socket", SimpleNamespace(socket=object))
     monkeypatch.setattr(near.socket, "sendmsg", unknown)
+    batch: list[Buffer] = [b"a" * GATHER_FROM, b"b"]
     async with near, far, trio.open_nursery() as nursery:
-        nursery.start_soon(send_buffers_on(near), [b"a" * GATHER_FROM, b"b"], GATHER_FROM + 1)
+        nursery.start_soon(send_buffers_on(near), batch, GATHER_FROM + 1)
         assert await read_exactly(far, GATHER_FROM + 1) == b"a" * GATHER_FROM + b"b"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import trio
@@ -27,7 +28,7 @@ TIMEOUT = 10
 JUST_BEFORE = 9.9
 SURELY = 12.6  # it looks four times within the timeout
 
-CHOICES = {"heartbeat": None, "half_open_timeout": TIMEOUT}
+CHOICES: dict[str, Any] = {"heartbeat": None, "half_open_timeout": TIMEOUT}
 
 
 def places(session: MuxadoSession) -> tuple[int, int]:
