@@ -15,12 +15,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_muxado import Heartbeat, MuxadoConfig, MuxadoSession, MuxadoStream, server_session
 from trio_muxado._batches import BatchSize
-from trio_muxado._engine import CREDIT_PATIENCE
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.frames import WndInc
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.windows import SendWindow
 from trio_muxado._protocol.wire import WIRES
+from trio_muxado._writer import CREDIT_PATIENCE
 from trio_muxado.testing import Link, open_session_pair
 
 from .helpers import Kind, each_wire, fill, raw_session, read_exactly, together

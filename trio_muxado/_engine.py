@@ -1,4 +1,4 @@
-"""The tasks of a session.
+"""The engine: what runs a session.
 
 General theory of operation
 ---------------------------
@@ -6,18 +6,23 @@ General theory of operation
 A session is this engine, three tasks in a nursery of their own, around the sans-I/O
 :class:`~trio_muxado._protocol.connection.Connection`:
 
-* the *frame reader* waits for the transport and for nothing else.  It feeds what came to the
-  connection and carries the events to the streams, synchronously: data into a stream's queue,
-  a new stream into the accept channel.
-* the *frame writer* is the only one that sends on the transport, so nobody's cancellation can
-  tear a frame.  It sleeps until there is something to send, takes a batch of frames of all
-  streams from the connection, and sends it in one call.
-* the *keepalive* opens the heartbeat stream and watches over the silence of the peer.
+* the *frame reader* (here) waits for the transport and for nothing else.  It feeds what came to
+  the connection and carries the events to the streams, synchronously: data into a stream's
+  queue, a new stream into the accept channel.
+* the *frame writer* (``_writer.py``) is the only one that sends on the transport, so nobody's
+  cancellation can tear a frame.  It sleeps until there is something to send, takes a batch of
+  frames of all streams from the connection, and sends it in one call.
+* the *keepalive* (``_heartbeat.py``) opens the heartbeat stream and watches over the silence of
+  the peer.
 
-With ``half_open_timeout`` a fourth resets streams that stay half-open.
+With ``half_open_timeout`` a fourth resets streams that stay half-open (``_half_open.py``).
 
 A call of the user changes the connection's state and queues the frame in one synchronous step,
 wakes the writer, and goes through a checkpoint.
+
+A byte that comes goes ``Engine._read_frames``, ``Connection.receive_data``, ``Engine._on_data``,
+``MuxadoStream._deliver``, ``receive_some``.  One that is sent goes ``send_all``, ``Engine.send``,
+``Connection.send``, ``FrameWriter.run``.
 
 The engine runs inside a shielded cancel scope.  When the task that uses the session is
 cancelled, its streams still work for its clean-up code, and the session ends when its
@@ -35,17 +40,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from ._batches import BatchSize
 from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
-from ._gather import send_buffers_on
 from ._half_open import reset_half_open
 from ._nursery import leaves, without_cancelled
+from ._places import PlaceWaiters
 from ._protocol import events
 from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
 from ._protocol.stream import Broken
 from ._protocol.wire import V1, WIRES
 from ._trace import TransportTrace
+from ._transport import READ_SIZE, close_at_once, close_gracefully, half_close, read_out
+from ._writer import FrameWriter
 
 if TYPE_CHECKING:
     from ._config import MuxadoConfig
@@ -55,27 +61,6 @@ if TYPE_CHECKING:
 Handler: TypeAlias = "Callable[[MuxadoStream], Awaitable[Any]]"
 
 logger = logging.getLogger("trio_muxado")
-
-READ_SIZE = 256 * 1024
-"""Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
-
-MAX_BURST = 8
-"""Streams that ``serve_streams`` takes up in one turn of trio's loop.
-
-One a turn, and a burst of requests costs a transport write for each answer.  All in one turn,
-and the two ends work by turns, each waiting for the other's batch: with 64 requests at once two
-processes on two cores then do a third less than with 8, where it is best and flat (4 to 16).
-"""
-
-CREDIT_PATIENCE = 0.001
-"""Seconds that window credit may wait for more while the peer has half of its window left.  A
-grant costs both ends more than 64 KiB of data do, and nobody waits for this one, except a peer
-that clamps its window (Rust): it may get no more than 256 MB/s with it."""
-
-LINGER_SIZE = 1024 * 1024
-"""Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing
-over unread bytes makes TCP drop the GOAWAY; reading for ever is what an attacker wants."""
-
 
 CLOSED_HERE = CloseReason(ErrorCode.NO_ERROR, "local", "this end has closed the session")
 
@@ -111,34 +96,36 @@ class Engine:
         """Why the session ended; None while it lives."""
         self.crash: BaseException | None = None
         """What was raised inside the engine and belongs to the user."""
-        self.bytes_sent = 0
         self.bytes_received = 0
         self.waited_for_window = 0.0
         """Seconds, added up over all senders."""
-        self.waited_for_transport = 0.0
-        """Seconds."""
         self.last_heard = math.inf
         """When the latest byte of the peer came."""
         self.wire_known = trio.Event()
         # Bounded by the backlog of the connection, which refuses what does not fit.
         self._incoming, self.accepted = trio.open_memory_channel["MuxadoStream"](math.inf)
         self.ended = trio.Event()
-        # Places among the streams that this end may open, for those that wait in order.
-        limit = config.max_outbound_streams
-        self._places = None if limit is None else trio.Semaphore(limit)
-        self._places_taken = 0
-        self._stream_ended: trio.Event | None = None  # where a task waits for it
+        self.places = PlaceWaiters(
+            self.connection.streams,
+            limit=config.max_outbound_streams,
+            wire_known=self.wire_known,
+            ended=self.ended,
+            may_open=lambda: self.connection.can_open and not self.over,
+        )
+        self.writer = FrameWriter(
+            transport,
+            self.connection,
+            send_timeout=config.send_timeout,
+            trace=self._trace,
+            took_batch=self.places.count,
+            on_error=self._cannot_send,
+            on_timeout=self._cannot_send_in_time,
+        )
         self._make_stream = make_stream
         self._answer_heartbeats: Handler
         self._scope = trio.CancelScope(shield=True)
-        self._writer = trio.lowlevel.ParkingLot()
-        self._writer_sleeps = False
-        self._credit_waits = False
-        self._turn_began = 0.0  # the turn of trio's loop before a batch is made
         self._closing = False
-        self._flushed = trio.Event()
         self._done = trio.Event()
-        self._batches = 0
         self._peer_code: ErrorCode | int | None = None
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             events.DataReceived: self._on_data,
@@ -166,7 +153,7 @@ class Engine:
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self._guard, self._write_frames)
+                    self._nursery.start_soon(self._guard, self.writer.run)
                     self._nursery.start_soon(self._guard, keepalive)
                     patience = self.config.half_open_timeout
                     if patience is not None:
@@ -179,12 +166,8 @@ class Engine:
                     self._nursery.cancel_scope.cancel()
         finally:
             self.finish(CLOSED_HERE)
-            with trio.CancelScope(shield=True):
-                try:
-                    await trio.aclose_forcefully(self.transport)
-                except Exception as error:
-                    logger.debug("closing the transport failed: %r", error)
-            self._flushed.set()  # whoever waits for it: nothing more will be sent
+            await close_at_once(self.transport)
+            self.writer.flushed.set()  # whoever waits for it: nothing more will be sent
             self._done.set()
         if self.crash is not None:
             raise self.crash
@@ -223,105 +206,6 @@ class Engine:
             del data  # the next may be long in coming
             self.changed()
 
-    async def _write_frames(self) -> None:
-        connection, config = self.connection, self.config
-        send_buffers = send_buffers_on(self.transport)
-        batch_size = BatchSize()
-        # One scope for all batches: its deadline is moved, which is cheaper than a new one.
-        with trio.CancelScope() as patience:
-            while await self._something_to_send():
-                batch, streams = connection.data_to_send(batch_size.bytes)
-                for stream in streams:
-                    if stream.owner is not None and stream.owner._sender.waits:
-                        stream.owner._collected()
-                self._count_streams()
-                size = sum(map(len, batch))
-                if self._trace is not None:
-                    self._trace.saw("out", b"".join(batch))
-                start = trio.current_time()
-                patience.deadline = start + config.send_timeout
-                try:
-                    await send_buffers(batch, size)
-                except Exception as error:
-                    # What the peer sent before it stopped to listen can still be read.
-                    patience.deadline = math.inf
-                    await self._stop_writing(error)
-                    return
-                patience.deadline = math.inf
-                self.bytes_sent += size
-                took = trio.current_time() - start
-                self.waited_for_transport += took
-                # Where nothing blocks, sending takes a turn of the loop, over TLS two, and the turn
-                # before shows how long they are: a busy program is no slow link.
-                batch_size.taken(size, took - 2 * (start - self._turn_began))
-                if self._closing:
-                    # A beat shows that the peer lives, not that closing comes to an end.
-                    beats = connection.wire and connection.wire.heartbeat_type
-                    self._batches += any(stream.type != beats for stream in streams)
-        if patience.cancelled_caught:
-            message = f"the transport took nothing for {config.send_timeout} s"
-            self.abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
-        else:
-            self._flushed.set()
-
-    async def _something_to_send(self) -> bool:
-        """Wait until there is; False when there never will be."""
-        connection = self.connection
-        while not connection.wants_to_send:
-            if (self._closing and connection.all_sent) or self.reason is not None:
-                return False
-            self._writer_sleeps = True
-            if not connection.credit_waits:
-                await self._writer.park()
-                continue
-            self._credit_waits = True
-            with trio.move_on_after(CREDIT_PATIENCE) as patience:
-                await self._writer.park()
-            self._credit_waits = self._writer_sleeps = False
-            if patience.cancelled_caught:
-                break
-        self._turn_began = trio.current_time()
-        # Whoever is about to send may do so first, and one write serves all.
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return True
-
-    async def _stop_writing(self, error: Exception) -> None:
-        self._flushed.set()
-        with trio.move_on_after(self.config.close_timeout):
-            await self.ended.wait()
-        self._transport_ended(error)
-        self._scope.cancel()
-
-    async def _linger(self) -> None:
-        """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""
-        with trio.move_on_after(self.config.close_timeout):
-            await self._flushed.wait()
-            if self.connection.wire is None or not await self._half_close():
-                return
-            left = LINGER_SIZE
-            try:
-                while left > 0:
-                    data = await self.transport.receive_some(READ_SIZE)
-                    left -= len(data) or left
-            except Exception as error:
-                logger.debug("the peer did not wait for the end: %r", error)
-
-    async def _half_close(self) -> bool:
-        # TLS has no half-close, and closing it over unread bytes makes TCP drop what is on its way.
-        # The end of the TCP stream below does for it: GOAWAY has said, inside of TLS, that nothing
-        # follows.
-        transport: Any = self.transport
-        while hasattr(transport, "transport_stream"):
-            transport = transport.transport_stream
-        if not isinstance(transport, trio.abc.HalfCloseableStream):
-            return False
-        try:
-            await transport.send_eof()
-        except Exception as error:
-            logger.debug("half-closing the transport failed: %r", error)
-            return False
-        return True
-
     # ---- events
 
     def _on_data(self, event: events.DataReceived) -> None:
@@ -356,7 +240,7 @@ class Engine:
 
     def _on_goaway(self, event: events.GoAwayReceived) -> None:
         self._peer_code = event.code
-        self._dismiss_openers()
+        self.places.dismiss()
 
     def _on_wire(self, event: events.WireDetected) -> None:
         self.wire_known.set()
@@ -369,6 +253,53 @@ class Engine:
     def _on_failed(self, event: events.SessionFailed) -> None:
         message = f"the peer broke the protocol: {event.message}"
         self.finish(CloseReason(event.code, "local", message))
+
+    # ---- calls of streams: a step of the connection, and the writer wakes
+
+    def changed(self) -> None:
+        """The connection may have something to send, or streams may have ended."""
+        if self.writer.sleeps:
+            self.writer.wake_if_due()
+        self.places.count()
+
+    def send(self, core: Stream, data: bytes) -> None:
+        """Queue bytes of a stream."""
+        self.connection.send(core, data)
+        self.writer.wake()
+
+    def end_sending(self, core: Stream) -> None:
+        """Queue the end of a stream."""
+        self.connection.end_sending(core)
+        self.writer.wake()
+
+    def consume(self, core: Stream, size: int) -> None:
+        """Give back the credit of received bytes."""
+        self.connection.consume(core, size)
+        if self.writer.sleeps:
+            self.writer.wake_for_credit()
+
+    def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
+        """Queue GOAWAY; the session goes on."""
+        self.connection.goaway(code, debug)
+        self.changed()
+
+    def close_stream(self, core: Stream) -> None:
+        """Close a stream gracefully."""
+        core.owner = None  # nothing more is told; and no cycle is left for the garbage collector
+        self.connection.close(core)
+        self.changed()
+
+    def expire_stream(self, core: Stream, code: ErrorCode, message: str) -> None:
+        """Reset a live stream in its application's stead, which is told."""
+        for event in self.connection.expire(core, code, message):
+            self._handlers[type(event)](event)
+        self.changed()
+
+    def reset_stream(self, core: Stream, code: ErrorCode | int) -> None:
+        """Reset a stream."""
+        core.owner = None
+        self.connection.reset(core, code)
+        self.changed()
 
     # ---- the end
 
@@ -391,6 +322,17 @@ class Engine:
             reason = CloseReason(ErrorCode.INTERNAL_ERROR, "transport", message, error=error)
         self.finish(reason)
 
+    async def _cannot_send(self, error: Exception) -> None:
+        # What the peer sent before it stopped to listen can still be read.
+        with trio.move_on_after(self.config.close_timeout):
+            await self.ended.wait()
+        self._transport_ended(error)
+        self._scope.cancel()
+
+    def _cannot_send_in_time(self) -> None:
+        message = f"the transport took nothing for {self.config.send_timeout} s"
+        self.abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
+
     def finish(self, reason: CloseReason) -> None:
         """The session is over.  Every stream and every waiting task is told; nothing waits."""
         if self.reason is not None:
@@ -409,9 +351,9 @@ class Engine:
         self._incoming.close()
         self.ended.set()
         self.wire_known.set()
-        self._dismiss_openers()
-        self._count_streams()
-        self.wake_writer()
+        self.places.dismiss()
+        self.places.count()
+        self.writer.end()
 
     def abort(self, reason: CloseReason) -> None:
         """End the session at once, without a word to the peer."""
@@ -455,9 +397,9 @@ class Engine:
             self._closing = True
             if self.connection.wire is not None and not self.connection.is_going:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
-            self.wake_writer()
-            self._dismiss_openers()
-            if await self._flush():
+            self.writer.end()
+            self.places.dismiss()
+            if await self.writer.flush(self.config.close_timeout) and self.reason is None:
                 await self._part()
         except BaseException:
             self.abort(CLOSED_HERE)
@@ -480,130 +422,17 @@ class Engine:
             isinstance(leaf, MuxadoError) and leaf.__cause__ is self.crash for leaf in leaves(error)
         )
 
-    async def _flush(self) -> bool:
-        """Wait until all that was accepted has been sent, as long as there is progress."""
-        while not self._flushed.is_set():
-            before = self._batches
-            with trio.move_on_after(self.config.close_timeout):
-                await self._flushed.wait()
-            if self._batches == before:
-                break
-        return self._flushed.is_set() and self.reason is None
-
     async def _part(self) -> None:
         """Tell the peer that nothing follows, and wait for its own end."""
         with trio.move_on_after(self.config.close_timeout):
-            if await self._half_close():
+            if await half_close(self.transport):
                 await self.ended.wait()
             else:
-                try:
-                    await self.transport.aclose()
-                except Exception as error:
-                    logger.debug("closing the transport failed: %r", error)
+                await close_gracefully(self.transport)
 
-    # ---- waiting
-
-    def take_waiting(self) -> list[MuxadoStream]:
-        """Streams that wait to be accepted now, not more than are good at once."""
-        taken: list[MuxadoStream] = []
-        try:
-            while len(taken) < MAX_BURST:
-                stream = self.accepted.receive_nowait()
-                self.connection.accept(stream._core)
-                taken.append(stream)
-        except (trio.WouldBlock, trio.EndOfChannel):
-            pass
-        return taken
-
-    async def take_place(self) -> None:
-        """Wait until a stream may be opened, or never can: first come, first served."""
-        if not self.wire_known.is_set():
-            await self.wire_known.wait()
-        if self._places is None or not self._may_open:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._places.acquire()
-            self._places_taken += 1
-
-    @property
-    def _may_open(self) -> bool:
-        return self.connection.can_open and not self.over
-
-    def _dismiss_openers(self) -> None:
-        """No stream will be opened any more: let those that wait for a place find that out."""
-        if self._places is not None:
-            for _ in range(self._places.statistics().tasks_waiting):
-                self._places.release()
-
-    async def wait_until_idle(self) -> None:
-        """Wait until no stream of either end lives, but for extensions."""
-        streams = self.connection.streams
-        while self.reason is None and (streams.outbound.taken or streams.inbound.taken):
-            self._stream_ended = self._stream_ended or trio.Event()
-            await self._stream_ended.wait()
-
-    # ---- calls of streams: a step of the connection, and the writer wakes
-
-    def changed(self) -> None:
-        """The connection may have something to send, or streams may have ended."""
-        if self._writer_sleeps and (self.connection.wants_to_send or self._closing):
-            self.wake_writer()
-        self._count_streams()
-
-    def wake_writer(self) -> None:
-        """There may be something to send."""
-        if self._writer_sleeps:
-            self._writer_sleeps = False
-            self._writer.unpark_all()
-
-    def _count_streams(self) -> None:
-        """Pass the places of streams that have ended on to those that wait."""
-        if self._places is not None:
-            while self._places_taken > self.connection.streams.outbound.taken:
-                self._places_taken -= 1
-                self._places.release()
-        if self._stream_ended is not None:
-            self._stream_ended.set()
-            self._stream_ended = None
-
-    def send(self, core: Stream, data: bytes) -> None:
-        """Queue bytes of a stream."""
-        self.connection.send(core, data)
-        self.wake_writer()
-
-    def end_sending(self, core: Stream) -> None:
-        """Queue the end of a stream."""
-        self.connection.end_sending(core)
-        self.wake_writer()
-
-    def consume(self, core: Stream, size: int) -> None:
-        """Give back the credit of received bytes."""
-        self.connection.consume(core, size)
-        if self._writer_sleeps and (
-            self.connection.wants_to_send
-            or (self.connection.credit_waits and not self._credit_waits)
-        ):
-            self.wake_writer()
-
-    def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
-        """Queue GOAWAY; the session goes on."""
-        self.connection.goaway(code, debug)
-        self.changed()
-
-    def close_stream(self, core: Stream) -> None:
-        """Close a stream gracefully."""
-        core.owner = None  # nothing more is told; and no cycle is left for the garbage collector
-        self.connection.close(core)
-        self.changed()
-
-    def expire_stream(self, core: Stream, code: ErrorCode, message: str) -> None:
-        """Reset a live stream in its application's stead, which is told."""
-        for event in self.connection.expire(core, code, message):
-            self._handlers[type(event)](event)
-        self.changed()
-
-    def reset_stream(self, core: Stream, code: ErrorCode | int) -> None:
-        """Reset a stream."""
-        core.owner = None
-        self.connection.reset(core, code)
-        self.changed()
+    async def _linger(self) -> None:
+        """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""
+        with trio.move_on_after(self.config.close_timeout):
+            await self.writer.flushed.wait()
+            if self.connection.wire is not None and await half_close(self.transport):
+                await read_out(self.transport)

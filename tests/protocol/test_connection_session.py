@@ -70,6 +70,25 @@ def test_nothing_wants_to_be_sent_before_the_generation_is_known(wire: Wire) -> 
     assert core.all_sent
 
 
+@both
+def test_all_is_sent_once_a_session_that_ended_has_nothing_for_the_wire(wire: Wire) -> None:
+    """The frame writer ends by this, whatever streams still wanted to say."""
+    end = End(wire, client=True)
+    too_much = bytes(wire.initial_window + 1)
+    for _ in range(3):
+        end.core.send(end.open(), too_much)
+    starved, closed, half = end.core.streams.live.values()
+    end.core.close(closed)
+    end.core.end_sending(half)
+    end.sent()
+    end.core.open_stream()  # the frame that opens it still waits
+    assert starved.outgoing.size
+    assert not end.core.all_sent
+    end.core.end(EOF)
+    end.sent()
+    assert end.core.all_sent
+
+
 def test_a_client_that_speaks_something_else_ends_the_session_without_an_answer() -> None:
     core = detecting()
     failed = only(core.receive_data(b"GET / HTTP/1.1\r\n", 0.0))

@@ -1,0 +1,63 @@
+"""The end of a transport, which may be anything that is a stream and raise anything."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import trio
+
+logger = logging.getLogger("trio_muxado")
+
+READ_SIZE = 256 * 1024
+"""Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
+
+LINGER_SIZE = 1024 * 1024
+"""Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing
+over unread bytes makes TCP drop the GOAWAY; reading for ever is what an attacker wants."""
+
+
+async def half_close(transport: trio.abc.Stream) -> bool:
+    """Tell the peer that nothing follows; whether this transport could."""
+    # TLS has no half-close, and closing it over unread bytes makes TCP drop what is on its way.
+    # The end of the TCP stream below does for it: GOAWAY has said, inside of TLS, that nothing
+    # follows.
+    lowest: Any = transport
+    while hasattr(lowest, "transport_stream"):
+        lowest = lowest.transport_stream
+    if not isinstance(lowest, trio.abc.HalfCloseableStream):
+        return False
+    try:
+        await lowest.send_eof()
+    except Exception as error:
+        logger.debug("half-closing the transport failed: %r", error)
+        return False
+    return True
+
+
+async def read_out(transport: trio.abc.Stream) -> None:
+    """Drop what the peer still sends until its end, but no more than ``LINGER_SIZE``."""
+    left = LINGER_SIZE
+    try:
+        while left > 0:
+            data = await transport.receive_some(READ_SIZE)
+            left -= len(data) or left
+    except Exception as error:
+        logger.debug("the peer did not wait for the end: %r", error)
+
+
+async def close_gracefully(transport: trio.abc.Stream) -> None:
+    """Close it as its kind does in good order."""
+    try:
+        await transport.aclose()
+    except Exception as error:
+        logger.debug("closing the transport failed: %r", error)
+
+
+async def close_at_once(transport: trio.abc.Stream) -> None:
+    """Close it without a wait, also in a task that is cancelled."""
+    with trio.CancelScope(shield=True):
+        try:
+            await trio.aclose_forcefully(transport)
+        except Exception as error:
+            logger.debug("closing the transport failed: %r", error)
