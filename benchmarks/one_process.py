@@ -12,11 +12,11 @@ from functools import partial
 
 import trio
 
-from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, open_muxado_session, serve_muxado
+from trio_muxado import open_muxado_session, serve_muxado
 
-from ._common import HOST, StreamPeer, answer
+from ._common import HOST, StreamPeer
+from .contenders.ours import config, handle_session
 
-MANY = 1 << 15
 EACH = 1500  # requests in a run: long enough for the clock, short enough for a quiet moment
 
 
@@ -33,14 +33,6 @@ class Counter(trio.abc.Instrument):
         self.looks += 1
 
 
-async def handle_stream(stream: MuxadoStream) -> None:
-    await answer(stream)
-
-
-async def handle_session(session: MuxadoSession) -> None:
-    await session.serve_streams(handle_stream)
-
-
 async def requests(peer: StreamPeer, at_once: int) -> int:
     each = max(1, EACH // at_once)
 
@@ -54,32 +46,27 @@ async def requests(peer: StreamPeer, at_once: int) -> int:
     return each * at_once
 
 
-async def measure(wire: str, at_once: int, seconds: float) -> None:
-    config = MuxadoConfig(
-        wire=wire,  # type: ignore[arg-type]
-        max_inbound_streams=MANY,
-        max_outbound_streams=MANY,
-        accept_backlog=MANY,
-    )
+async def measure(args: argparse.Namespace) -> None:
+    choices = config(args)
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(
-            partial(serve_muxado, handle_session, 0, host=HOST, config=config)
+            partial(serve_muxado, handle_session, 0, host=HOST, config=choices)
         )
         port = listener.socket.getsockname()[1]
-        async with open_muxado_session(HOST, port, config=config) as session:
+        async with open_muxado_session(HOST, port, config=choices) as session:
             peer = StreamPeer(session.open_stream)
-            best, end = float("inf"), time.monotonic() + seconds
+            best, end = float("inf"), time.monotonic() + args.seconds
             while time.monotonic() < end:
                 start = time.process_time()
-                done = await requests(peer, at_once)
+                done = await requests(peer, args.at_once)
                 best = min(best, (time.process_time() - start) / done)
             counter = Counter()
             trio.lowlevel.add_instrument(counter)
-            done = await requests(peer, at_once)
+            done = await requests(peer, args.at_once)
             trio.lowlevel.remove_instrument(counter)
         nursery.cancel_scope.cancel()
     print(
-        f"{wire}, {at_once} at once, both ends: {best * 1e6:.1f} us of CPU, "
+        f"{args.wire}, {args.at_once} at once, both ends: {best * 1e6:.1f} us of CPU, "
         f"{counter.steps / done:.2f} task switches, {counter.looks / done:.2f} looks for I/O"
     )
 
@@ -90,7 +77,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=3)
     args = parser.parse_args()
-    trio.run(measure, args.wire, args.at_once, args.seconds)
+    trio.run(measure, args)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Everything here is deterministic: nothing sleeps, nothing polls, and what is ran
 """
 
 import random
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -127,6 +128,20 @@ async def read_exactly(stream: trio.abc.ReceiveStream, size: int) -> bytes:
         assert chunk, f"the stream ended after {len(received)} of {size} bytes"
         received += chunk
     return bytes(received)
+
+
+async def waits_of(
+    near: trio.abc.SendStream, far: trio.abc.ReceiveStream, *, times: int, pause: float
+) -> list[float]:
+    """Seconds that short messages were on their way, each sent at another place of a batch."""
+    waits: list[float] = []
+    for number in range(times):
+        await trio.sleep(pause * (1 + number % 7))
+        start = trio.current_time()
+        await near.send_all(b"now")
+        assert await far.receive_some() == b"now"
+        waits.append(trio.current_time() - start)
+    return waits
 
 
 async def echo(stream: trio.abc.Stream) -> None:
@@ -395,6 +410,15 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         await trio.lowlevel.checkpoint()
 
 
+def socket_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a socket: what one has sent is there for the other at once."""
+    near, far = socket.socketpair()
+    return (
+        trio.SocketStream(trio.socket.from_stdlib_socket(near)),
+        trio.SocketStream(trio.socket.from_stdlib_socket(far)),
+    )
+
+
 @asynccontextmanager
 async def tcp_pair() -> AsyncGenerator[Pair, None]:
     """Two ends of a TCP connection on this machine; memory has no kernel buffers and no RST."""
@@ -449,6 +473,16 @@ async def cancel_at_checkpoint(number: int, call: Callable[[], Awaitable[Any]]) 
         finally:
             trio.lowlevel.remove_instrument(clock)
     return scope.cancelled_caught
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns that tasks get."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
 
 
 class _CheckpointClock(trio.abc.Instrument):

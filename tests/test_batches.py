@@ -24,6 +24,7 @@ from .helpers import (
     read_all,
     session_pair,
     together,
+    waits_of,
     with_types,
 )
 
@@ -185,7 +186,6 @@ async def test_what_is_urgent_waits_for_a_small_batch_on_a_slow_link(
     kind: Kind, autojump_clock: MockClock
 ) -> None:
     bandwidth = 40_000
-    waits: list[float] = []
     async with slow(kind, bandwidth) as (client, server):
         bulk = await client.open_stream(priority=1)
         async with trio.open_nursery() as nursery:
@@ -194,12 +194,7 @@ async def test_what_is_urgent_waits_for_a_small_batch_on_a_slow_link(
             urgent = await client.open_stream(priority=2)
             far = await server.accept_stream()
             await trio.sleep(5)
-            for number in range(30):
-                await trio.sleep(0.0171 * (1 + number % 7))  # at other places of a batch
-                start = trio.current_time()
-                await urgent.send_all(b"now")
-                assert await far.receive_some() == b"now"
-                waits.append(trio.current_time() - start)
+            waits = await waits_of(urgent, far, times=30, pause=0.0171)
             nursery.cancel_scope.cancel()
     one_batch = SMALLEST / bandwidth
     assert one_batch < max(waits) < 2 * one_batch + 0.1  # its own frame, and the way

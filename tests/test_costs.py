@@ -1,12 +1,10 @@
 """What a request and a byte cost, counted: a regression shows without a clock.
 
-The figures are what docs/performance.md explains.  Whoever lowers one lowers it here; whoever
-must raise one says why.
+Whoever lowers a figure lowers it here; whoever must raise one says why.
 """
 
 from __future__ import annotations
 
-import socket
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -19,7 +17,7 @@ import trio
 from trio_muxado import MuxadoSession, MuxadoStream, client_session, server_session
 from trio_muxado._protocol.wire import WIRES
 
-from .helpers import Kind, Transport, each_wire
+from .helpers import Kind, Transport, Turns, each_wire, socket_pair
 from .protocol.driver import End
 
 REQUEST = bytes(64)
@@ -37,16 +35,6 @@ class Counting(Transport):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self.writes += 1
         await super().send_all(data)
-
-
-class Steps(trio.abc.Instrument):
-    """Counts how often a task runs until it yields."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.count += 1
 
 
 class Pair(NamedTuple):
@@ -74,10 +62,7 @@ async def request(session: MuxadoSession) -> None:
 @asynccontextmanager
 async def counted_pair(kind: Kind) -> AsyncGenerator[Pair, None]:
     """A server that answers, over a socket as it is used: what is sent is there at once."""
-    near, far = (
-        Counting(trio.SocketStream(trio.socket.from_stdlib_socket(end)))
-        for end in socket.socketpair()
-    )
+    near, far = map(Counting, socket_pair())
     config = kind.config(heartbeat=None)
     async with (
         server_session(far, config=config) as server,
@@ -141,11 +126,11 @@ async def test_task_switches_of_a_request(kind: Kind, at_once: int, most: float)
     """Both ends together.  Eleven are the checkpoints that trio's rules ask of the calls: six of
     the client's, four of the handler's and its start.  The rest moves the frames."""
     async with counted_pair(kind) as pair:
-        steps = Steps()
-        trio.lowlevel.add_instrument(steps)
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
         await many_requests(pair.client, at_once, each=20)
-        trio.lowlevel.remove_instrument(steps)
-        assert 11 <= steps.count / (20 * at_once) <= most
+        trio.lowlevel.remove_instrument(turns)
+        assert 11 <= turns.count / (20 * at_once) <= most
 
 
 # ---- a byte of bulk
@@ -154,8 +139,7 @@ async def test_task_switches_of_a_request(kind: Kind, at_once: int, most: float)
 async def test_sending_does_not_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the bytes that the user gives to the kernel."""
     handed: Counter[int] = Counter()  # bytes, by whose they are
-    ends = [trio.SocketStream(trio.socket.from_stdlib_socket(s)) for s in socket.socketpair()]
-    near, far = ends
+    near, far = socket_pair()
     sendmsg = near.socket.sendmsg
 
     async def spy(buffers: list[bytes | memoryview]) -> int:

@@ -52,6 +52,7 @@ from .helpers import (
     Recording,
     Splitting,
     Transport,
+    Turns,
     cancel_at_checkpoint,
     each_kind,
     each_wire,
@@ -781,12 +782,6 @@ async def test_tiny_frames_take_no_more_memory_than_twice_the_window(kind: Kind)
 @with_types
 async def test_an_end_is_no_heartbeat(kind: Kind, ending: str, autojump_clock: MockClock) -> None:
     """22: neither end answers the end of a heartbeat stream, and nothing spins."""
-
-    class Turns(trio.abc.Instrument):
-        count = 0
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.count += 1
 
     stream_type = {"v1": 0xFFFFFEFF, "v2-typed": 0xFFFFFFFF}[kind.name]
     for client in (True, False):

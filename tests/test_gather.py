@@ -13,12 +13,12 @@ from trio_muxado import _gather
 from trio_muxado._gather import GATHER_FROM, MAX_BUFFERS, send_buffers_on
 from trio_muxado._protocol.byte_queue import Buffer
 
-from .helpers import Transport, read_exactly
+from .helpers import Transport, read_exactly, socket_pair
 
 
 def socket_streams() -> tuple[trio.SocketStream, trio.SocketStream]:
-    """Two ends of a connection whose buffers are small: nothing large is taken at once."""
-    near, far = (trio.SocketStream(trio.socket.from_stdlib_socket(s)) for s in socket.socketpair())
+    """Two ends of a socket whose buffers are small: nothing large is taken at once."""
+    near, far = socket_pair()
     for stream in (near, far):
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             stream.setsockopt(socket.SOL_SOCKET, option, 4096)

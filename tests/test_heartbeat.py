@@ -25,6 +25,7 @@ from .helpers import (
     HalfCloseable,
     Kind,
     RawPeer,
+    Turns,
     each_kind,
     fill,
     outcome_of,
@@ -396,16 +397,6 @@ GONE_WRONG = {
     "garbage": lambda peer: peer.data(3, b"\xde\xad\xbe\xef"),
     "an echo twice": lambda peer: peer.data(3, b"\x00\x00\x00\x00" * 2),
 }
-
-
-class Turns(trio.abc.Instrument):
-    """Counts the turns that tasks get."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.count += 1
 
 
 @pytest.mark.parametrize("name", GONE_WRONG)

@@ -38,6 +38,7 @@ from .helpers import (
     Kind,
     RawPeer,
     Recording,
+    Turns,
     cancel_at_checkpoint,
     each_kind,
     each_wire,
@@ -1133,21 +1134,15 @@ async def test_a_typed_client_of_an_untyped_server_is_read_as_data() -> None:
 async def test_an_idle_session_costs_no_turns(autojump_clock: MockClock) -> None:
     """Nobody polls: with no heartbeat two sessions sleep for a day without a single step."""
 
-    class Steps(trio.abc.Instrument):
-        count = 0
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.count += 1
-
     async with session_pair(V1, heartbeat=None) as (client, server):
         await client.open_stream()
         await server.accept_stream()
         await wait_all_tasks_blocked()
-        steps = Steps()
-        trio.lowlevel.add_instrument(steps)
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
         await trio.sleep(86_400)
-        trio.lowlevel.remove_instrument(steps)
-        assert steps.count < 10
+        trio.lowlevel.remove_instrument(turns)
+        assert turns.count < 10
 
 
 # ---- what was promised and is easily forgotten

@@ -23,7 +23,7 @@ from trio_muxado._protocol.wire import WIRES
 from trio_muxado._writer import CREDIT_PATIENCE
 from trio_muxado.testing import Link, open_session_pair
 
-from .helpers import Kind, each_wire, fill, raw_session, read_exactly, together
+from .helpers import Kind, each_wire, fill, raw_session, read_exactly, together, waits_of
 
 KB, MB = 1_000, 1_000_000
 
@@ -357,7 +357,6 @@ async def test_high_priority_waits_for_one_batch_at_most(
     kind: Kind, low_streams: int, autojump_clock: MockClock
 ) -> None:
     latency, bandwidth = 0.001, 10 * MB
-    waits: list[float] = []
     async with bulk(Link(latency, bandwidth), kind) as (client, server):
         async with trio.open_nursery() as nursery:
             for _ in range(low_streams):
@@ -366,12 +365,7 @@ async def test_high_priority_waits_for_one_batch_at_most(
             urgent = await client.open_stream(priority=2)
             far = await server.accept_stream()
             await trio.sleep(1)
-            for number in range(50):
-                await trio.sleep(0.00717 * (1 + number % 7))  # at other places of a batch
-                start = trio.current_time()
-                await urgent.send_all(b"now")
-                assert await far.receive_some() == b"now"
-                waits.append(trio.current_time() - start)
+            waits = await waits_of(urgent, far, times=50, pause=0.00717)
             nursery.cancel_scope.cancel()
     assert max(waits) <= one_batch(kind, bandwidth) + latency
     assert max(waits) > 2 * latency  # there was something to wait for

@@ -259,6 +259,16 @@ func (h *host) requestTyped(streamType uint32, line string, body []byte) ([]byte
 	return answer, nil
 }
 
+// begin opens a stream and says line; what follows is the caller's.
+func (h *host) begin(line string) (Stream, error) {
+	stream, err := h.session.Open(h.defaultType())
+	if err != nil {
+		return nil, err
+	}
+	_, err = stream.Write([]byte(line + "\n"))
+	return stream, err
+}
+
 func say(stream Stream, line string, body []byte) error {
 	if _, err := stream.Write([]byte(line + "\n")); err != nil {
 		return err

@@ -8,11 +8,8 @@ import (
 
 // resetByTheOtherEnd asks for an RST with a code and describes what came under our writes.
 func (h *host) resetByTheOtherEnd(code int) (string, error) {
-	stream, err := h.session.Open(h.defaultType())
+	stream, err := h.begin(fmt.Sprintf("reset %d", code))
 	if err != nil {
-		return "", err
-	}
-	if _, err := stream.Write([]byte(fmt.Sprintf("reset %d\n", code))); err != nil {
 		return "", err
 	}
 	for i := 0; i < 2000; i++ {
@@ -26,11 +23,8 @@ func (h *host) resetByTheOtherEnd(code int) (string, error) {
 
 // resetHere resets a stream under the other end's writes, which describes what came.
 func (h *host) resetHere(code int) (string, error) {
-	flood, err := h.session.Open(h.defaultType())
+	flood, err := h.begin(fmt.Sprintf("flood %d", code))
 	if err != nil {
-		return "", err
-	}
-	if _, err := flood.Write([]byte(fmt.Sprintf("flood %d\n", code))); err != nil {
 		return "", err
 	}
 	if _, err := io.ReadFull(flood, make([]byte, 10_000)); err != nil {

@@ -89,14 +89,11 @@ type twoHalves struct {
 }
 
 func (h *host) startHalf(i int) (*twoHalves, error) {
-	stream, err := h.session.Open(h.defaultType())
+	stream, err := h.begin("echo")
 	if err != nil {
 		return nil, err
 	}
 	t := &twoHalves{stream, append([]byte(fmt.Sprintf("stream %d ", i)), pattern(i*37, 200+i*53%5000)...)}
-	if _, err := stream.Write([]byte("echo\n")); err != nil {
-		return nil, err
-	}
 	half := t.payload[:len(t.payload)/2]
 	if _, err := stream.Write(half); err != nil {
 		return nil, err
@@ -190,11 +187,8 @@ func scenarioHalfClose(h *host, _ []int) (result, error) {
 		return nil, fmt.Errorf("answer-after-eof: %q", answer)
 	}
 
-	stream, err := h.session.Open(h.defaultType())
+	stream, err := h.begin("eof-first half")
 	if err != nil {
-		return nil, err
-	}
-	if _, err := stream.Write([]byte("eof-first half\n")); err != nil {
 		return nil, err
 	}
 	if rest, err := io.ReadAll(stream); err != nil || len(rest) != 0 {
