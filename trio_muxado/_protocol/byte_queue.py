@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TypeAlias
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
@@ -58,7 +59,7 @@ class ByteQueue:
         chunks = self.chunks
         size = len(chunks[0])
         if len(chunks) > 1:
-            for chunk in chunks[1:]:
+            for chunk in islice(chunks, 1, None):
                 if size >= enough:
                     break
                 size += len(chunk)

@@ -2,7 +2,7 @@
 
 A missing cell is an error: of the peer where the input is the peer's, a bug of ours where it
 is our own.  The tables know no role; both ends of a connection follow the same ones, and the
-specification's state tables are drawn from them.
+specification's pages show them, which a test holds them to.
 """
 
 from __future__ import annotations
