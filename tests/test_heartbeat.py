@@ -295,14 +295,14 @@ async def test_a_flood_of_beats_by_a_peer_that_reads_no_echoes(kind: Kind) -> No
 
 @with_types
 async def test_an_answer_overtakes_data_that_waits(kind: Kind) -> None:
-    """v1 tells the priority; on v2 the responder knows by itself that a beat cannot wait."""
+    """The responder knows by itself that a beat cannot wait, whatever the peer has told."""
     async with raw_session(kind, send_buffer=2**20) as (session, peer):
-        priority = HIGHEST if kind is V1 else 0
-        peer.send(peer.syn(3, 1), peer.syn(5, TYPE[kind.name], priority))
+        peer.send(peer.syn(3, 1), peer.syn(5, TYPE[kind.name]))
         stream = await session.accept_stream()
         await wait_all_tasks_blocked()
         core = stream._core
         connection = session._engine.connection
+        connection.prioritize(core, HIGHEST)
         connection.send(core, bytes(200_000))
         beat = next(s for s in connection.streams.live.values() if s.id == 5)
         connection.send(beat, b"beat")

@@ -33,6 +33,9 @@ BANDWIDTH = 100 * MB
 BATCH = 256 * 1024
 """What the frame writer gives to the transport at a time, at most."""
 
+HIGHEST = 2**31 - 1
+"""The highest priority that a user can choose."""
+
 SEGMENT = 0.001
 """Seconds that the link takes, at most, for the segment in which something small travels."""
 
@@ -392,17 +395,18 @@ async def test_a_high_priority_transfer_takes_all_of_the_link(
 
 @pytest.mark.parametrize("kind", [Kind("v1", "v1"), Kind("v2", "v2", typed=True)], ids=str)
 async def test_heartbeats_overtake_what_waits(kind: Kind, autojump_clock: MockClock) -> None:
-    """On a link so slow that a batch takes longer than their patience, in both directions."""
+    """On a link so slow that a batch takes longer than their patience, in both directions.
+
+    What waits has the highest priority that can be chosen.
+    """
     bandwidth = 100 * KB
     config = kind.config(heartbeat=Heartbeat(interval=1, tolerance=1), send_timeout=3600)
     async with open_session_pair(config=config, link=Link(bandwidth=bandwidth)) as sessions:
-        client, server = sessions
-        near = await client.open_stream()
-        far = await server.accept_stream()
         async with trio.open_nursery() as nursery:
-            for stream in (near, far):
-                nursery.start_soon(send, stream, 100 * MB)
-                nursery.start_soon(drain, stream)
+            for opener, acceptor in (sessions, reversed(sessions)):
+                for _ in range(20):
+                    nursery.start_soon(send, await opener.open_stream(priority=HIGHEST), 100 * MB)
+                    nursery.start_soon(drain, await acceptor.accept_stream())
             await trio.sleep(60)
             for session in sessions:
                 round_trip = await session.ping()

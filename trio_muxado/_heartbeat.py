@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._errors import CloseReason, HeartbeatError, MuxadoError
+from ._protocol.codec import MAX_PRIORITY
 from ._protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -26,14 +27,10 @@ BEAT_SIZE = 4
 MAX_UNANSWERED = 64
 """Beats that may wait for their echo, from a peer that talks but does not answer beats."""
 
-PRIORITY = 0x7FFFFFFF
-"""The highest there is, as in Go v1: a beat that waits behind bulk tells nothing."""
-
 
 async def respond(stream: MuxadoStream) -> None:
     """Send every beat of the peer back; the handler of the heartbeat extension."""
-    # v1 tells the priority of the requester, v2 cannot.
-    stream._core.priority = PRIORITY
+    _overtake_all(stream)
     beat = b""
     while received := await stream.receive_some():
         beat += received
@@ -41,6 +38,12 @@ async def respond(stream: MuxadoStream) -> None:
         if whole:
             await stream.send_all(beat[:whole])
             beat = beat[whole:]
+
+
+def _overtake_all(stream: MuxadoStream) -> None:
+    # A beat that waits behind bulk tells nothing, and users may choose the highest priority
+    # that the wire carries.
+    stream._engine.connection.put_above_all(stream._core)
 
 
 class Keepalive:
@@ -72,7 +75,8 @@ class Keepalive:
             if config.heartbeat is None:
                 await self._wanted.wait()
             try:
-                self._stream = self._session._open(wire.heartbeat_type, PRIORITY)
+                self._stream = self._session._open(wire.heartbeat_type, MAX_PRIORITY)
+                _overtake_all(self._stream)
             except MuxadoError:
                 return
         finally:

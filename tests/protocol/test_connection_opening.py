@@ -63,8 +63,13 @@ def test_a_type_is_an_unsigned_32_bit_number(wire: Wire, wrong: int) -> None:
 @both
 @pytest.mark.parametrize("wrong", [-1, 2**31])
 def test_a_priority_is_an_unsigned_31_bit_number(wire: Wire, wrong: int) -> None:
+    end = End(wire, client=True)
     with pytest.raises(ValueError, match="priority"):
-        End(wire, client=True).core.open_stream(priority=wrong)
+        end.core.open_stream(priority=wrong)
+    stream = end.core.open_stream(priority=1)
+    with pytest.raises(ValueError, match="priority"):
+        end.core.prioritize(stream, wrong)
+    assert stream.priority == 1
 
 
 def test_v2_has_types_in_typed_sessions_only() -> None:

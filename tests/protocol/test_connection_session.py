@@ -14,7 +14,7 @@ from trio_muxado._protocol.events import (
     StreamOpened,
     WireDetected,
 )
-from trio_muxado._protocol.frames import GoAway, GoAwayDebug, Unknown
+from trio_muxado._protocol.frames import GoAway, GoAwayDebug, Rst, Syn, Unknown
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import SessionState
 from trio_muxado._protocol.stream import Broken
@@ -193,6 +193,26 @@ def test_streams_that_were_never_opened_at_the_peer_are_safe_to_retry(wire: Wire
     end.core.end(EOF)
     assert [reset_of(StreamBroken(s)).unprocessed for s in streams] == [False, True, True]
     assert not end.core.wants_to_send
+
+
+@both
+def test_a_stream_with_a_new_priority_is_safe_to_retry_as_well(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.core.open_stream(priority=1)
+    end.core.prioritize(stream, 2)
+    end.core.end(EOF)
+    assert reset_of(StreamBroken(stream)).unprocessed
+    assert not end.core.wants_to_send
+
+
+def test_v1_opens_what_was_reset_even_when_the_session_has_ended() -> None:
+    """Some peers take an RST of a stream that they have never heard of for an error."""
+    end = End(V1, client=True)
+    end.core.reset(end.core.open_stream(), 7)
+    unseen = end.core.open_stream()
+    end.core.end(EOF)
+    assert reset_of(StreamBroken(unseen)).unprocessed
+    assert end.sent() == [Syn(3, 0, 0, False), Rst(3, 7)]
 
 
 @both

@@ -8,7 +8,7 @@ from itertools import repeat
 
 import pytest
 
-from trio_muxado._protocol.codec import HEADER_SIZE, Wire
+from trio_muxado._protocol.codec import HEADER_SIZE, MAX_PRIORITY, Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Data, Frame, GoAway, Rst, Syn, WndInc
 from trio_muxado._protocol.stream import Stream
@@ -340,6 +340,55 @@ def test_a_v1_peers_priority_counts_for_our_answers() -> None:
     for event in events:
         end.core.send(event.stream, b"answer")  # type: ignore[union-attr]
     assert list(data_sizes(end.sent())) == [5, 3]
+
+
+@both
+def test_a_new_priority_counts_for_what_waits_already(wire: Wire) -> None:
+    end = End(wire)
+    first, second = end.accept(3), end.accept(5)
+    for stream in (first, second):
+        end.core.send(stream, bytes(2 * wire.max_payload))
+    end.core.prioritize(second, 1)
+    order = [frame.stream_id for frame in end.sent() if isinstance(frame, Data)]
+    assert order == [5, 5, 3, 3]
+
+
+@both
+def test_a_new_priority_counts_for_what_comes_later(wire: Wire) -> None:
+    end = End(wire)
+    first, second = end.accept(3), end.accept(5)
+    end.core.prioritize(second, 1)
+    for stream in (first, second):
+        end.core.send(stream, b"data")
+    assert list(data_sizes(end.sent())) == [5, 3]
+
+
+@both
+def test_what_stands_above_all_overtakes_the_highest_priority(wire: Wire) -> None:
+    end = End(wire, client=True)
+    highest, beat = end.open(priority=MAX_PRIORITY), end.open()
+    end.core.put_above_all(beat)
+    for stream in (highest, beat):
+        end.core.send(stream, b"data")
+    assert list(data_sizes(end.sent())) == [beat.id, highest.id]
+
+
+def test_v2_opens_the_lower_streams_before_one_that_is_moved_past_them() -> None:
+    end = End(V2, client=True)
+    low, high = end.core.open_stream(), end.core.open_stream()
+    end.core.prioritize(high, 1)
+    end.core.send(low, b"low")
+    assert end.sent() == [
+        Data(low.id, 0, b"", True, False),
+        Data(high.id, 0, b"", True, False),
+        Data(low.id, 3, b"low", False, False),
+    ]
+
+
+def test_v1_tells_the_priority_of_the_opening_whatever_it_is_by_then() -> None:
+    end = End(V1, client=True)
+    end.core.prioritize(end.core.open_stream(priority=9), 5)
+    assert end.sent() == [Syn(3, 9, 0, False)]
 
 
 @both

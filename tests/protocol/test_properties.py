@@ -170,6 +170,12 @@ class Sessions(RuleBasedStateMachine):
             talk.send(size)
 
     @precondition(lambda self: self.talks())
+    @rule(data=st.data(), priority=st.integers(0, 2))
+    def prioritize(self, data: st.DataObject, priority: int) -> None:
+        talk = data.draw(st.sampled_from(self.talks()))
+        talk.side.end.core.prioritize(talk.stream, priority)
+
+    @precondition(lambda self: self.talks())
     @rule(data=st.data())
     def end_sending(self, data: st.DataObject) -> None:
         talk = data.draw(st.sampled_from(self.talks()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from trio_muxado._protocol.scheduler import Scheduler
 from trio_muxado._protocol.stream import Stream
 
@@ -86,6 +88,35 @@ def test_a_queue_ends_with_its_last_stream() -> None:
     scheduler.push(low)
     scheduler.remove(high)
     assert turns(scheduler) == [5]
+
+
+@pytest.mark.parametrize("priority, order", [(0, [5, 7, 3]), (1, [5, 7, 3]), (2, [3, 5, 7])])
+def test_a_stream_that_waits_moves_behind_its_new_equals(priority: int, order: list[int]) -> None:
+    scheduler = Scheduler()
+    moved = make_stream(3, priority=3)
+    for stream in (moved, make_stream(5, priority=1), make_stream(7, priority=1)):
+        scheduler.push(stream)
+    scheduler.move(moved, priority)
+    assert moved.priority == priority
+    assert turns(scheduler) == order
+
+
+def test_a_stream_that_does_not_wait_moves_when_it_does() -> None:
+    scheduler = Scheduler()
+    scheduler.push(make_stream(3, priority=1))
+    moved = make_stream(5)
+    scheduler.move(moved, 2)
+    scheduler.push(moved)
+    assert turns(scheduler) == [5, 3]
+
+
+def test_a_stream_that_moves_to_where_it_is_keeps_its_turn() -> None:
+    scheduler = Scheduler()
+    streams = [make_stream(stream_id, priority=1) for stream_id in (3, 5)]
+    for stream in streams:
+        scheduler.push(stream)
+    scheduler.move(streams[0], 1)
+    assert turns(scheduler) == [3, 5]
 
 
 def test_removing_a_stream_that_does_not_wait_changes_nothing() -> None:

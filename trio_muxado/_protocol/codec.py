@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import Literal
 
+from .byte_queue import Buffer
 from .errors import ErrorCode
 from .frames import (
     Data,
@@ -31,6 +32,9 @@ HEADER_SIZE = 8
 
 MAX_STREAM_ID = 0x7FFFFFFF
 """Stream ids have 31 bits; the top bit is reserved and ignored."""
+
+MAX_PRIORITY = 0x7FFFFFFF
+"""A priority has 31 bits as well."""
 
 COPY_BELOW = 2048
 """Bytes of a payload below which a copy is cheaper than a view."""
@@ -152,6 +156,12 @@ class Wire:
             flags |= SYN_TYPE
             body += _WORD.pack(stream_type)
         return self.header("SYN", len(body), flags, stream_id) + body
+
+    def opens(self, frame: Buffer) -> int | None:
+        """The id of the stream that a frame of ours opens, if it is a SYN (v1)."""
+        word, stream_id = _TWO_WORDS.unpack_from(frame)
+        is_syn = word >> self.type_shift & self.type_mask == self.types["SYN"]
+        return stream_id if is_syn else None
 
     def rst(self, stream_id: int, code: ErrorCode | int) -> bytes:
         """An RST frame."""
@@ -299,7 +309,7 @@ class Decoder:
         self._newest_syn = stream_id
         priority = stream_type = 0
         if flags & SYN_PRIORITY:
-            priority = _WORD.unpack_from(data, at)[0] & 0x7FFFFFFF
+            priority = _WORD.unpack_from(data, at)[0] & MAX_PRIORITY
         if flags & SYN_TYPE:
             stream_type = _WORD.unpack_from(data, at + length - 4)[0]
         return Syn(stream_id, priority, stream_type, flags & SYN_FIN != 0), length

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .byte_queue import Buffer
+from .codec import MAX_PRIORITY
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .events import (
@@ -28,6 +29,7 @@ from .frames import Data, DataRest, GoAway, GoAwayDebug, Malformed, Rst, Syn, Un
 from .guards import Allowance, Places
 from .limits import Limits
 from .outbox import Outbox
+from .scheduler import ABOVE_ALL
 from .states import SESSION_TRANSITIONS, SessionInput, SessionState, StreamInput, StreamState
 from .stream import Broken, Stream
 from .table import MAX_EXTENSION_STREAMS, StreamTable
@@ -159,9 +161,11 @@ class Connection:
     def _end(self, broken: Broken) -> None:
         self.state = SESSION_TRANSITIONS[self.state][SessionInput.END]
         in_vain = broken._replace(unprocessed=True)
-        for stream in list(self.streams.live.values()):
-            unseen = stream.local and self._outbox.take_back(stream)
-            self._break(stream, StreamInput.SESSION_END, in_vain if unseen else broken)
+        live = self.streams.live
+        unseen = self._outbox.take_back(live) if live else set[int]()
+        for stream in list(live.values()):
+            reason = in_vain if stream.id in unseen else broken
+            self._break(stream, StreamInput.SESSION_END, reason)
             self._events.append(StreamBroken(stream))
 
     # ---- frames in
@@ -462,8 +466,7 @@ class Connection:
         wire = self._wire
         if not 0 <= stream_type <= 0xFFFFFFFF:
             raise ValueError(f"a stream type is an unsigned 32-bit number, not {stream_type}")
-        if not 0 <= priority <= 0x7FFFFFFF:
-            raise ValueError(f"a priority is an unsigned 31-bit number, not {priority}")
+        _check_priority(priority)
         if stream_type and not (wire.has_syn_frame or self._typed):
             raise ValueError("v2 carries stream types in typed sessions only (typed=True)")
         if self.state is SessionState.ENDED:
@@ -484,6 +487,19 @@ class Connection:
             self._outbox.open(stream)
         self._widen(stream)
         return stream
+
+    def prioritize(self, stream: Stream, priority: int) -> None:
+        """Send what is due on a stream in this order from now on; the peer is not told.
+
+        Raises:
+          ValueError: that is no priority.
+        """
+        _check_priority(priority)
+        self._outbox.prioritize(stream, priority)
+
+    def put_above_all(self, stream: Stream) -> None:
+        """Let a stream overtake every priority that can be chosen."""
+        self._outbox.prioritize(stream, ABOVE_ALL)
 
     @property
     def is_going(self) -> bool:
@@ -628,6 +644,11 @@ class Connection:
         for stream in streams:
             self.streams.settle(stream)
         return batch, streams
+
+
+def _check_priority(priority: int) -> None:
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise ValueError(f"a priority is an unsigned 31-bit number, not {priority}")
 
 
 def _calm(what: str) -> ProtocolViolation:

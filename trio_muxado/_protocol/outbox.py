@@ -7,6 +7,7 @@ often it was granted), then the streams' data by turns.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 
 from .byte_queue import Buffer
 from .codec import HEADER_SIZE, Wire
@@ -62,15 +63,24 @@ class Outbox:
         self._unopened.append(stream)
         self.schedule(stream)
 
-    def take_back(self, stream: Stream) -> bool:
-        """Never send the frame that opens a stream of this end; whether there was still time."""
+    def take_back(self, live: Container[int]) -> set[int]:
+        """Never send the frames that open streams of this end, where there is still time.
+
+        Returns the ids of these streams.  Those that are not ``live`` are opened all the same:
+        what ended them waits behind.
+        """
         if not self._wire.has_syn_frame:
-            return stream.open_due
-        try:
-            self._control.remove(self._wire.syn(stream.id, stream.priority, stream.type))
-        except ValueError:
-            return False
-        return True
+            return {stream.id for stream in self._unopened}
+        taken: set[int] = set()
+        left: list[Buffer] = []
+        for frame in self._control:
+            stream_id = self._wire.opens(frame)
+            if stream_id is not None and stream_id in live:
+                taken.add(stream_id)
+            else:
+                left.append(frame)
+        self._control = left
+        return taken
 
     def forget(self, stream: Stream) -> None:
         """Drop what was due on a stream that broke."""
@@ -86,6 +96,10 @@ class Outbox:
             self._scheduler.push(stream)
         elif stream.scheduled:
             self._scheduler.remove(stream)
+
+    def prioritize(self, stream: Stream, priority: int) -> None:
+        """What ``stream`` has to send goes out in this order from now on."""
+        self._scheduler.move(stream, priority)
 
     def next_batch(self, size: int) -> tuple[list[Buffer], list[Stream]]:
         """About ``size`` bytes of frames, and the streams that they are from.

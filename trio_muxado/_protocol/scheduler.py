@@ -1,5 +1,7 @@
 """Whose frame goes next: the highest priority first, round robin among equals.
 
+Heartbeats stand above every priority that can be chosen.
+
 A turn is one DATA frame of at most the wire's ``max_payload`` bytes, so streams that always
 have something to send get equal shares in bytes.
 """
@@ -9,7 +11,11 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 
+from .codec import MAX_PRIORITY
 from .stream import Stream
+
+ABOVE_ALL = MAX_PRIORITY + 1
+"""Overtakes whatever a user or a peer has chosen; it never goes on the wire."""
 
 
 class Scheduler:
@@ -44,6 +50,16 @@ class Scheduler:
         if not queue:
             del self._queues[stream.priority]
             self._priorities.remove(stream.priority)
+
+    def move(self, stream: Stream, priority: int) -> None:
+        """Change a stream's priority; where it waits, it goes behind its new equals."""
+        if priority == stream.priority:
+            return  # or one that is told so again and again would never have its turn
+        waits = stream.scheduled
+        self.remove(stream)
+        stream.priority = priority
+        if waits:
+            self.push(stream)
 
     def pop(self) -> Stream:
         """The stream whose turn it is; it loses its place."""
