@@ -60,6 +60,42 @@ async def test_v1_carries_type_and_priority() -> None:
         assert (near.type, near.priority) == (far.type, far.priority) == (7, 2**31 - 1)
 
 
+@each_wire
+async def test_an_end_can_set_the_priority_of_what_it_sends(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3))
+        stream = await session.accept_stream()
+        assert stream.priority == 0
+        stream.priority = 2**31 - 1
+        assert stream.priority == 2**31 - 1
+        assert await peer.frames() == []  # the peer is not told
+
+
+@each_wire
+@pytest.mark.parametrize("wrong", [-1, 2**31])
+async def test_a_priority_is_a_number_of_31_bits(kind: Kind, wrong: int) -> None:
+    async with stream_pair(kind, heartbeat=None) as (near, _):
+        near.priority = 5
+        with pytest.raises(ValueError, match="priority"):
+            near.priority = wrong
+        assert near.priority == 5
+
+
+@each_wire
+async def test_a_priority_that_comes_too_late_changes_nothing(kind: Kind) -> None:
+    async with session_pair(kind, heartbeat=None) as (client, server):
+        closed, broken = await client.open_stream(), await client.open_stream()
+        await closed.aclose()
+        for _ in range(2):
+            await (await server.accept_stream()).reset()
+        await outcome_of(broken.receive_some)
+        for stream in (closed, broken):
+            stream.priority = 5
+        near = await client.open_stream()
+        await near.send_all(b"goes on")
+        assert await (await server.accept_stream()).receive_some() == b"goes on"
+
+
 # ---- receiving
 
 

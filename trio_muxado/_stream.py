@@ -77,8 +77,20 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     @property
     def priority(self) -> int:
-        """The priority that the opener gave it, 0 to 2^31 - 1: higher goes first."""
+        """In which order this end sends on it, 0 to 2^31 - 1: higher goes first.
+
+        At the opener it begins as what ``open_stream`` was given, at the acceptor as what v1 has
+        told, and as 0 on v2, which does not tell it.  Setting it counts from now on, also for
+        what waits already.  The peer is not told.
+
+        Raises:
+          ValueError: it was set to a number out of range.
+        """
         return self._core.priority
+
+    @priority.setter
+    def priority(self, priority: int) -> None:
+        self._engine.connection.prioritize(self._core, priority)
 
     @property
     def session(self) -> MuxadoSession:

@@ -42,6 +42,7 @@ async def use_stream(stream: MuxadoStream) -> None:
     assert_type(stream.id, int)
     assert_type(stream.type, int)
     assert_type(stream.priority, int)
+    stream.priority = 3
     assert_type(stream.session, MuxadoSession)
     await stream.send_all(b"hello")
     await stream.send_all(bytearray(b"hello"))
