@@ -142,6 +142,43 @@ async def test_receive_checks_its_limit(limit: Any, error: type[Exception]) -> N
         assert await far.receive_some() == b"still works"
 
 
+@each_wire
+@pytest.mark.parametrize("end", ["send_eof", "aclose", "reset"])
+async def test_a_stream_is_readable_when_bytes_or_an_end_wait(kind: Kind, end: str) -> None:
+    async with stream_pair(kind, **STEADY) as (near, far):
+        assert not far.is_readable()
+        await near.send_all(b"ab")
+        await wait_all_tasks_blocked()
+        assert far.is_readable()
+        assert await far.receive_some(1) == b"a"
+        assert far.is_readable()
+        assert await far.receive_some(1) == b"b"
+        assert not far.is_readable()
+        await getattr(near, end)()
+        await wait_all_tasks_blocked()
+        assert far.is_readable()
+        await outcome_of(far.receive_some)
+        assert far.is_readable()  # the end stays
+
+
+@each_wire
+@pytest.mark.parametrize("end", ["aclose", "reset"])
+async def test_a_stream_that_this_end_has_ended_is_readable(kind: Kind, end: str) -> None:
+    async with stream_pair(kind, **STEADY) as (near, _):
+        assert not near.is_readable()
+        await getattr(near, end)()
+        assert near.is_readable()
+
+
+@each_wire
+async def test_a_stream_of_a_session_that_has_ended_is_readable(kind: Kind) -> None:
+    async with stream_pair(kind, **STEADY) as (near, far):
+        await far.session.aclose()
+        await near.session.wait_closed()
+        assert near.is_readable()
+        assert far.is_readable()
+
+
 @given(
     sent=st.lists(st.integers(1, 3000), min_size=1, max_size=40),
     wanted=st.lists(st.integers(1, 5000), min_size=1, max_size=10),

@@ -131,6 +131,18 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._engine.consume(self._core, len(data))
             return data
 
+    def is_readable(self) -> bool:
+        """Whether :meth:`receive_some` would not wait: for bytes, the end, or an error.
+
+        Neither waits nor takes anything.  Bytes that the session has not read yet don't count.
+        """
+        return (
+            self._received.size > 0
+            or self._ended
+            or self._core.broken is not None
+            or self._closed is not None
+        )
+
     def _end_of_data(self) -> bytes:
         # The peer's end counts, also when a reset came behind it.
         if self._ended:

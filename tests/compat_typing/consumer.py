@@ -48,6 +48,7 @@ async def use_stream(stream: MuxadoStream) -> None:
     await stream.send_all(bytearray(b"hello"))
     await stream.send_all(memoryview(b"hello"))
     await stream.wait_send_all_might_not_block()
+    assert_type(stream.is_readable(), bool)
     received = bytes(await stream.receive_some())
     received += bytes(await stream.receive_some(10))
     assert_type(received, bytes)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import AsyncIterator, Generator, Iterable
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import httpcore
 import httpx
 import trio
 
-from .. import MuxadoError, MuxadoSession
+from .. import MuxadoError, MuxadoSession, MuxadoStream
 
 DEFAULT_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 """What httpx has for TCP."""
@@ -140,20 +140,17 @@ class _NetworkStream(httpcore.AsyncNetworkStream):
     """A stream, maybe with TLS on it, as httpcore uses it."""
 
     def __init__(
-        self, stream: trio.abc.Stream, tls: trio.SSLStream[trio.abc.Stream] | None = None
+        self, below: MuxadoStream, tls: trio.SSLStream[trio.abc.Stream] | None = None
     ) -> None:
-        self._stream = stream
-        self._tls = tls  # the same stream, which passes on the methods of an ssl.SSLObject
-        self._idle = False
+        self._below = below
+        self._tls = tls  # passes on the methods of an ssl.SSLObject
+        self._stream: trio.abc.Stream = below if tls is None else tls
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with _errors_of_httpcore(timeout, httpcore.ReadTimeout, httpcore.ReadError):
             return bytes(await self._stream.receive_some(max_bytes))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if self._idle and await self._has_ended():
-            raise httpcore.ConnectionNotAvailable  # the pool takes another one
-        self._idle = False
         with _errors_of_httpcore(timeout, httpcore.WriteTimeout, httpcore.WriteError):
             await self._stream.send_all(buffer)
 
@@ -175,37 +172,15 @@ class _NetworkStream(httpcore.AsyncNetworkStream):
         except BaseException:
             await trio.aclose_forcefully(self._stream)
             raise
-        return _NetworkStream(stream, stream)
+        return _NetworkStream(self._below, stream)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":
-            # httpcore asks it of idle connections before it uses one again, and the answer would
-            # take time.  So no, and `write` finds out.
-            self._idle = True
-            return False
+            # httpcore asks it of idle connections, where it can only be the end.
+            return self._below.is_readable()
         if info == "ssl_object":
             return self._tls
         return None
-
-    async def _has_ended(self) -> bool:
-        """Whether there is anything to read on an idle stream; it can only be the end."""
-        ended = False
-
-        async def look() -> None:
-            nonlocal ended
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._stream.receive_some(1)
-            ended = True
-
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.shield = True  # for these few turns of the loop
-            nursery.start_soon(look)
-            # What needn't wait is there after three turns, with TLS after five.
-            for _ in range(8):
-                if not ended:
-                    await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-        return ended
 
 
 @contextmanager
