@@ -541,8 +541,24 @@ async def test_streams_of_ours_leave_nothing_behind(
     kind: Kind, once: Callable[[MuxadoSession], Awaitable[None]], autojump_clock: MockClock
 ) -> None:
     """14: however they end, against a peer that never answers."""
-    async with client_session(Sink(), config=kind.config(heartbeat=None)) as session:
+    config = kind.config(max_outbound_streams=None, heartbeat=None)
+    async with client_session(Sink(), config=config) as session:
         await assert_flat(session, lambda: once(session))
+
+
+@pytest.mark.usefixtures("few_are_remembered")
+@each_wire
+async def test_streams_that_are_answered_late_leave_nothing_behind(kind: Kind) -> None:
+    """14: each is closed here before the peer ends it, and meanwhile takes a place."""
+    async with raw_session(kind, client=True, max_outbound_streams=1) as (session, peer):
+
+        async def once() -> None:
+            stream = await session.open_stream()
+            await stream.aclose()
+            peer.send(peer.data(stream.id, fin=True))
+            peer.forget()
+
+        await assert_flat(session, once)
 
 
 @pytest.mark.usefixtures("few_are_remembered")

@@ -113,6 +113,25 @@ async def test_a_peer_that_does_not_take_the_rest_of_a_closed_stream(
 
 
 @each_wire
+async def test_a_peer_that_never_answers_a_closed_stream(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """Its place is free in the end, and the peer is told."""
+    choices = {**CHOICES, "max_outbound_streams": 1}
+    async with session_pair(kind, client=choices) as (client, server):
+        await (await client.open_stream()).aclose()
+        far = await server.accept_stream()
+        assert await far.receive_some() == b""
+        await trio.sleep(JUST_BEFORE)
+        assert places(client) == (0, 1)
+        with trio.move_on_after(SURELY - JUST_BEFORE) as patience:
+            await client.open_stream()
+        assert not patience.cancelled_caught
+        await wait_all_tasks_blocked()
+        assert_expired(await outcome_of(lambda: far.send_all(b"?")), "remote")
+
+
+@each_wire
 async def test_an_application_that_does_not_end_its_half(
     kind: Kind, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

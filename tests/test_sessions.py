@@ -256,11 +256,13 @@ async def test_open_stream_waits_for_a_place(kind: Kind) -> None:
             nursery.start_soon(open_one)
             await wait_all_tasks_blocked()
             assert not opened
-            await first.aclose()  # a place is free as soon as this end has done with it
+            await first.aclose()
+            await wait_all_tasks_blocked()
+            assert not opened  # it still waits in the peer's backlog
+            async with await server.accept_stream() as peer:
+                assert await read_all(peer) == b""
             await wait_all_tasks_blocked()
             assert opened == [7]
-            peer = await server.accept_stream()
-            assert await read_all(peer) == b""
             await (await server.accept_stream()).reset()
             await wait_all_tasks_blocked()
             assert opened == [7, 9]

@@ -53,8 +53,7 @@ class PlaceWaiters:
 
     async def wait_until_idle(self) -> None:
         """Wait until no stream of either end lives, but for extensions, or the session is over."""
-        streams = self._streams
-        while not self._ended.is_set() and (streams.outbound.taken or streams.inbound.taken):
+        while not self._ended.is_set() and not self._streams.idle:
             self._stream_ended = self._stream_ended or trio.Event()
             await self._stream_ended.wait()
 

@@ -168,15 +168,21 @@ async def overrun(session: MuxadoSession) -> Outcome:
     return dict(tally)
 
 
+async def hold(session: MuxadoSession) -> MuxadoStream:
+    """A stream until whose end the other end accepts no others."""
+    holding = await session.open_stream()
+    await holding.send_all(b"hold\n")
+    assert await Incoming(holding).rest() == b"held"
+    return holding
+
+
 async def within_backlog(session: MuxadoSession, limit: int) -> Outcome:
     """300 streams, ``limit`` at once, to an end that accepts none of them until it is let.
 
     A stream that runs already goes on meanwhile, and in the end nothing was refused.
     """
     running = await Half.start(session, 0)
-    holding = await session.open_stream()
-    await holding.send_all(b"hold\n")
-    assert await Incoming(holding).rest() == b"held"
+    holding = await hold(session)
     opened, served = 2, 0
 
     async def one(i: int) -> None:
@@ -201,6 +207,40 @@ async def within_backlog(session: MuxadoSession, limit: int) -> Outcome:
     await running.finish()
     assert served == 300
     assert session.statistics().reset_by_peer == 0
+    return {}
+
+
+async def forgotten(session: MuxadoSession, limit: int) -> Outcome:
+    """300 streams that are closed at once, to an end that accepts none until it is let.
+
+    Where the backlog was overrun they would be lost, and nobody would learn of it.
+    """
+    running = await Half.start(session, 0)
+    holding = await hold(session)
+    opened = 2
+
+    def payload(i: int) -> bytes:
+        return f"forgotten {i}".encode()
+
+    async def one(i: int) -> None:
+        nonlocal opened
+        async with await session.open_stream() as stream:
+            opened += 1
+            await stream.send_all(f"eof-first forgotten-{i}\n".encode() + payload(i))
+
+    async with trio.open_nursery() as nursery:
+        for i in range(300):
+            nursery.start_soon(one, i)
+        while opened < limit:
+            await trio.lowlevel.checkpoint()
+        for _ in range(20):
+            await running.echo(b"still here")
+        assert opened == limit
+        await holding.aclose()
+    await running.finish()
+    for i in range(300):
+        noted = f"{len(payload(i))} {hashlib.sha256(payload(i)).hexdigest()}"
+        assert await request(session, f"recall forgotten-{i}") == noted.encode()
     return {}
 
 

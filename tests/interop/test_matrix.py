@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,14 @@ async def test_a_backlog_overrun_costs_streams_at_most(column: Column, program: 
 
 @pytest.mark.row("max_outbound_streams keeps within the peer's backlog")
 @in_every_column
+@pytest.mark.parametrize("scenario", [our.within_backlog, our.forgotten])
 async def test_an_opener_that_keeps_within_the_backlog_is_never_refused(
-    column: Column, program: Path
+    scenario: Callable[[MuxadoSession, int], Awaitable[Any]], column: Column, program: Path
 ) -> None:
     limit = column.peer.backlog
 
-    async def ours(session: MuxadoSession) -> dict[str, Any]:
-        return await our.within_backlog(session, limit)
+    async def ours(session: MuxadoSession) -> Any:
+        return await scenario(session, limit)
 
     async def beside(host: Host) -> None:
         await ours(host.session)

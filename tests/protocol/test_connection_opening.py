@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from trio_muxado._protocol.codec import Wire
@@ -127,12 +129,66 @@ def test_no_stream_can_be_opened_when_the_session_has_ended(wire: Wire) -> None:
 @both
 def test_streams_of_this_end_are_counted_until_they_leave(wire: Wire) -> None:
     end = End(wire, client=True)
-    streams = [end.open() for _ in range(3)]
+    ended, reset, broken = (end.open() for _ in range(3))
     assert end.core.streams.outbound.taken == 3
-    end.core.reset(streams[0], 7)
-    end.core.close(streams[1])
-    end.sent()
+    end.core.reset(reset, 7)
+    assert end.core.streams.outbound.taken == 2
+    end.feed(end.rst(broken.id))
     assert end.core.streams.outbound.taken == 1
+    end.feed(end.fin(ended.id))
+    end.core.close(ended)
+    end.sent()
+    assert end.core.streams.outbound.taken == 0
+
+
+ANSWERS: dict[str, Callable[[End, int], bytes]] = {
+    "end": End.fin,
+    "data": lambda end, stream_id: end.data(stream_id, b"too late"),
+    "reset": End.rst,
+    "credit": lambda end, stream_id: end.wndinc(stream_id, 1),
+}
+
+
+@both
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_a_stream_closed_before_any_answer_is_counted_until_one_comes(
+    wire: Wire, answer: Callable[[End, int], bytes]
+) -> None:
+    """It may wait in the peer's backlog, which the limit is for; nothing lives for it."""
+    end = End(wire, client=True)
+    streams = end.core.streams
+    kept, other = end.open(), end.open()
+    for stream in (kept, other):
+        end.core.close(stream)
+    end.sent()
+    assert streams.live == {}
+    assert (streams.outbound.taken, streams.idle) == (2, True)
+    end.core.close(kept)  # once more, which is allowed
+    end.core.reset(kept, 7)
+    assert streams.outbound.taken == 2
+    end.feed(answer(end, other.id))
+    assert (streams.outbound.taken, streams.idle) == (1, True)
+    end.feed(answer(end, other.id), answer(end, kept.id))
+    assert (streams.outbound.taken, streams.idle) == (0, True)
+
+
+@both
+def test_a_stream_that_was_answered_leaves_when_it_is_closed(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    end.feed(end.data(stream.id, b"!"))
+    end.core.close(stream)
+    end.sent()
+    assert end.core.streams.outbound.taken == 0
+
+
+@both
+def test_without_a_limit_no_answer_is_waited_for(wire: Wire) -> None:
+    """Nor is there a bound to how many would be remembered."""
+    end = End(wire, client=True, max_outbound_streams=None)
+    end.core.close(end.open())
+    end.sent()
+    assert end.core.streams.outbound.taken == 0
 
 
 # ---- streams of the peer

@@ -74,7 +74,7 @@ def test_data_is_handed_on_and_not_held(wire: Wire) -> None:
 
 @both
 def test_the_memory_of_dead_ids_is_bounded(wire: Wire) -> None:
-    end = End(wire, client=True)
+    end = End(wire, client=True, max_outbound_streams=None)
     for _ in range(2 * GoneStreams.CAPACITY):
         end.core.close(end.open())
         end.sent()
@@ -83,12 +83,17 @@ def test_the_memory_of_dead_ids_is_bounded(wire: Wire) -> None:
 
 @both
 @pytest.mark.parametrize("how", ["close", "reset", "ended by both", "reset by the peer", "refused"])
-def test_ten_thousand_streams_of_ours_leave_nothing(wire: Wire, how: str) -> None:
-    end = End(wire, client=True)
+@pytest.mark.parametrize("limit", [None, 100])
+def test_ten_thousand_streams_of_ours_leave_nothing(
+    wire: Wire, how: str, limit: int | None
+) -> None:
+    end = End(wire, client=True, max_outbound_streams=limit)
     for _ in range(10_000):
         stream = end.open()
         if how == "close":
             end.core.close(stream)
+            if limit:  # which such a stream counts for until the peer acts
+                end.feed(end.fin(stream.id))
         elif how == "reset":
             end.core.reset(stream, 7)
         elif how == "ended by both":

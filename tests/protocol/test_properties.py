@@ -258,7 +258,8 @@ class Sessions(RuleBasedStateMachine):
             held = [talk.stream for talk in side.talks.values() if talk.stream.place]
             in_place = {stream.id for stream in (*live, *held) if stream.place is streams.inbound}
             assert streams.inbound.taken == len(in_place)
-            assert streams.outbound.taken == sum(stream.local for stream in live)
+            unanswered = [s for s in streams.half_open() if streams.live.get(s.id) is not s]
+            assert streams.outbound.taken == sum(s.local for s in live) + len(unanswered)
 
     def teardown(self) -> None:
         if not hasattr(self, "sides"):

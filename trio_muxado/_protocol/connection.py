@@ -198,8 +198,10 @@ class Connection:
             stream = self._open_by_data(stream_id)
         else:
             stream = self.streams.live.get(stream_id)
-            if stream is None and length:
-                self._data_for_gone(stream_id)
+            if stream is None:
+                self.streams.note_answer(stream_id)
+                if length:
+                    self._data_for_gone(stream_id)
         if stream is None:
             return
         if length:
@@ -281,6 +283,7 @@ class Connection:
     def _on_rst(self, frame: Rst) -> None:
         stream = self.streams.live.get(frame.stream_id)
         if stream is None:
+            self.streams.note_answer(frame.stream_id)
             return
         untouched = not stream.answered
         if untouched and not stream.local and not self._unread_resets.spend(self._now):
@@ -298,6 +301,7 @@ class Connection:
             raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WNDINC of zero")
         stream = self.streams.live.get(frame.stream_id)
         if stream is None:
+            self.streams.note_answer(frame.stream_id)
             return
         stream.answered |= stream.local
         if stream.send_window.grant(frame.increment):
@@ -587,13 +591,14 @@ class Connection:
             self._reset(stream, code, "the stream was reset by this end")
 
     def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> list[Event]:
-        """Reset a live stream that takes too long.
+        """Reset a half-open stream that takes too long.
 
         Its place is free, but for a handler's: that keeps it until it has returned.
         """
         self._events = []
         stream.handled = stream.held
         self._reset(stream, code, message)
+        self.streams.note_answer(stream.id)  # there will be none
         self._events.append(StreamBroken(stream))
         return self._events
 

@@ -32,6 +32,11 @@ class Places:
         self.taken = 0
 
     @property
+    def bounded(self) -> bool:
+        """There is a limit."""
+        return self.limit != math.inf
+
+    @property
     def full(self) -> bool:
         """No more streams of this kind may live."""
         return self.taken >= self.limit

@@ -37,6 +37,9 @@ class StreamTable:
         """What is left of the budget of all receive windows.  Below zero where the windows that
         streams begin with are more than that: a peer uses those without asking."""
         self._kept_window = limits.receive_budget // 2
+        self._unanswered: dict[int, Stream] = {}
+        """Streams that this end has opened and closed, and that may still wait in the peer's
+        backlog.  They keep their places until the peer does something about them."""
         self.gone = GoneStreams()
         self.last_remote_id = 0
         """The highest id that the peer has used."""
@@ -103,20 +106,23 @@ class StreamTable:
         stream.borrowed = 0
         if self.live.get(stream.id) is stream:
             return True
-        stream.leave_place()
+        if stream.id not in self._unanswered:
+            stream.leave_place()
         return False
 
     def half_open(self) -> list[Stream]:
         """Streams whose type has not come, or that an end has ended and that are not done.
 
+        With them are those that this end has closed and whose place waits for the peer.
         Extensions are left alone: they take no place of an application's stream.
         """
-        return [
+        live = [
             stream
             for stream in self.live.values()
             if (stream.type_bytes is not None or stream.state is not StreamState.OPEN)
             and (stream.place is self.inbound or stream.place is self.outbound)
         ]
+        return live + list(self._unanswered.values())
 
     def lend(self, stream: Stream, size: int, wire: Wire) -> int:
         """Take up to ``size`` bytes of window for a stream out of the budget.
@@ -149,9 +155,23 @@ class StreamTable:
             return
         del self.live[stream.id]
         self.repay_read(stream)
+        if stream.state is StreamState.CLOSED_LOCAL:
+            self.gone.add(stream.id, reset=False)
+            if stream.place is self.outbound and not stream.answered and self.outbound.bounded:
+                self._unanswered[stream.id] = stream
+                return
         # A handler still costs us when its stream has ended, until it lets go of the stream.  Where
         # there may be none, only a reset, which is cheap to send, has to wait for that.
         if not (stream.handled and (stream.held or stream.broken is not None)):
             stream.leave_place()
-        if stream.state is StreamState.CLOSED_LOCAL:
-            self.gone.add(stream.id, reset=False)
+
+    def note_answer(self, stream_id: int) -> None:
+        """The peer has acted on a stream of ours that lives no more, or never will."""
+        stream = self._unanswered.pop(stream_id, None)
+        if stream is not None:
+            stream.leave_place()
+
+    @property
+    def idle(self) -> bool:
+        """No stream of either end lives, but for extensions."""
+        return self.inbound.taken == 0 and self.outbound.taken == len(self._unanswered)
