@@ -36,7 +36,7 @@ from trio_muxado import (
 from trio_muxado._protocol.frames import Data, Malformed, Rst, Syn, Unknown
 from trio_muxado._protocol.guards import GoneStreams
 from trio_muxado._protocol.wire import WIRES, Decoder
-from trio_muxado._transport import READ_SIZE
+from trio_muxado._reads import READ_SIZE
 
 from .helpers import (
     STEADY,

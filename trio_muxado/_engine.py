@@ -49,8 +49,9 @@ from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
 from ._protocol.stream import Broken
 from ._protocol.wire import V1, WIRES
+from ._reads import receive_on
 from ._trace import TransportTrace
-from ._transport import READ_SIZE, close_at_once, close_gracefully, half_close, read_out
+from ._transport import close_at_once, close_gracefully, half_close, read_out
 from ._writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -184,11 +185,12 @@ class Engine:
             self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=crash))
 
     async def _read_frames(self) -> None:
-        transport, connection, handlers = self.transport, self.connection, self._handlers
+        connection, handlers = self.connection, self._handlers
+        receive = receive_on(self.transport)
         self.last_heard = trio.current_time()
         while self.reason is None:
             try:
-                data = await transport.receive_some(READ_SIZE)
+                data = await receive()
             except Exception as error:
                 # A transport can be anything that is a stream, and raise anything.
                 self._transport_ended(error)
@@ -196,7 +198,6 @@ class Engine:
             if not data:
                 self._transport_ended(None)
                 return
-            data = bytes(data)
             now = self.last_heard = trio.current_time()
             self.bytes_received += len(data)
             if self._trace is not None:

@@ -57,7 +57,7 @@ class TransportTrace:
         self._decoders: dict[str, Decoder] = {}
         self._undetected = b""
 
-    def saw(self, direction: Literal["in", "out"], data: bytes) -> None:
+    def saw(self, direction: Literal["in", "out"], data: bytes | memoryview) -> None:
         """Bytes went over the transport."""
         wire = self._connection.wire
         if wire is None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import trio
 
-logger = logging.getLogger("trio_muxado")
+from ._reads import READ_SIZE
 
-READ_SIZE = 256 * 1024
-"""Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
+logger = logging.getLogger("trio_muxado")
 
 LINGER_SIZE = 1024 * 1024
 """Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing

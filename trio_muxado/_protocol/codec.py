@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from .byte_queue import Buffer
 from .errors import ErrorCode
@@ -45,6 +45,8 @@ MAX_DEBUG = 4096
 SYN_FIN = 0x1
 SYN_PRIORITY = 0x2
 SYN_TYPE = 0x4
+
+_Received: TypeAlias = "bytes | memoryview"
 
 _WORD = Struct(">I")
 _TWO_WORDS = Struct(">II")
@@ -197,7 +199,9 @@ class Decoder:
         self._broken = False
         self._newest_syn = 0  # of this read, whose frames nobody has handled yet
         types = wire.types
-        self._parsers: dict[int, Callable[[bytes, int, int, int, int], tuple[Frame, int] | None]]
+        self._parsers: dict[
+            int, Callable[[_Received, int, int, int, int], tuple[Frame, int] | None]
+        ]
         self._parsers = {
             types["RST"]: self._parse_rst,
             types["WNDINC"]: self._parse_wndinc,
@@ -206,8 +210,11 @@ class Decoder:
         if wire.has_syn_frame:
             self._parsers[types["SYN"]] = self._parse_syn
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """All frames that ``data`` completes; after ``Malformed`` everything is ignored."""
+    def feed(self, data: _Received) -> list[Frame]:
+        """All frames that ``data`` completes; after ``Malformed`` everything is ignored.
+
+        Their payloads may be views of it.
+        """
         frames: list[Frame] = []
         self._newest_syn = 0
         if self._broken:
@@ -266,11 +273,17 @@ class Decoder:
                         break
                     position += used
         if position < end:
-            self._tail = data[position:]
+            self._tail = bytes(data[position:])
         return frames
 
     def _control_frame(
-        self, data: bytes, position: int, word: int, length: int, stream_id: int, out: list[Frame]
+        self,
+        data: _Received,
+        position: int,
+        word: int,
+        length: int,
+        stream_id: int,
+        out: list[Frame],
     ) -> int:
         """Add the frame at ``position``; its size, or 0 when more bytes must come first."""
         wire = self._wire
@@ -299,7 +312,7 @@ class Decoder:
         out.append(Malformed(code, message))
 
     def _parse_syn(
-        self, data: bytes, at: int, length: int, flags: int, stream_id: int
+        self, data: _Received, at: int, length: int, flags: int, stream_id: int
     ) -> tuple[Frame, int] | None:
         expected = _syn_size(flags)
         if length != expected:
@@ -315,7 +328,7 @@ class Decoder:
         return Syn(stream_id, priority, stream_type, flags & SYN_FIN != 0), length
 
     def _parse_rst(
-        self, data: bytes, at: int, length: int, flags: int, stream_id: int
+        self, data: _Received, at: int, length: int, flags: int, stream_id: int
     ) -> tuple[Frame, int] | None:
         if length != 4:
             return _wrong_size("RST", length, 4), 0
@@ -326,7 +339,7 @@ class Decoder:
         return Rst(stream_id, _WORD.unpack_from(data, at)[0]), 4
 
     def _parse_wndinc(
-        self, data: bytes, at: int, length: int, flags: int, stream_id: int
+        self, data: _Received, at: int, length: int, flags: int, stream_id: int
     ) -> tuple[Frame, int] | None:
         if length != 4:
             return _wrong_size("WNDINC", length, 4), 0
@@ -337,7 +350,7 @@ class Decoder:
         return WndInc(stream_id, _WORD.unpack_from(data, at)[0] & 0x7FFFFFFF), 4
 
     def _parse_goaway(
-        self, data: bytes, at: int, length: int, flags: int, stream_id: int
+        self, data: _Received, at: int, length: int, flags: int, stream_id: int
     ) -> tuple[Frame, int] | None:
         if stream_id:
             return Malformed(ErrorCode.PROTOCOL_ERROR, f"GOAWAY with stream id {stream_id}"), 0
@@ -353,7 +366,7 @@ class Decoder:
         self._debug_doubted = self._wire.goaway_overstates and debug_size >= 8
         return GoAway(last_stream_id & MAX_STREAM_ID, number), 8
 
-    def _take_debug(self, data: bytes, position: int, out: list[Frame]) -> int | None:
+    def _take_debug(self, data: _Received, position: int, out: list[Frame]) -> int | None:
         """Take debug text; how many bytes, or None when more must come to tell what they are."""
         available = len(data) - position
         if self._debug_doubted:
@@ -371,7 +384,7 @@ class Decoder:
             out.append(GoAwayDebug(self._debug))
         return size
 
-    def _looks_like_a_frame(self, data: bytes, position: int) -> bool:
+    def _looks_like_a_frame(self, data: _Received, position: int) -> bool:
         wire = self._wire
         word, stream_id = _TWO_WORDS.unpack_from(data, position)
         length = word >> wire.length_shift & wire.length_mask

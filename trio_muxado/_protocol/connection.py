@@ -115,8 +115,8 @@ class Connection:
 
     # ---- bytes in
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Handle bytes of the transport, however they are cut.
+    def receive_data(self, data: bytes | memoryview, now: float) -> list[Event]:
+        """Handle bytes of the transport, however they are cut; they may change afterwards.
 
         ``now`` is a time in seconds on any steady clock.  Nothing that a peer sends makes this
         raise: what breaks the protocol ends in ``SessionFailed`` as the last event.
@@ -127,7 +127,7 @@ class Connection:
             return events
         try:
             if self.wire is None:
-                data = self._undetected = self._undetected + data
+                data = self._undetected = self._undetected + bytes(data)
                 if len(data) < DETECTION_SIZE:
                     return events
                 self._use(detect(data[:DETECTION_SIZE]))

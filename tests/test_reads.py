@@ -1,0 +1,121 @@
+"""What comes from the transport reaches its session whole, whoever else reads meanwhile."""
+
+from __future__ import annotations
+
+import os
+import random
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from trio_muxado import MuxadoStream, _reads, client_session, server_session
+from trio_muxado._reads import COPY_UP_TO, READ_SIZE, receive_on
+
+from .helpers import Kind, Transport, each_wire, read_all, read_exactly, socket_pair
+
+LARGE = b"large" * COPY_UP_TO
+
+
+async def test_reads_of_a_socket_lie_in_one_buffer() -> None:
+    """Of every session: nothing of a read is wanted when the next one comes."""
+    near, far = socket_pair()
+    other_near, other_far = socket_pair()
+    async with near, far, other_near, other_far:
+        await far.send_all(LARGE)
+        await other_far.send_all(LARGE)
+        one, two = await receive_on(near)(), await receive_on(other_near)()
+        assert isinstance(one, memoryview)
+        assert isinstance(two, memoryview)
+        assert one.obj is two.obj
+        assert one == LARGE[: len(one)]
+
+
+async def test_a_small_read_is_bytes_of_its_own() -> None:
+    near, far = socket_pair()
+    async with near, far:
+        receive = receive_on(near)
+        await far.send_all(b"a" * COPY_UP_TO)
+        first = await receive()
+        await far.send_all(b"b")
+        assert await receive() == b"b"
+        assert first == b"a" * COPY_UP_TO
+        await far.send_eof()
+        assert await receive() == b""
+
+
+async def test_a_read_that_finds_nothing_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readable is a hint: somebody else may have been faster, or a checksum was wrong."""
+    readv, tries = os.readv, 0
+
+    def at_second_try(fd: int, buffers: tuple[memoryview]) -> int:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise BlockingIOError
+        return readv(fd, buffers)
+
+    monkeypatch.setattr(os, "readv", at_second_try)
+    near, far = socket_pair()
+    async with near, far:
+        await far.send_all(b"here")
+        assert await receive_on(near)() == b"here"
+    assert tries == 2
+
+
+async def test_other_transports_are_asked_as_every_stream_is() -> None:
+    """TLS, and whatever else a user puts between."""
+    near, far = socket_pair()
+    async with near, far:
+        await far.send_all(LARGE)
+        received = await receive_on(Transport(near))()
+        assert type(received) is bytes
+        assert received == LARGE[: len(received)]
+
+
+async def test_a_system_without_readv_reads_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_reads, "os", SimpleNamespace())
+    near, far = socket_pair()
+    async with near, far:
+        await far.send_all(b"here")
+        assert await receive_on(near)() == b"here"
+
+
+async def test_a_transport_that_was_closed_is_an_error() -> None:
+    near, far = socket_pair()
+    receive = receive_on(near)
+    async with far:
+        await near.aclose()
+        with pytest.raises((OSError, ValueError, trio.ClosedResourceError)):
+            await receive()
+
+
+@each_wire
+async def test_sessions_that_read_at_once_do_not_mix(kind: Kind) -> None:
+    """Bulk both ways on four sessions, through one buffer."""
+    config = kind.config(heartbeat=None)
+    payloads = [random.Random(i).randbytes(4 * READ_SIZE) for i in range(4)]
+
+    async def echo(stream: MuxadoStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+        await stream.send_eof()
+
+    async def transfer(payload: bytes) -> None:
+        near, far = socket_pair()
+        async with (
+            server_session(far, config=config) as server,
+            client_session(near, config=config) as client,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(server.serve_streams, echo)
+            async with await client.open_stream() as stream, trio.open_nursery() as sending:
+                sending.start_soon(stream.send_all, payload)
+                assert await read_exactly(stream, len(payload)) == payload
+                await stream.send_eof()
+                assert await read_all(stream) == b""
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for payload in payloads:
+            nursery.start_soon(transfer, payload)
