@@ -14,6 +14,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+PY_SPY = str(Path(sys.executable).with_name("py-spy"))  # of the same environment
+
 RATE = "400"  # samples a second; more disturb what they look at
 
 # The first that is found in the path of the function that runs names the share.
@@ -33,7 +35,7 @@ def record(args: argparse.Namespace, shape: str, path: Path) -> str:
     """Sample one run; what it printed."""
     program = [sys.executable, "-m", "benchmarks.one_process", "--wire", args.wire]
     program += ["--at-once", str(args.at_once), "--seconds", str(args.seconds)]
-    command = ["py-spy", "record", "-r", RATE, "-f", shape, "-o", str(path), "--", *program]
+    command = [PY_SPY, "record", "-r", RATE, "-f", shape, "-o", str(path), "--", *program]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return "".join(line + "\n" for line in done.stdout.splitlines() if "us of CPU" in line)
 

@@ -28,7 +28,7 @@ ROWS = (
     ("_protocol.connection",),
     ("_protocol",),
     ("_errors", "_config", "_batches", "_gather", "_half_open", "_nursery", "_reads", "_solo"),
-    ("_trace", "_places", "_transport", "_writer"),
+    ("_backlog", "_trace", "_places", "_transport", "_writer"),
     ("_engine",),
     ("_stream", "_session", "_statistics"),
     ("_heartbeat",),

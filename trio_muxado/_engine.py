@@ -8,7 +8,7 @@ A session is this engine, three tasks in a nursery of their own, around the sans
 
 * the *frame reader* (here) waits for the transport and for nothing else.  It feeds what came to
   the connection and carries the events to the streams, synchronously: data into a stream's
-  queue, a new stream into the accept channel.
+  queue, a new stream into the backlog.
 * the *frame writer* (``_writer.py``) is the only one that sends on the transport, so nobody's
   cancellation can tear a frame.  It sleeps until there is something to send, takes a batch of
   frames of all streams from the connection, and sends it in one call.
@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from ._backlog import Backlog
 from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
 from ._half_open import reset_half_open
 from ._nursery import leaves, without_cancelled
@@ -103,12 +104,10 @@ class Engine:
         self.last_heard = math.inf
         """When the latest byte of the peer came."""
         self.wire_known = trio.Event()
-        # Bounded by the backlog of the connection, which refuses what does not fit.
-        self._incoming, self.accepted = trio.open_memory_channel["MuxadoStream"](math.inf)
+        self.backlog = Backlog()
         self.ended = trio.Event()
         self.places = PlaceWaiters(
             self.connection.streams,
-            limit=config.max_outbound_streams,
             wire_known=self.wire_known,
             ended=self.ended,
             may_open=lambda: self.connection.can_open and not self.over,
@@ -221,7 +220,7 @@ class Engine:
             handler = self.config.extensions.get(stream.type, self._answer_heartbeats)
             self._nursery.start_soon(self._guard, lambda: self._serve_extension(handler, stream))
         else:
-            self._incoming.send_nowait(stream)
+            self.backlog.put(stream)
 
     async def _serve_extension(self, handler: Handler, stream: MuxadoStream) -> None:
         self.connection.hold(stream._core)
@@ -266,12 +265,14 @@ class Engine:
     def send(self, core: Stream, data: bytes) -> None:
         """Queue bytes of a stream."""
         self.connection.send(core, data)
-        self.writer.wake()
+        if self.writer.sleeps:
+            self.writer.wake()
 
     def end_sending(self, core: Stream) -> None:
         """Queue the end of a stream."""
         self.connection.end_sending(core)
-        self.writer.wake()
+        if self.writer.sleeps:
+            self.writer.wake()
 
     def consume(self, core: Stream, size: int) -> None:
         """Give back the credit of received bytes."""
@@ -349,7 +350,7 @@ class Engine:
         )
         for event in self.connection.end(ended):
             self._handlers[type(event)](event)
-        self._incoming.close()
+        self.backlog.end()
         self.ended.set()
         self.wire_known.set()
         self.places.dismiss()

@@ -37,10 +37,14 @@ class BareNursery:
         try:
             await task(*args)
         except BaseException as error:
-            failure = without_cancelled(error)
-            if failure is not None:
-                self._failures.append(failure)
-                self.cancel()
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """A task ends with ``error``, and lets nothing out."""
+        failure = without_cancelled(error)
+        if failure is not None:
+            self._failures.append(failure)
+            self.cancel()
 
     def cancel(self) -> None:
         """Cancel the body and all tasks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ class PlaceWaiters:
 
     Args:
       streams: the connection's streams.
-      limit: streams of this end that may live at once; None is no bound.
       wire_known: set when it is known how to open a stream, or that none will be.
       ended: set when the session is over.
       may_open: whether the session still opens streams.
@@ -28,7 +28,6 @@ class PlaceWaiters:
         self,
         streams: StreamTable,
         *,
-        limit: int | None,
         wire_known: trio.Event,
         ended: trio.Event,
         may_open: Callable[[], bool],
@@ -37,19 +36,27 @@ class PlaceWaiters:
         self._wire_known = wire_known
         self._ended = ended
         self._may_open = may_open
-        self._free = None if limit is None else trio.Semaphore(limit)
-        self._taken = 0
+        self._openers = trio.lowlevel.ParkingLot()
+        self._promised = 0  # places of openers that were woken and have not run yet
         self._stream_ended: trio.Event | None = None  # where a task waits for it
 
-    async def take_place(self) -> None:
-        """Wait until a stream may be opened, or never can: first come, first served."""
+    @property
+    def free(self) -> float | int:
+        """Places that nobody has, and nobody was promised."""
+        outbound = self._streams.outbound
+        return outbound.limit - outbound.taken - self._promised
+
+    async def wait_for_place(self) -> None:
+        """Wait until a stream may be opened, or never can: first come, first served.
+
+        The place is the caller's until its next checkpoint.
+        """
         if not self._wire_known.is_set():
             await self._wire_known.wait()
-        if self._free is None or not self._may_open():
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._free.acquire()
-            self._taken += 1
+        await trio.lowlevel.checkpoint()
+        if (self.free <= 0 or self._openers) and self._may_open():
+            await self._openers.park()
+            self._promised -= 1
 
     async def wait_until_idle(self) -> None:
         """Wait until no stream of either end lives, but for extensions, or the session is over."""
@@ -59,16 +66,15 @@ class PlaceWaiters:
 
     def count(self) -> None:
         """Streams may have ended: pass their places on to those that wait."""
-        if self._free is not None:
-            while self._taken > self._streams.outbound.taken:
-                self._taken -= 1
-                self._free.release()
+        if self._openers and self.free > 0:
+            self._wake(self.free)
         if self._stream_ended is not None:
             self._stream_ended.set()
             self._stream_ended = None
 
     def dismiss(self) -> None:
         """No stream will be opened any more: let those that wait for a place find that out."""
-        if self._free is not None:
-            for _ in range(self._free.statistics().tasks_waiting):
-                self._free.release()
+        self._wake(math.inf)
+
+    def _wake(self, most: float | int) -> None:
+        self._promised += len(self._openers.unpark(count=most))

@@ -10,7 +10,7 @@ import trio
 from ._config import MuxadoConfig
 from ._engine import Engine, logger
 from ._errors import CloseReason, NoMoreStreamsError, OpenStreamError, SessionClosedError
-from ._nursery import leaves, open_bare_nursery, without_cancelled
+from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused, check_code
 from ._statistics import SessionStatistics, statistics_of
@@ -102,7 +102,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
         engine = self._engine
-        await engine.places.take_place()
+        await engine.places.wait_for_place()
         wire = engine.connection.wire
         if type and wire is not None and type == wire.heartbeat_type:
             engine.changed()  # the place is free again
@@ -139,9 +139,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           SessionClosedError: this end has closed it.
         """
         engine = self._engine
-        try:
-            stream = await engine.accepted.receive()
-        except trio.EndOfChannel:
+        stream = await engine.backlog.take()
+        if stream is None:
             error = engine.ended_error("accept_stream", NoMoreStreamsError)
             raise error from error.__cause__
         engine.connection.accept(stream._core)
@@ -173,31 +172,23 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         Raises:
           SessionEndedError: the session broke; running handlers were cancelled.
         """
+        engine = self._engine
         async with open_bare_nursery() as nursery:
             try:
                 async for stream in self:
-                    nursery.start_soon(self._handle, handler, stream)
+                    nursery.inner.start_soon(self._handle, nursery, handler, stream)
                     # Some of what came with it starts in the same turn of trio's loop.
-                    for another in self._take_waiting():
-                        nursery.start_soon(self._handle, handler, another)
+                    for another in engine.backlog.take_now(MAX_BURST):
+                        engine.connection.accept(another._core)
+                        nursery.inner.start_soon(self._handle, nursery, handler, another)
             except SessionClosedError:
                 pass
 
-    def _take_waiting(self) -> list[MuxadoStream]:
-        """Streams that wait to be accepted now, not more than are good at once."""
-        engine = self._engine
-        taken: list[MuxadoStream] = []
-        try:
-            while len(taken) < MAX_BURST:
-                stream = engine.accepted.receive_nowait()
-                engine.connection.accept(stream._core)
-                taken.append(stream)
-        except (trio.WouldBlock, trio.EndOfChannel):
-            pass
-        return taken
-
     async def _handle(
-        self, handler: Callable[[MuxadoStream], Awaitable[Any]], stream: MuxadoStream
+        self,
+        nursery: BareNursery,
+        handler: Callable[[MuxadoStream], Awaitable[Any]],
+        stream: MuxadoStream,
     ) -> None:
         self._engine.connection.hold(stream._core)
         try:
@@ -210,7 +201,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                 stream._reset_now(
                     ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR
                 )
-                raise
+                nursery.fail(error)
+                return
             if not self._engine.ended_well:
                 logger.debug("a handler ended with its stream: %r", error)
         if stream._closed is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ._protocol.states import StreamInput
+from ._protocol.states import RECEIVE_DATA
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -60,7 +60,7 @@ def statistics_of(engine: Engine, latency: float | None) -> SessionStatistics:
     connection = engine.connection
     counts = connection.counts
     live = connection.streams.live.values()
-    receiving = [stream for stream in live if stream.allows(StreamInput.RECEIVE_DATA)]
+    receiving = [stream for stream in live if RECEIVE_DATA in stream.allowed]
     windows = [stream.receive_window.size for stream in receiving]
     waiting_now = sum(s.owner._starved_for for s in live if s.owner is not None)
     return SessionStatistics(

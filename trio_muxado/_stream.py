@@ -11,7 +11,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from ._errors import MuxadoError, StreamClosedError, StreamResetError
 from ._protocol.byte_queue import ByteQueue
 from ._protocol.errors import ErrorCode, check_code
-from ._protocol.states import StreamInput
+from ._protocol.states import SEND_END
 from ._solo import Solo
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         limit = _DEFAULT_RECEIVE if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
-        with self._receiver:
+        self._receiver.hold()
+        try:
             if self._closed is not None:
                 raise self._closed_error()
             received = self._received
@@ -130,6 +131,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             data = received.take_bytes(limit, _ENOUGH)
             self._engine.consume(self._core, len(data))
             return data
+        finally:
+            self._receiver.held = False
 
     def is_readable(self) -> bool:
         """Whether :meth:`receive_some` would not wait: for bytes, the end, or an error.
@@ -188,7 +191,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           StreamClosedError: the stream was closed by this end, or ``send_eof`` was called.
           trio.BusyResourceError: another task is sending.
         """
-        with self._sender:
+        self._sender.hold()
+        try:
             self._check_sendable()
             await checkpoint_if_cancelled()
             if type(data) is bytes:
@@ -207,6 +211,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                     if piece:
                         self._engine.send(self._core, piece)
                     await self._wait_until_accepted()
+        finally:
+            self._sender.held = False
 
     async def _wait_until_accepted(self) -> None:
         bound = self._engine.config.send_buffer
@@ -241,32 +247,38 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream's send buffer has room.  Raises what :meth:`send_all` raises."""
-        with self._sender:
+        self._sender.hold()
+        try:
             self._check_sendable()
             await checkpoint()
             self._check_sendable()
             while self._core.outgoing.size >= self._engine.config.send_buffer:
                 await self._wait_for_room()
+        finally:
+            self._sender.held = False
 
     async def send_eof(self) -> None:
         """End this direction behind what was sent; the other goes on.  Again: does nothing.
 
         Never waits for window.  Raises what :meth:`send_all` raises.
         """
-        with self._sender:
+        self._sender.hold()
+        try:
             if self._closed is not None:
                 raise self._closed_error()
             await checkpoint_if_cancelled()
             if self._core.broken is not None:
                 raise self._broken_error()
-            if self._core.allows(StreamInput.SEND_END):
+            if SEND_END in self._core.allowed:
                 self._engine.end_sending(self._core)
             await cancel_shielded_checkpoint()
+        finally:
+            self._sender.held = False
 
     def _check_sendable(self) -> None:
         if self._closed is not None:
             raise self._closed_error()
-        if self._core.allows(StreamInput.SEND_END):
+        if SEND_END in self._core.allowed:
             return
         if self._core.broken is not None:
             raise self._broken_error()

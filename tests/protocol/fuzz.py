@@ -166,9 +166,9 @@ class Application:
         match rng.randrange(6):
             case 0 | 1 if stream.receive_window.unconsumed:
                 core.consume(stream, rng.randrange(1, stream.receive_window.unconsumed + 1))
-            case 2 if stream.allows(StreamInput.SEND_END):
+            case 2 if StreamInput.SEND_END in stream.allowed:
                 core.send(stream, rng.randbytes(rng.choice((1, 10, 5000))))
-            case 3 if stream.allows(StreamInput.SEND_END):
+            case 3 if StreamInput.SEND_END in stream.allowed:
                 core.end_sending(stream)
             case 4:
                 self.streams.remove(stream)

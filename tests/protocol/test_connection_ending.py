@@ -105,7 +105,7 @@ def test_we_cannot_send_after_our_end(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3)
     end.core.end_sending(stream)
-    assert not stream.allows(StreamInput.SEND_END)
+    assert StreamInput.SEND_END not in stream.allowed
     with pytest.raises(AssertionError):
         end.core.send(stream, b"more")
 

@@ -99,7 +99,7 @@ class Talk:
 
     @property
     def may_send(self) -> bool:
-        return not self.left and self.stream.allows(StreamInput.SEND_END)
+        return not self.left and StreamInput.SEND_END in self.stream.allowed
 
     def send(self, size: int) -> None:
         self.side.end.core.send(self.stream, self.pattern(self.sent, size, by=self.side))
@@ -231,7 +231,7 @@ class Sessions(RuleBasedStateMachine):
             if other is None or talk.stream.id not in streams or other.left or talk.left:
                 continue
             for one, two in (talk.stream, other.stream), (other.stream, talk.stream):
-                if StreamInput.RECEIVE_DATA in (i for i in StreamInput if two.allows(i)):
+                if StreamInput.RECEIVE_DATA in (i for i in StreamInput if i in two.allowed):
                     assert one.send_window.available == two.receive_window.credit
 
     @invariant()
@@ -242,7 +242,7 @@ class Sessions(RuleBasedStateMachine):
                 assert window.credit + window.unconsumed + window.owed == window.size
                 assert window.credit >= 0
                 assert talk.stream.send_window.available >= 0
-                if talk.stream.allows(StreamInput.RECEIVE_DATA):
+                if StreamInput.RECEIVE_DATA in talk.stream.allowed:
                     assert talk.stream.borrowed == window.size
             streams = side.end.core.streams
             # A stream that waits for its type is in no talk, one that has ended does not live.

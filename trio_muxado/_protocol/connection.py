@@ -30,7 +30,20 @@ from .guards import Allowance, Places
 from .limits import Limits
 from .outbox import Outbox
 from .scheduler import ABOVE_ALL
-from .states import SESSION_TRANSITIONS, SessionInput, SessionState, StreamInput, StreamState
+from .states import (
+    CLOSE,
+    CLOSED_LOCAL,
+    RECEIVE_DATA,
+    RECEIVE_END,
+    RECEIVE_RESET,
+    SEND_END,
+    SEND_RESET,
+    SESSION_END,
+    SESSION_TRANSITIONS,
+    SessionInput,
+    SessionState,
+    StreamInput,
+)
 from .stream import Broken, Stream
 from .table import MAX_EXTENSION_STREAMS, StreamTable
 from .wire import DETECTION_SIZE, Decoder, Wire, detect
@@ -165,7 +178,7 @@ class Connection:
         unseen = self._outbox.take_back(live) if live else set[int]()
         for stream in list(live.values()):
             reason = in_vain if stream.id in unseen else broken
-            self._break(stream, StreamInput.SESSION_END, reason)
+            self._break(stream, SESSION_END, reason)
             self._events.append(StreamBroken(stream))
 
     # ---- frames in
@@ -205,8 +218,8 @@ class Connection:
         if stream is None:
             return
         if length:
-            late = not stream.try_step(StreamInput.RECEIVE_DATA)
-            if late and not (stream.state is StreamState.CLOSED_LOCAL and stream.can_send):
+            late = not stream.try_step(RECEIVE_DATA)
+            if late and not (stream.state is CLOSED_LOCAL and stream.can_send):
                 self._late_data(stream)
                 return
             if not stream.receive_window.take(length):
@@ -237,7 +250,7 @@ class Connection:
         # Between the pieces of a frame the application may have closed or reset the stream.
         if stream.broken is not None:
             return
-        if payload and stream.allows(StreamInput.RECEIVE_DATA):
+        if payload and RECEIVE_DATA in stream.allowed:
             if stream is not self._run_of:
                 self._end_run()
                 self._run_of = stream
@@ -274,9 +287,9 @@ class Connection:
             self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message)
             return
         self._end_run()
-        if stream.allows(StreamInput.RECEIVE_DATA):
+        if RECEIVE_DATA in stream.allowed:
             self._events.append(EndReceived(stream))
-        stream.step(StreamInput.RECEIVE_END)
+        stream.step(RECEIVE_END)
         self.streams.repay_read(stream)
         self.streams.settle(stream)
 
@@ -293,7 +306,7 @@ class Connection:
         name = code.name if isinstance(code, ErrorCode) else f"error {code}"
         refused = code in _REFUSALS and stream.local and untouched
         broken = Broken(code, "remote", f"the peer reset the stream: {name}", refused)
-        self._break(stream, StreamInput.RECEIVE_RESET, broken)
+        self._break(stream, RECEIVE_RESET, broken)
         self._events.append(StreamBroken(stream))
 
     def _on_wndinc(self, frame: WndInc) -> None:
@@ -324,7 +337,7 @@ class Connection:
         broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, trusted)
         for stream in above:
             if not stream.answered:
-                self._break(stream, StreamInput.RECEIVE_RESET, broken)
+                self._break(stream, RECEIVE_RESET, broken)
                 self._events.append(StreamBroken(stream))
 
     def _on_goaway_debug(self, frame: GoAwayDebug) -> None:
@@ -421,7 +434,7 @@ class Connection:
 
     def _late_data(self, stream: Stream) -> None:
         """Data after the peer's end, or for an application that has closed the stream."""
-        our_doing = stream.state is StreamState.CLOSED_LOCAL
+        our_doing = stream.state is CLOSED_LOCAL
         message = "data came for a stream that is closed"
         self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message, our_doing=our_doing)
 
@@ -429,7 +442,7 @@ class Connection:
         self, stream: Stream, code: ErrorCode, message: str, *, our_doing: bool = False
     ) -> None:
         """Reset a stream because of what the peer sent."""
-        self._break(stream, StreamInput.SEND_RESET, Broken(code, "local", message))
+        self._break(stream, SEND_RESET, Broken(code, "local", message))
         self._events.append(StreamBroken(stream))
         self._answer(stream.id, code, our_doing=our_doing)
 
@@ -473,9 +486,9 @@ class Connection:
         _check_priority(priority)
         if stream_type and not (wire.has_syn_frame or self._typed):
             raise ValueError("v2 carries stream types in typed sessions only (typed=True)")
-        if self.state is SessionState.ENDED:
-            raise OpenRefused(ErrorCode.SESSION_CLOSED, "the session has ended")
-        if self.state in (SessionState.GONE_AWAY, SessionState.DRAINING):
+        if not self.can_open:
+            if self.state is SessionState.ENDED:
+                raise OpenRefused(ErrorCode.SESSION_CLOSED, "the session has ended")
             raise OpenRefused(ErrorCode.REMOTE_GONE_AWAY, "the peer takes no new streams")
         stream = self.streams.new_local(wire)
         self.counts.opened += 1
@@ -523,7 +536,7 @@ class Connection:
 
     def send(self, stream: Stream, data: bytes | memoryview) -> None:
         """Queue bytes, which must never change; ``stream.outgoing.size`` tells how many wait."""
-        assert stream.allows(StreamInput.SEND_END)
+        assert SEND_END in stream.allowed
         stream.answered |= not stream.local
         stream.outgoing.put(data)
         self._outbox.schedule(stream)
@@ -538,7 +551,7 @@ class Connection:
     def end_sending(self, stream: Stream) -> None:
         """Half-close: FIN goes out behind what waits."""
         stream.answered |= not stream.local
-        stream.step(StreamInput.SEND_END)
+        stream.step(SEND_END)
         stream.end_due = True
         self._outbox.schedule(stream)
 
@@ -547,7 +560,7 @@ class Connection:
         stream.answered |= not stream.local
         window = stream.receive_window
         increment = window.consume(size)
-        if not stream.allows(StreamInput.RECEIVE_DATA):
+        if RECEIVE_DATA not in stream.allowed:
             self.streams.repay_read(stream)
             return
         if window.too_small(self._now):
@@ -574,11 +587,11 @@ class Connection:
         if not self.streams.release(stream):
             return
         stream.answered |= not stream.local
-        if stream.allows(StreamInput.SEND_END):
+        if SEND_END in stream.allowed:
             stream.end_due = True
-        stream.step(StreamInput.CLOSE)
+        stream.step(CLOSE)
         # Before the frame that opens it goes out there is nothing to give back.
-        if stream.state is StreamState.CLOSED_LOCAL and not stream.open_due:
+        if stream.state is CLOSED_LOCAL and not stream.open_due:
             increment = stream.receive_window.discard()
             if increment:
                 self._outbox.grant(stream.id, increment)
@@ -604,7 +617,7 @@ class Connection:
 
     def _reset(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
         peer_knows_it = not stream.open_due
-        self._break(stream, StreamInput.SEND_RESET, Broken(code, "local", message))
+        self._break(stream, SEND_RESET, Broken(code, "local", message))
         if peer_knows_it:
             self.counts.resets_sent += 1
             self._outbox.put(self._wire.rst(stream.id, code))

@@ -92,9 +92,10 @@ class Outbox:
 
     def schedule(self, stream: Stream) -> None:
         """What ``stream`` has to send, or may send, has changed."""
-        if stream.can_send:
-            self._scheduler.push(stream)
-        elif stream.scheduled:
+        if not stream.scheduled:
+            if stream.can_send:
+                self._scheduler.push(stream)
+        elif not stream.can_send:
             self._scheduler.remove(stream)
 
     def prioritize(self, stream: Stream, priority: int) -> None:

@@ -56,6 +56,17 @@ class SessionInput(enum.Enum):
 for _kind in (StreamState, StreamInput, SessionState, SessionInput):
     type.__setattr__(_kind, "__hash__", object.__hash__)
 
+# Up to Python 3.11 to find a member in its class takes as long as a call.
+SEND_END = StreamInput.SEND_END
+CLOSE = StreamInput.CLOSE
+SEND_RESET = StreamInput.SEND_RESET
+RECEIVE_DATA = StreamInput.RECEIVE_DATA
+RECEIVE_END = StreamInput.RECEIVE_END
+RECEIVE_RESET = StreamInput.RECEIVE_RESET
+SESSION_END = StreamInput.SESSION_END
+OPEN = StreamState.OPEN
+CLOSED_LOCAL = StreamState.CLOSED_LOCAL
+
 _S = StreamState
 _I = StreamInput
 

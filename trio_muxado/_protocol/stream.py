@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from .byte_queue import ByteQueue
 from .codec import Wire
 from .errors import ErrorCode
 from .guards import Places
-from .states import STREAM_TRANSITIONS, StreamInput, StreamState
+from .states import OPEN, STREAM_TRANSITIONS, StreamInput, StreamState
 from .windows import ReceiveWindow, SendWindow
 
 
@@ -28,6 +29,7 @@ class Stream:
     """One stream of a connection.  All changes go through the connection."""
 
     __slots__ = (
+        "allowed",
         "answered",
         "backlog",
         "borrowed",
@@ -56,7 +58,9 @@ class Stream:
         """We opened it."""
         self.type: int = 0
         self.priority: int = 0
-        self.state: StreamState = StreamState.OPEN
+        self.state: StreamState = OPEN
+        self.allowed: Mapping[StreamInput, StreamState] = STREAM_TRANSITIONS[OPEN]
+        """What can happen to it now: the row of its state in the table."""
         self.broken: Broken | None = None
         self.send_window: SendWindow = SendWindow(wire.initial_window)
         self.receive_window: ReceiveWindow = ReceiveWindow(wire.initial_window)
@@ -87,25 +91,22 @@ class Stream:
     def __repr__(self) -> str:
         return f"<Stream {self.id} {self.state.name}>"
 
-    def allows(self, what: StreamInput) -> bool:
-        """Whether the state table has a cell for ``what``."""
-        return what in STREAM_TRANSITIONS[self.state]
-
     def try_step(self, what: StreamInput) -> bool:
         """Follow the state table; False where it has no cell."""
-        state = STREAM_TRANSITIONS[self.state].get(what)
-        if state is None:
+        if what not in self.allowed:
             return False
-        self.state = state
+        self.step(what)
         return True
 
     def step(self, what: StreamInput) -> None:
         """Follow the state table."""
-        self.state = STREAM_TRANSITIONS[self.state][what]
+        self.state = self.allowed[what]
+        self.allowed = STREAM_TRANSITIONS[self.state]
 
     def take_place(self, places: Places) -> None:
         """Be counted in ``places``, and nowhere else."""
-        self.leave_place()
+        if self.place is not None:
+            self.leave_place()
         self.place = places
         places.taken += 1
 

@@ -10,14 +10,14 @@ from .codec import MAX_STREAM_ID, Wire
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .guards import GoneStreams, Places
 from .limits import Limits
-from .states import StreamState
+from .states import CLOSED_LOCAL, OPEN, StreamState
 from .stream import Stream
 
 MAX_EXTENSION_STREAMS = 16
 """Live extension streams of the peer.  They have places of their own, so that a session full
 of streams still answers heartbeats; a peer needs one per extension."""
 
-_OVER = frozenset((StreamState.GONE, StreamState.CLOSED_LOCAL))
+_OVER = frozenset((StreamState.GONE, CLOSED_LOCAL))
 
 
 class StreamTable:
@@ -119,7 +119,7 @@ class StreamTable:
         live = [
             stream
             for stream in self.live.values()
-            if (stream.type_bytes is not None or stream.state is not StreamState.OPEN)
+            if (stream.type_bytes is not None or stream.state is not OPEN)
             and (stream.place is self.inbound or stream.place is self.outbound)
         ]
         return live + list(self._unanswered.values())
@@ -155,7 +155,7 @@ class StreamTable:
             return
         del self.live[stream.id]
         self.repay_read(stream)
-        if stream.state is StreamState.CLOSED_LOCAL:
+        if stream.state is CLOSED_LOCAL:
             self.gone.add(stream.id, reset=False)
             if stream.place is self.outbound and not stream.answered and self.outbound.bounded:
                 self._unanswered[stream.id] = stream
