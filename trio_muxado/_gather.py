@@ -1,17 +1,14 @@
-"""Giving a batch of buffers to a transport, with as few copies as it allows."""
+"""Giving a batch of buffers to a transport, with as few copies and waits as it allows."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeAlias
+import os
+from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
     from ._protocol.byte_queue import Buffer
-
-SendBuffers: TypeAlias = "Callable[[list[Buffer], int], Awaitable[None]]"
 
 GATHER_FROM = 32 * 1024
 """Bytes of a batch from which handing its buffers to the kernel one by one costs less than the
@@ -21,29 +18,47 @@ MAX_BUFFERS = 512
 """Buffers in one call.  Linux, macOS and the BSDs take 1,024 and refuse more."""
 
 
-def send_buffers_on(transport: trio.abc.Stream) -> SendBuffers:
-    """What sends a list of buffers, so many bytes, on ``transport``; nothing else sends on it."""
+class BatchSender:
+    """Sends batches on ``transport``; nothing else sends on it."""
 
-    async def send_joined(buffers: list[Buffer], size: int) -> None:
-        await transport.send_all(b"".join(buffers))
+    def __init__(self, transport: trio.abc.Stream) -> None:
+        self._transport = transport
+        self._socket: trio.socket.SocketType | None = None
+        # Not of a class derived from it, which may change what is sent.
+        if type(transport) is trio.SocketStream and hasattr(os, "writev"):
+            self._socket = transport.socket
 
-    # Not of a class derived from it, which may change what is sent.
-    if type(transport) is not trio.SocketStream or not hasattr(socket.socket, "sendmsg"):
-        return send_joined
-    sock = transport.socket
+    def send_now(self, buffers: list[Buffer], size: int) -> bool:
+        """Send of so many bytes what a socket takes at once; whether that was all.
 
-    async def send_gathered(buffers: list[Buffer], size: int) -> None:
+        The rest is left in ``buffers``.
+        """
+        if self._socket is None:
+            return False
         if len(buffers) > MAX_BUFFERS or size < GATHER_FROM:
-            await send_joined(buffers, size)
-            return
-        while buffers:
-            left = await sock.sendmsg(buffers)
-            sent = 0
-            while sent < len(buffers) and left >= len(buffers[sent]):
-                left -= len(buffers[sent])
-                sent += 1
-            del buffers[:sent]
-            if left:
-                buffers[0] = memoryview(buffers[0])[left:]
+            buffers[:] = [b"".join(buffers)]
+        return self._write(self._socket, buffers)
 
-    return send_gathered
+    async def send(self, buffers: list[Buffer]) -> None:
+        """Send the rest, and wait until the transport has it."""
+        if self._socket is None:
+            await self._transport.send_all(b"".join(buffers))
+            return
+        while True:
+            await trio.lowlevel.wait_writable(self._socket)
+            if self._write(self._socket, buffers):
+                return
+
+    def _write(self, sock: trio.socket.SocketType, buffers: list[Buffer]) -> bool:
+        try:
+            left = os.writev(sock.fileno(), buffers)
+        except BlockingIOError:
+            return False
+        sent = 0
+        while sent < len(buffers) and left >= len(buffers[sent]):
+            left -= len(buffers[sent])
+            sent += 1
+        del buffers[:sent]
+        if left:
+            buffers[0] = memoryview(buffers[0])[left:]
+        return not buffers

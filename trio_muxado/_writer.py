@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._batches import BatchSize
-from ._gather import send_buffers_on
+from ._gather import BatchSender
 
 if TYPE_CHECKING:
     from ._protocol.connection import Connection
@@ -71,7 +71,7 @@ class FrameWriter:
     async def run(self) -> None:
         """Send until the end was asked for and all is sent, or the transport fails."""
         connection, send_timeout = self._connection, self._send_timeout
-        send_buffers = send_buffers_on(self._transport)
+        sender = BatchSender(self._transport)
         batch_size = BatchSize()
         # One scope for all batches: its deadline is moved, which is cheaper than a new one.
         with trio.CancelScope() as patience:
@@ -84,22 +84,25 @@ class FrameWriter:
                 size = sum(map(len, batch))
                 if self._trace is not None:
                     self._trace.saw("out", b"".join(batch))
-                start = trio.current_time()
-                patience.deadline = start + send_timeout
+                took = waited = 0.0
                 try:
-                    await send_buffers(batch, size)
+                    if not sender.send_now(batch, size):
+                        start = trio.current_time()
+                        patience.deadline = start + send_timeout
+                        await sender.send(batch)
+                        patience.deadline = math.inf
+                        took = trio.current_time() - start
+                        # Where nothing blocks, that took a turn of the loop, over TLS two, and the
+                        # turn before shows how long they are: a busy program is no slow link.
+                        waited = took - 2 * (start - self._turn_began)
                 except Exception as error:
                     patience.deadline = math.inf
                     self.flushed.set()
                     await self._on_error(error)
                     return
-                patience.deadline = math.inf
                 self.bytes_sent += size
-                took = trio.current_time() - start
                 self.waited += took
-                # Where nothing blocks, sending takes a turn of the loop, over TLS two, and the turn
-                # before shows how long they are: a busy program is no slow link.
-                batch_size.taken(size, took - 2 * (start - self._turn_began))
+                batch_size.taken(size, waited)
                 if self._ending:
                     # A beat shows that the peer lives, not that closing comes to an end.
                     beats = connection.wire and connection.wire.heartbeat_type

@@ -11,6 +11,7 @@ import pytest
 from trio_muxado._protocol.codec import HEADER_SIZE, MAX_PRIORITY, Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Data, Frame, GoAway, Rst, Syn, WndInc
+from trio_muxado._protocol.outbox import TURN
 from trio_muxado._protocol.stream import Stream
 
 from .driver import BOTH, V1, V2, End, only
@@ -302,17 +303,18 @@ def test_data_that_waits_for_window_is_not_all_sent(wire: Wire) -> None:
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (2, 3, 5)])
 def test_equals_get_equal_shares_in_bytes(wire: Wire, sizes: tuple[int, ...]) -> None:
     end = End(wire, client=True)
-    busy(end, *(size * 100 * wire.max_payload for size in sizes))
-    shares = data_sizes(end.sent(50 * len(sizes) * wire.max_payload))
+    busy(end, *(size * 20 * TURN for size in sizes))
+    shares = data_sizes(end.sent(19 * len(sizes) * TURN))
     assert len(shares) == len(sizes)
     assert max(shares.values()) <= 1.1 * min(shares.values())
+    assert max(shares.values()) - min(shares.values()) <= TURN
 
 
 @both
 def test_small_writers_are_not_held_back_by_a_large_one(wire: Wire) -> None:
     end = End(wire, client=True)
-    _, *small = busy(end, 1000 * wire.max_payload, *[10] * 20)
-    sent = data_sizes(end.sent(2 * wire.max_payload))
+    _, *small = busy(end, 16 * TURN, *[10] * 20)
+    sent = data_sizes(end.sent(2 * TURN))
     assert all(sent[stream.id] == 10 for stream in small)
 
 

@@ -15,6 +15,14 @@ from .counts import Counts
 from .scheduler import Scheduler
 from .stream import Stream
 
+TURN = 128 * 1024
+"""Bytes that a stream may send before the next one of its priority, but half of a batch at most,
+which is less on slow links: two frames in a row on v2, eight on v1.
+
+With less, many bulk streams cost more: each turn wakes a task at both ends and is granted by itself
+(100 of them on v1: with 64 KiB a seventh fewer bytes a second).  With more, a small answer waits
+longer for its equals, and nothing is gained."""
+
 
 class Outbox:
     """Frames of one connection on their way out.
@@ -121,11 +129,15 @@ class Outbox:
         self._counts.frames_sent += len(batch)
         streams: list[Stream] = []
         scheduler = self._scheduler
+        longest_turn = min(TURN, size // 2)
         while size > 0 and scheduler:
             stream = scheduler.pop()
             if stream.open_due and stream is not self._unopened[0]:
                 streams += self._open_lower(stream, batch)
+            end_of_turn = max(0, size - longest_turn)
             size -= self._next_frame(stream, batch, most)
+            while size > end_of_turn and stream.outgoing.size and stream.can_send:
+                size -= self._next_frame(stream, batch, most)
             streams.append(stream)
             if stream.can_send:
                 scheduler.push(stream)

@@ -2,8 +2,8 @@
 
 Heartbeats stand above every priority that can be chosen.
 
-A turn is one DATA frame of at most the wire's ``max_payload`` bytes, so streams that always
-have something to send get equal shares in bytes.
+A turn is the same number of bytes for each, so streams that always have something to send get
+equal shares.
 """
 
 from __future__ import annotations
