@@ -37,6 +37,7 @@ class PlaceWaiters:
         self._ended = ended
         self._may_open = may_open
         self._openers = trio.lowlevel.ParkingLot()
+        self._waiting = 0  # openers that park: to ask the lot costs a call for each request
         self._promised = 0  # places of openers that were woken and have not run yet
         self._stream_ended: trio.Event | None = None  # where a task waits for it
 
@@ -54,8 +55,13 @@ class PlaceWaiters:
         if not self._wire_known.is_set():
             await self._wire_known.wait()
         await trio.lowlevel.checkpoint()
-        if (self.free <= 0 or self._openers) and self._may_open():
-            await self._openers.park()
+        if (self._waiting or self.free <= 0) and self._may_open():
+            self._waiting += 1
+            try:
+                await self._openers.park()
+            except trio.Cancelled:
+                self._waiting -= 1
+                raise
             self._promised -= 1
 
     async def wait_until_idle(self) -> None:
@@ -66,7 +72,7 @@ class PlaceWaiters:
 
     def count(self) -> None:
         """Streams may have ended: pass their places on to those that wait."""
-        if self._openers and self.free > 0:
+        if self._waiting and self.free > 0:
             self._wake(self.free)
         if self._stream_ended is not None:
             self._stream_ended.set()
@@ -77,4 +83,6 @@ class PlaceWaiters:
         self._wake(math.inf)
 
     def _wake(self, most: float | int) -> None:
-        self._promised += len(self._openers.unpark(count=most))
+        woken = len(self._openers.unpark(count=most))
+        self._waiting -= woken
+        self._promised += woken

@@ -14,6 +14,7 @@ import trio
 
 from ._batches import BatchSize
 from ._gather import BatchSender
+from ._solo import Solo
 
 if TYPE_CHECKING:
     from ._protocol.connection import Connection
@@ -60,7 +61,7 @@ class FrameWriter:
         """Nothing more will be sent: all is on its way, or cannot be."""
         self.sleeps = False
         """Whoever changes something looks here first: asking for more costs a call."""
-        self._sleepers = trio.lowlevel.ParkingLot()
+        self._sleep = Solo("sending frames")
         self._credit_waits = False
         self._ending = False
         self._turn_began = 0.0  # the turn of trio's loop before a batch is made
@@ -120,11 +121,11 @@ class FrameWriter:
                 return False
             self.sleeps = True
             if not connection.credit_waits:
-                await self._sleepers.park()
+                await self._sleep.wait()
                 continue
             self._credit_waits = True
             with trio.move_on_after(CREDIT_PATIENCE) as patience:
-                await self._sleepers.park()
+                await self._sleep.wait()
             self._credit_waits = self.sleeps = False
             if patience.cancelled_caught:
                 break
@@ -139,7 +140,7 @@ class FrameWriter:
         """There may be something to send."""
         if self.sleeps:
             self.sleeps = False
-            self._sleepers.unpark_all()
+            self._sleep.wake()
 
     def wake_if_due(self) -> None:
         """Anything may have changed, for a writer that sleeps."""

@@ -18,8 +18,9 @@ def make_stream(stream_id: int, priority: int = 0) -> Stream:
 
 def turns(scheduler: Scheduler) -> list[int]:
     order = []
-    while scheduler:
-        order.append(scheduler.pop().id)
+    while scheduler.priorities:
+        order.append(scheduler.first.id)
+        scheduler.end_turn(again=False)
     return order
 
 
@@ -35,7 +36,7 @@ def test_a_stream_that_had_its_turn_goes_behind_the_others() -> None:
     first, second = make_stream(3), make_stream(5)
     scheduler.push(first)
     scheduler.push(second)
-    scheduler.push(scheduler.pop())
+    scheduler.end_turn(again=True)
     assert turns(scheduler) == [5, 3]
 
 
@@ -58,7 +59,7 @@ def test_a_stream_that_had_its_turn_may_wait_again() -> None:
     scheduler = Scheduler()
     stream = make_stream(3)
     scheduler.push(stream)
-    scheduler.pop()
+    scheduler.end_turn(again=False)
     scheduler.push(stream)
     assert turns(scheduler) == [3]
 
@@ -132,5 +133,4 @@ def test_nothing_is_kept_of_streams_that_left() -> None:
         stream = make_stream(3, priority)
         scheduler.push(stream)
         scheduler.remove(stream)
-    assert not scheduler
-    assert (scheduler._queues, scheduler._priorities) == ({}, [])
+    assert (scheduler._queues, scheduler.priorities) == ({}, [])

@@ -218,7 +218,7 @@ class Connection:
         if stream is None:
             return
         if length:
-            late = not stream.try_step(RECEIVE_DATA)
+            late = RECEIVE_DATA not in stream.allowed  # where it is, the state stays as it is
             if late and not (stream.state is CLOSED_LOCAL and stream.can_send):
                 self._late_data(stream)
                 return

@@ -44,7 +44,7 @@ class Outbox:
 
     def __bool__(self) -> bool:
         credit = self._credit_hurries and self._credit
-        return bool(self._control or credit or self._scheduler)
+        return bool(self._control or credit or self._scheduler.priorities)
 
     @property
     def credit_waits(self) -> bool:
@@ -130,17 +130,16 @@ class Outbox:
         streams: list[Stream] = []
         scheduler = self._scheduler
         longest_turn = min(TURN, size // 2)
-        while size > 0 and scheduler:
-            stream = scheduler.pop()
+        while size > 0 and scheduler.priorities:
+            stream = scheduler.first
             if stream.open_due and stream is not self._unopened[0]:
                 streams += self._open_lower(stream, batch)
             end_of_turn = max(0, size - longest_turn)
             size -= self._next_frame(stream, batch, most)
-            while size > end_of_turn and stream.outgoing.size and stream.can_send:
+            while (more := stream.can_send) and size > end_of_turn:
                 size -= self._next_frame(stream, batch, most)
             streams.append(stream)
-            if stream.can_send:
-                scheduler.push(stream)
+            scheduler.end_turn(again=more)
         return batch, streams
 
     def _open_lower(self, stream: Stream, batch: list[Buffer]) -> list[Stream]:

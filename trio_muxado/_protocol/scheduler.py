@@ -23,10 +23,25 @@ class Scheduler:
 
     def __init__(self) -> None:
         self._queues: dict[int, deque[Stream]] = {}
-        self._priorities: list[int] = []
+        self.priorities: list[int] = []
+        """Of the streams that wait, in rising order; empty when none does."""
 
-    def __bool__(self) -> bool:
-        return bool(self._priorities)
+    @property
+    def first(self) -> Stream:
+        """The stream whose turn it is."""
+        return self._queues[self.priorities[-1]][0]
+
+    def end_turn(self, *, again: bool) -> None:
+        """The first has had its turn: it goes behind its equals, or waits no more."""
+        priority = self.priorities[-1]
+        queue = self._queues[priority]
+        if again:
+            queue.rotate(-1)
+            return
+        queue.popleft().scheduled = False
+        if not queue:
+            del self._queues[priority]
+            self.priorities.pop()
 
     def push(self, stream: Stream) -> None:
         """Give ``stream`` a turn, behind all of its priority that wait already."""
@@ -36,7 +51,7 @@ class Scheduler:
         queue = self._queues.get(stream.priority)
         if queue is None:
             self._queues[stream.priority] = deque((stream,))
-            insort(self._priorities, stream.priority)
+            insort(self.priorities, stream.priority)
         else:
             queue.append(stream)
 
@@ -49,7 +64,7 @@ class Scheduler:
         queue.remove(stream)
         if not queue:
             del self._queues[stream.priority]
-            self._priorities.remove(stream.priority)
+            self.priorities.remove(stream.priority)
 
     def move(self, stream: Stream, priority: int) -> None:
         """Change a stream's priority; where it waits, it goes behind its new equals."""
@@ -60,14 +75,3 @@ class Scheduler:
         stream.priority = priority
         if waits:
             self.push(stream)
-
-    def pop(self) -> Stream:
-        """The stream whose turn it is; it loses its place."""
-        priority = self._priorities[-1]
-        queue = self._queues[priority]
-        stream = queue.popleft()
-        if not queue:
-            del self._queues[priority]
-            self._priorities.pop()
-        stream.scheduled = False
-        return stream

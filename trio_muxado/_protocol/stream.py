@@ -91,15 +91,8 @@ class Stream:
     def __repr__(self) -> str:
         return f"<Stream {self.id} {self.state.name}>"
 
-    def try_step(self, what: StreamInput) -> bool:
-        """Follow the state table; False where it has no cell."""
-        if what not in self.allowed:
-            return False
-        self.step(what)
-        return True
-
     def step(self, what: StreamInput) -> None:
-        """Follow the state table."""
+        """Follow the state table; KeyError where it has no cell."""
         self.state = self.allowed[what]
         self.allowed = STREAM_TRANSITIONS[self.state]
 
