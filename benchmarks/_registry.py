@@ -108,6 +108,13 @@ CONTENDERS = (
         "ping-pong on one connection, nothing is opened or ended.",
         lacks=dict.fromkeys(("a64", "a1000", "b", "c", "d", "tls", "f"), NO_STREAMS),
     ),
+    Contender(
+        "sketch",
+        "a sketch on trio",
+        _build.python("sketch"),
+        "170 lines that carry streams and guarantee nothing: what ours is measured by.",
+        lacks={"tls": "it is the floor of the plain works"},
+    ),
     Contender("go-v1", "Go muxado v1", _build.go_v1("muxado-v1")),
     Contender(
         "go-v2",
