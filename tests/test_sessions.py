@@ -67,13 +67,17 @@ async def test_a_session_shows_its_wire_transport_and_config(kind: Kind) -> None
         assert client.config is config
         assert client.wire == kind.wire
         assert server.wire is None
-        assert repr(server) == "<MuxadoSession server undetected active>"
+        number = server._engine.number
+        assert repr(server) == f"<MuxadoSession {number} server undetected active>"
         await client.open_stream()
         await server.accept_stream() if not kind.typed else None
         await wait_all_tasks_blocked()
         assert server.wire == kind.wire
-        assert repr(client) == f"<MuxadoSession client {kind.wire} active>"
-    assert repr(client) == f"<MuxadoSession client {kind.wire} ended>"
+        assert repr(server) == f"<MuxadoSession {number} server {kind.wire} active>"
+        number = client._engine.number
+        assert server._engine.number != number
+        assert repr(client) == f"<MuxadoSession {number} client {kind.wire} active>"
+    assert repr(client) == f"<MuxadoSession {number} client {kind.wire} ended>"
 
 
 async def test_a_client_speaks_v1_unless_told_otherwise() -> None:

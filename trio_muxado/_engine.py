@@ -77,8 +77,10 @@ class Engine:
         client: bool,
         config: MuxadoConfig,
         make_stream: Callable[[Stream], MuxadoStream],
-        session: object,
+        number: int,
     ) -> None:
+        self.number = number
+        """The session's, in this process: what tells its lines from those of others."""
         self.transport = transport
         self.config = config
         wire = WIRES.get(config.wire)
@@ -93,7 +95,7 @@ class Engine:
         )
         self._trace = None
         if config.tracer is not None:
-            self._trace = TransportTrace(config.tracer, self.connection, session)
+            self._trace = TransportTrace(config.tracer, self.connection, number)
         self.reason: CloseReason | None = None
         """Why the session ended; None while it lives."""
         self.crash: BaseException | None = None
@@ -341,7 +343,7 @@ class Engine:
             return
         self.reason = reason
         if not reason.clean:
-            logger.info("session over %r ended: %s", self.transport, reason.message)
+            logger.info("session %d over %r ended: %s", self.number, self.transport, reason.message)
         ended = Broken(
             reason.code,
             "local" if reason.initiator == "local" else "remote",

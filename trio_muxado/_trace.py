@@ -28,8 +28,8 @@ class TracedFrame:
 
     time: float
     """When it was read or written, on trio's clock, in seconds."""
-    session: str
-    """The session, as its ``repr`` says it."""
+    session: int
+    """The session's number in this process, as in its ``repr``."""
     direction: Literal["in", "out"]
     frame: str
     """SYN, DATA, RST, WNDINC, GOAWAY, or what it is otherwise."""
@@ -50,7 +50,7 @@ What it raises ends the session, and leaves its ``async with``."""
 class TransportTrace:
     """Tells a tracer what the bytes of one session's transport mean."""
 
-    def __init__(self, tracer: Tracer, connection: Connection, session: object) -> None:
+    def __init__(self, tracer: Tracer, connection: Connection, session: int) -> None:
         self._tracer = tracer
         self._connection = connection
         self._session = session
@@ -98,7 +98,7 @@ class TransportTrace:
             case frames.DataRest():
                 raise AssertionError("told with the DATA that it belongs to")
         return TracedFrame(
-            trio.current_time(), repr(self._session), direction, name, stream_id, length, detail
+            trio.current_time(), self._session, direction, name, stream_id, length, detail
         )
 
 
@@ -108,7 +108,7 @@ def _code(wire: Wire, number: int) -> str:
 
 
 class TableTracer:
-    """Writes a line of a table for every frame.
+    """Writes a line of a table for every frame.  Many sessions may share one.
 
     Args:
       file: where to; standard error when it is None.
@@ -122,12 +122,13 @@ class TableTracer:
         if self._start is None:
             self._start = frame.time
             self._file.write(
-                f"{'time':>10}      {'frame':12} {'stream':>10} {'bytes':>8}  detail\n"
+                f"{'time':>10} {'session':>8}      {'frame':12} "
+                f"{'stream':>10} {'bytes':>8}  detail\n"
             )
         arrow = "<--" if frame.direction == "in" else "-->"
         self._file.write(
-            f"{frame.time - self._start:10.6f}  {arrow} {frame.frame:12} {frame.stream_id:10} "
-            f"{frame.length:8}  {frame.detail}\n"
+            f"{frame.time - self._start:10.6f} {frame.session:8}  {arrow} {frame.frame:12} "
+            f"{frame.stream_id:10} {frame.length:8}  {frame.detail}\n"
         )
 
 
