@@ -23,6 +23,7 @@ from trio_muxado import (
     SessionEndedError,
     StreamClosedError,
     StreamResetError,
+    TracedFrame,
     client_session,
     serve_muxado_listeners,
     server_session,
@@ -946,6 +947,43 @@ async def test_reason_goaway_with_a_code(kind: Kind) -> None:
         assert caught.value.code is reason.code
         assert caught.value.initiator == "remote"
         assert caught.value.safe_to_retry
+
+
+@pytest.mark.parametrize(
+    "debug, shown",
+    [
+        (b"x\r\nINFO trio_muxado all is well", r"x\r\nINFO trio_muxado all is well"),
+        (b"\x1b[2Jgone\x00", r"\x1b[2Jgone\x00"),
+        ("\x9b\u2028\u202e".encode(), r"\x9b\u2028\u202e"),
+        (rb"not a line: \n", r"not a line: \\n"),
+        (b"\xff\xfe\n", "\ufffd\ufffd\\n"),
+        ("Kein Papier mehr: für heute'".encode(), "Kein Papier mehr: für heute'"),
+        (b"\n" * 10_000, r"\n" * 4096),
+    ],
+)
+@each_wire
+async def test_the_peer_s_text_cannot_leave_its_line(
+    kind: Kind, debug: bytes, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    details: list[str] = []
+
+    def tracer(frame: TracedFrame) -> None:
+        details.append(frame.detail)
+
+    async with raw_session(kind, tracer=tracer) as (session, peer):
+        peer.send(peer.syn(3), peer.goaway(0, ErrorCode.INTERNAL_ERROR, debug))
+        peer.end()
+        reason = await session.wait_closed()
+        with pytest.raises(SessionEndedError) as caught:
+            await session.open_stream()
+        assert reason.message == f"the peer ended the session: INTERNAL_ERROR ({shown})"
+        assert str(caught.value) == f"open_stream: {reason.message}"
+        assert reason.debug == caught.value.debug == debug[:4096]
+        assert details[-1] == shown
+        (record,) = caplog.records
+        number, transport = session._engine.number, session.transport_stream
+        assert record.getMessage() == f"session {number} over {transport!r} ended: {reason.message}"
 
 
 @each_wire

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from ._backlog import Backlog
-from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
+from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError, printable
 from ._half_open import reset_half_open
 from ._nursery import leaves, without_cancelled
 from ._places import PlaceWaiters
@@ -315,7 +315,7 @@ class Engine:
         elif self._peer_code is not None:
             code = self._peer_code
             name = code.name if isinstance(code, ErrorCode) else f"error {code}"
-            text = debug.decode("utf-8", "replace")
+            text = printable(debug)
             message = f"the peer ended the session: {name}" + (f" ({text})" if text else "")
             reason = CloseReason(code, "remote", message, debug, error)
         elif error is None:

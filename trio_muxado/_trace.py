@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
 
 import trio
 
+from ._errors import printable
 from ._protocol import frames
 from ._protocol.wire import Decoder
 
@@ -38,7 +39,7 @@ class TracedFrame:
     length: int
     """Bytes of the frame's body."""
     detail: str
-    """Flags, codes and numbers, for a reader."""
+    """Flags, codes and numbers, for a reader: one line, in which a GOAWAY's text is escaped."""
 
 
 Tracer: TypeAlias = Callable[[TracedFrame], Any]
@@ -90,7 +91,7 @@ class TransportTrace:
             case frames.GoAway(last_stream_id, number):
                 length, detail = 8, f"last={last_stream_id} {_code(wire, number)}"
             case frames.GoAwayDebug(debug):
-                name, length, detail = "GOAWAY debug", len(debug), debug.decode("utf-8", "replace")
+                name, length, detail = "GOAWAY debug", len(debug), printable(debug)
             case frames.Unknown(kind, flags, stream_id, length):
                 detail = f"type={kind} flags={flags:#x}"
             case frames.Malformed(code, message):
