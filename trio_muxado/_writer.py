@@ -55,8 +55,6 @@ class FrameWriter:
         self._on_error = on_error
         self._on_timeout = on_timeout
         self.bytes_sent = 0
-        self.waited = 0.0
-        """Seconds that the transport took to take the batches."""
         self.flushed = trio.Event()
         """Nothing more will be sent: all is on its way, or cannot be."""
         self.sleeps = False
@@ -64,6 +62,8 @@ class FrameWriter:
         self._sleep = Solo("sending frames")
         self._credit_waits = False
         self._ending = False
+        self._waited = 0.0
+        self._blocked_since: float | None = None  # the transport has not taken all of a batch
         self._turn_began = 0.0  # the turn of trio's loop before a batch is made
         self._batches = 0  # since the end was asked for
 
@@ -85,24 +85,26 @@ class FrameWriter:
                 size = sum(map(len, batch))
                 if self._trace is not None:
                     self._trace.saw("out", b"".join(batch))
-                took = waited = 0.0
+                waited = 0.0
                 try:
                     if not sender.send_now(batch, size):
-                        start = trio.current_time()
+                        start = self._blocked_since = trio.current_time()
                         patience.deadline = start + send_timeout
-                        await sender.send(batch)
-                        patience.deadline = math.inf
-                        took = trio.current_time() - start
+                        try:
+                            await sender.send(batch)
+                        finally:
+                            patience.deadline = math.inf
+                            took = trio.current_time() - start
+                            self._waited += took
+                            self._blocked_since = None
                         # Where nothing blocks, that took a turn of the loop, over TLS two, and the
                         # turn before shows how long they are: a busy program is no slow link.
                         waited = took - 2 * (start - self._turn_began)
                 except Exception as error:
-                    patience.deadline = math.inf
                     self.flushed.set()
                     await self._on_error(error)
                     return
                 self.bytes_sent += size
-                self.waited += took
                 batch_size.taken(size, waited)
                 if self._ending:
                     # A beat shows that the peer lives, not that closing comes to an end.
@@ -135,6 +137,12 @@ class FrameWriter:
         return True
 
     # ---- calls of others; none of them waits, but for the last
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the transport took to take the batches, so far also the one under way."""
+        since = self._blocked_since
+        return self._waited if since is None else self._waited + trio.current_time() - since
 
     def wake(self) -> None:
         """There may be something to send."""
