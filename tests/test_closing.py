@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Generator
@@ -21,9 +22,12 @@ from trio_muxado import (
     SessionClosedError,
     SessionEndedError,
     StreamResetError,
+    _transport,
+    _writer,
     client_session,
     server_session,
 )
+from trio_muxado._batches import FIRST
 from trio_muxado._nursery import open_bare_nursery
 from trio_muxado._protocol.frames import GoAway
 
@@ -47,7 +51,9 @@ from .helpers import (
     outcome_of,
     raw_session,
     read_all,
+    read_exactly,
     session_pair,
+    socket_pair,
     tcp_pair,
     tls_pair,
     with_types,
@@ -111,9 +117,73 @@ async def test_closing_waits_as_long_as_the_peer_reads_however_slowly(
     assert len(received) == size
 
 
+@pytest.mark.parametrize("shown_by", ["its parts", "the system"])
+@each_wire
+async def test_closing_waits_as_long_as_a_socket_takes_more_of_a_batch(
+    kind: Kind, shown_by: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory takes a batch as a whole, however long it is at it."""
+    size = FIRST - 1000  # one batch
+    near, far = socket_pair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    transport: trio.abc.Stream = near
+    falling = shown_by == "the system"
+    if falling:
+        transport = HalfCloseable(near)  # as TLS: it shows no parts
+
+    def held(transport: trio.abc.Stream) -> int:
+        return 1000 - falling * int(trio.current_time())
+
+    monkeypatch.setattr(_writer, "unacknowledged", held)
+    received = 0
+    async with trio.open_nursery() as nursery, far:
+
+        async def send_and_close() -> None:
+            async with client_session(transport, config=kind.config(heartbeat=None)) as session:
+                async with await session.open_stream() as stream:
+                    await stream.send_all(bytes(size))
+
+        nursery.start_soon(send_and_close)
+        await wait_all_tasks_blocked()
+        while received < size:
+            mock_clock.jump(CLOSE_TIMEOUT - 1)
+            await wait_all_tasks_blocked()
+            chunk = await far.receive_some(8192)
+            assert chunk, f"given up after {trio.current_time()} s and {received} bytes"
+            received += len(chunk)
+            await wait_all_tasks_blocked()
+        assert trio.current_time() > 2 * CLOSE_TIMEOUT
+        await read_all(far)
+
+
+async def test_linux_tells_what_of_a_socket_s_bytes_the_peer_has_not_got(
+    client_context: ssl.SSLContext,
+) -> None:
+    """Nothing but a socket has a system below that holds bytes."""
+    linux = sys.platform == "linux"
+    near, far = socket_pair()
+    tls = trio.SSLStream(near, client_context)
+    async with near, far:
+        assert _transport.unacknowledged(near) == 0
+        await near.send_all(bytes(1000))
+        assert (_transport.unacknowledged(near) > 0) is linux
+        assert _transport.unacknowledged(tls) == _transport.unacknowledged(near)
+        await read_exactly(far, 1000)
+        assert _transport.unacknowledged(near) == 0
+    assert _transport.unacknowledged(near) == 0
+    async with tcp_pair() as (tcp, _):
+        await fill(tcp)
+        assert (_transport.unacknowledged(tcp) > 0) is linux
+    assert _transport.unacknowledged(Deaf()) == 0
+
+
 @with_types
-async def test_heartbeats_are_no_progress_of_closing(kind: Kind, autojump_clock: MockClock) -> None:
+async def test_heartbeats_are_no_progress_of_closing(
+    kind: Kind, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A peer that lives, but whose application does not read, cannot hold up closing for ever."""
+    beats_held = iter(range(100, 0, -1))  # the system gets rid of them
+    monkeypatch.setattr(_writer, "unacknowledged", lambda transport: next(beats_held))
     async with trio.open_nursery() as nursery:
         near, far = memory_stream_pair()
 

@@ -15,6 +15,7 @@ import trio
 from ._batches import BatchSize
 from ._gather import BatchSender
 from ._solo import Solo
+from ._transport import unacknowledged
 
 if TYPE_CHECKING:
     from ._protocol.connection import Connection
@@ -48,6 +49,7 @@ class FrameWriter:
         on_timeout: Callable[[], None],
     ) -> None:
         self._transport = transport
+        self._sender = BatchSender(transport)
         self._connection = connection
         self._send_timeout = send_timeout
         self._trace = trace
@@ -71,8 +73,7 @@ class FrameWriter:
 
     async def run(self) -> None:
         """Send until the end was asked for and all is sent, or the transport fails."""
-        connection, send_timeout = self._connection, self._send_timeout
-        sender = BatchSender(self._transport)
+        connection, sender, send_timeout = self._connection, self._sender, self._send_timeout
         batch_size = BatchSize()
         # One scope for all batches: its deadline is moved, which is cheaper than a new one.
         with trio.CancelScope() as patience:
@@ -167,11 +168,18 @@ class FrameWriter:
         self.wake()
 
     async def flush(self, timeout: float) -> bool:
-        """Wait for the end, as long as ``timeout`` seconds bring progress; whether it came."""
+        """Wait for the end, as long as ``timeout`` seconds bring progress; whether it came.
+
+        Progress is a batch, the part of one that a socket takes, or, while it takes none, what
+        the system gets rid of.
+        """
         while not self.flushed.is_set():
-            before = self._batches
+            before = self._batches + self._sender.parts
+            held = unacknowledged(self._transport)
             with trio.move_on_after(timeout):
                 await self.flushed.wait()
-            if self._batches == before:
+            blocked = self._blocked_since is not None
+            gets_on = blocked and unacknowledged(self._transport) < held
+            if self._batches + self._sender.parts == before and not gets_on:
                 break
         return self.flushed.is_set()
