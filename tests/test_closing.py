@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
+from itertools import chain, count, repeat
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from trio_muxado import (
 from trio_muxado._batches import FIRST
 from trio_muxado._nursery import open_bare_nursery
 from trio_muxado._protocol.frames import GoAway
+from trio_muxado._transport import LOOKS
 
 from .helpers import (
     SEND_BUFFER,
@@ -230,6 +232,55 @@ async def test_closing_is_bounded_when_the_peer_does_not_end(
         await session.accept_stream()
     assert trio.current_time() - start == CLOSE_TIMEOUT
     assert (await session.wait_closed()).clean
+
+
+HELD_FOR = {
+    "nothing held, or nobody tells": (0, CLOSE_TIMEOUT),
+    "held, and not taken": (1, CLOSE_TIMEOUT),
+    "taken for a while": (11, 10 * CLOSE_TIMEOUT / LOOKS + CLOSE_TIMEOUT),
+    "taken for ever": (10_000, 60),
+}
+
+
+@pytest.mark.parametrize("case", HELD_FOR)
+@each_wire
+async def test_closing_waits_while_the_peer_takes_what_the_system_holds(
+    kind: Kind, case: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed earlier, TCP would drop it as soon as the peer sends anything.
+
+    The peer never ends, and takes some of it each time that somebody looks, until the last.
+    """
+    looks, seconds = HELD_FOR[case]
+    held = chain(range(looks, 0, -1), repeat(min(looks, 1)))
+    monkeypatch.setattr(_transport, "unacknowledged", lambda transport: next(held))
+    peer = RawPeer(kind)
+    start = trio.current_time()
+    async with server_session(peer.transport, config=kind.config(heartbeat=None)) as session:
+        peer.send(peer.syn(3))
+        await session.accept_stream()
+    assert trio.current_time() - start == seconds
+
+
+@each_wire
+async def test_a_peer_that_ends_while_it_takes_the_last_is_waited_for_no_longer(
+    kind: Kind, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = count(10_000, -1)
+    monkeypatch.setattr(_transport, "unacknowledged", lambda transport: next(held))
+    peer = RawPeer(kind)
+    async with trio.open_nursery() as nursery:
+
+        async def end_late() -> None:
+            await trio.sleep(20.1)
+            peer.end()
+
+        nursery.start_soon(end_late)
+        async with server_session(peer.transport, config=kind.config(heartbeat=None)) as session:
+            peer.send(peer.syn(3))
+            await session.accept_stream()
+            start = trio.current_time()
+        assert trio.current_time() - start == pytest.approx(20.1)
 
 
 @pytest.mark.parametrize("make", [Deaf, DeafHalfCloseable])

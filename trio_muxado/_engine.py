@@ -52,7 +52,7 @@ from ._protocol.stream import Broken
 from ._protocol.wire import V1, WIRES
 from ._reads import receive_on
 from ._trace import TransportTrace
-from ._transport import close_at_once, close_gracefully, half_close, read_out
+from ._transport import close_at_once, close_gracefully, half_close, read_out, wait_while_taken
 from ._writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -427,12 +427,18 @@ class Engine:
         )
 
     async def _part(self) -> None:
-        """Tell the peer that nothing follows, and wait for its own end."""
-        with trio.move_on_after(self.config.close_timeout):
-            if await half_close(self.transport):
-                await self.ended.wait()
+        """Tell the peer that nothing follows, and wait for its own end.
+
+        Whatever the peer sends to a transport that was closed makes TCP drop what is on its way.
+        """
+        timeout, transport = self.config.close_timeout, self.transport
+        with trio.move_on_after(timeout) as patience:
+            if await half_close(transport):
+                await wait_while_taken(
+                    self.ended, transport, patience, timeout, at_most=self.config.send_timeout
+                )
             else:
-                await close_gracefully(self.transport)
+                await close_gracefully(transport)
 
     async def _linger(self) -> None:
         """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""

@@ -21,6 +21,9 @@ LINGER_SIZE = 1024 * 1024
 """Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing
 over unread bytes makes TCP drop the GOAWAY; reading for ever is what an attacker wants."""
 
+LOOKS = 4
+"""How often within a timeout ``wait_while_taken`` looks at what the peer has taken."""
+
 _NUMBER = struct.Struct("i")
 
 
@@ -60,6 +63,29 @@ async def half_close(transport: trio.abc.Stream) -> bool:
         logger.debug("half-closing the transport failed: %r", error)
         return False
     return True
+
+
+async def wait_while_taken(
+    ended: trio.Event,
+    transport: trio.abc.Stream,
+    patience: trio.CancelScope,
+    timeout: float,
+    at_most: float,
+) -> None:
+    """Wait for an event inside of ``patience``.
+
+    That begins anew, for ``timeout`` seconds, whenever the peer has taken some of what was sent;
+    but it lasts no more than ``at_most`` seconds from now.
+    """
+    latest = trio.current_time() + at_most
+    held = unacknowledged(transport)
+    while not ended.is_set():
+        with trio.move_on_after(timeout / LOOKS):
+            await ended.wait()
+        before, held = held, unacknowledged(transport)
+        if held < before:
+            anew = min(trio.current_time() + timeout, latest)
+            patience.deadline = max(patience.deadline, anew)
 
 
 async def read_out(transport: trio.abc.Stream) -> None:
