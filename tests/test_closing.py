@@ -2,10 +2,12 @@
 
 import logging
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
+from itertools import chain, count, repeat
 from typing import Any
 
 import pytest
@@ -21,11 +23,15 @@ from trio_muxado import (
     SessionClosedError,
     SessionEndedError,
     StreamResetError,
+    _transport,
+    _writer,
     client_session,
     server_session,
 )
+from trio_muxado._batches import FIRST
 from trio_muxado._nursery import open_bare_nursery
 from trio_muxado._protocol.frames import GoAway
+from trio_muxado._transport import LOOKS
 
 from .helpers import (
     SEND_BUFFER,
@@ -47,7 +53,9 @@ from .helpers import (
     outcome_of,
     raw_session,
     read_all,
+    read_exactly,
     session_pair,
+    socket_pair,
     tcp_pair,
     tls_pair,
     with_types,
@@ -111,9 +119,73 @@ async def test_closing_waits_as_long_as_the_peer_reads_however_slowly(
     assert len(received) == size
 
 
+@pytest.mark.parametrize("shown_by", ["its parts", "the system"])
+@each_wire
+async def test_closing_waits_as_long_as_a_socket_takes_more_of_a_batch(
+    kind: Kind, shown_by: str, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory takes a batch as a whole, however long it is at it."""
+    size = FIRST - 1000  # one batch
+    near, far = socket_pair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    transport: trio.abc.Stream = near
+    falling = shown_by == "the system"
+    if falling:
+        transport = HalfCloseable(near)  # as TLS: it shows no parts
+
+    def held(transport: trio.abc.Stream) -> int:
+        return 1000 - falling * int(trio.current_time())
+
+    monkeypatch.setattr(_writer, "unacknowledged", held)
+    received = 0
+    async with trio.open_nursery() as nursery, far:
+
+        async def send_and_close() -> None:
+            async with client_session(transport, config=kind.config(heartbeat=None)) as session:
+                async with await session.open_stream() as stream:
+                    await stream.send_all(bytes(size))
+
+        nursery.start_soon(send_and_close)
+        await wait_all_tasks_blocked()
+        while received < size:
+            mock_clock.jump(CLOSE_TIMEOUT - 1)
+            await wait_all_tasks_blocked()
+            chunk = await far.receive_some(8192)
+            assert chunk, f"given up after {trio.current_time()} s and {received} bytes"
+            received += len(chunk)
+            await wait_all_tasks_blocked()
+        assert trio.current_time() > 2 * CLOSE_TIMEOUT
+        await read_all(far)
+
+
+async def test_linux_tells_what_of_a_socket_s_bytes_the_peer_has_not_got(
+    client_context: ssl.SSLContext,
+) -> None:
+    """Nothing but a socket has a system below that holds bytes."""
+    linux = sys.platform == "linux"
+    near, far = socket_pair()
+    tls = trio.SSLStream(near, client_context)
+    async with near, far:
+        assert _transport.unacknowledged(near) == 0
+        await near.send_all(bytes(1000))
+        assert (_transport.unacknowledged(near) > 0) is linux
+        assert _transport.unacknowledged(tls) == _transport.unacknowledged(near)
+        await read_exactly(far, 1000)
+        assert _transport.unacknowledged(near) == 0
+    assert _transport.unacknowledged(near) == 0
+    async with tcp_pair() as (tcp, _):
+        await fill(tcp)
+        assert (_transport.unacknowledged(tcp) > 0) is linux
+    assert _transport.unacknowledged(Deaf()) == 0
+
+
 @with_types
-async def test_heartbeats_are_no_progress_of_closing(kind: Kind, autojump_clock: MockClock) -> None:
+async def test_heartbeats_are_no_progress_of_closing(
+    kind: Kind, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A peer that lives, but whose application does not read, cannot hold up closing for ever."""
+    beats_held = iter(range(100, 0, -1))  # the system gets rid of them
+    monkeypatch.setattr(_writer, "unacknowledged", lambda transport: next(beats_held))
     async with trio.open_nursery() as nursery:
         near, far = memory_stream_pair()
 
@@ -160,6 +232,55 @@ async def test_closing_is_bounded_when_the_peer_does_not_end(
         await session.accept_stream()
     assert trio.current_time() - start == CLOSE_TIMEOUT
     assert (await session.wait_closed()).clean
+
+
+HELD_FOR = {
+    "nothing held, or nobody tells": (0, CLOSE_TIMEOUT),
+    "held, and not taken": (1, CLOSE_TIMEOUT),
+    "taken for a while": (11, 10 * CLOSE_TIMEOUT / LOOKS + CLOSE_TIMEOUT),
+    "taken for ever": (10_000, 60),
+}
+
+
+@pytest.mark.parametrize("case", HELD_FOR)
+@each_wire
+async def test_closing_waits_while_the_peer_takes_what_the_system_holds(
+    kind: Kind, case: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closed earlier, TCP would drop it as soon as the peer sends anything.
+
+    The peer never ends, and takes some of it each time that somebody looks, until the last.
+    """
+    looks, seconds = HELD_FOR[case]
+    held = chain(range(looks, 0, -1), repeat(min(looks, 1)))
+    monkeypatch.setattr(_transport, "unacknowledged", lambda transport: next(held))
+    peer = RawPeer(kind)
+    start = trio.current_time()
+    async with server_session(peer.transport, config=kind.config(heartbeat=None)) as session:
+        peer.send(peer.syn(3))
+        await session.accept_stream()
+    assert trio.current_time() - start == seconds
+
+
+@each_wire
+async def test_a_peer_that_ends_while_it_takes_the_last_is_waited_for_no_longer(
+    kind: Kind, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = count(10_000, -1)
+    monkeypatch.setattr(_transport, "unacknowledged", lambda transport: next(held))
+    peer = RawPeer(kind)
+    async with trio.open_nursery() as nursery:
+
+        async def end_late() -> None:
+            await trio.sleep(20.1)
+            peer.end()
+
+        nursery.start_soon(end_late)
+        async with server_session(peer.transport, config=kind.config(heartbeat=None)) as session:
+            peer.send(peer.syn(3))
+            await session.accept_stream()
+            start = trio.current_time()
+        assert trio.current_time() - start == pytest.approx(20.1)
 
 
 @pytest.mark.parametrize("make", [Deaf, DeafHalfCloseable])

@@ -78,6 +78,21 @@ async def test_what_a_socket_does_not_take_at_once_is_left() -> None:
         assert await read_exactly(far, len(expected)) == expected
 
 
+async def test_the_parts_that_a_socket_takes_are_counted_but_for_the_last() -> None:
+    near, far = socket_streams()
+    async with near, far, trio.open_nursery() as nursery:
+        sender = BatchSender(near)
+        assert sender.send_now([b"all"], 3)
+        assert sender.parts == 0
+        batch: list[Buffer] = [bytes(2 * GATHER_FROM)]
+        assert not sender.send_now(batch, 2 * GATHER_FROM)
+        assert not sender.send_now([b"not even a byte"], 15)
+        assert sender.parts == 1
+        nursery.start_soon(sender.send, batch)
+        await read_exactly(far, 3 + 2 * GATHER_FROM)
+    assert sender.parts > 1
+
+
 async def test_a_large_batch_is_handed_over_uncopied(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[object] = []
     near, far = socket_streams()

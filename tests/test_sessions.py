@@ -23,6 +23,7 @@ from trio_muxado import (
     SessionEndedError,
     StreamClosedError,
     StreamResetError,
+    TracedFrame,
     client_session,
     serve_muxado_listeners,
     server_session,
@@ -67,13 +68,17 @@ async def test_a_session_shows_its_wire_transport_and_config(kind: Kind) -> None
         assert client.config is config
         assert client.wire == kind.wire
         assert server.wire is None
-        assert repr(server) == "<MuxadoSession server undetected active>"
+        number = server._engine.number
+        assert repr(server) == f"<MuxadoSession {number} server undetected active>"
         await client.open_stream()
         await server.accept_stream() if not kind.typed else None
         await wait_all_tasks_blocked()
         assert server.wire == kind.wire
-        assert repr(client) == f"<MuxadoSession client {kind.wire} active>"
-    assert repr(client) == f"<MuxadoSession client {kind.wire} ended>"
+        assert repr(server) == f"<MuxadoSession {number} server {kind.wire} active>"
+        number = client._engine.number
+        assert server._engine.number != number
+        assert repr(client) == f"<MuxadoSession {number} client {kind.wire} active>"
+    assert repr(client) == f"<MuxadoSession {number} client {kind.wire} ended>"
 
 
 async def test_a_client_speaks_v1_unless_told_otherwise() -> None:
@@ -942,6 +947,43 @@ async def test_reason_goaway_with_a_code(kind: Kind) -> None:
         assert caught.value.code is reason.code
         assert caught.value.initiator == "remote"
         assert caught.value.safe_to_retry
+
+
+@pytest.mark.parametrize(
+    "debug, shown",
+    [
+        (b"x\r\nINFO trio_muxado all is well", r"x\r\nINFO trio_muxado all is well"),
+        (b"\x1b[2Jgone\x00", r"\x1b[2Jgone\x00"),
+        ("\x9b\u2028\u202e".encode(), r"\x9b\u2028\u202e"),
+        (rb"not a line: \n", r"not a line: \\n"),
+        (b"\xff\xfe\n", "\ufffd\ufffd\\n"),
+        ("Kein Papier mehr: für heute'".encode(), "Kein Papier mehr: für heute'"),
+        (b"\n" * 10_000, r"\n" * 4096),
+    ],
+)
+@each_wire
+async def test_the_peer_s_text_cannot_leave_its_line(
+    kind: Kind, debug: bytes, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    details: list[str] = []
+
+    def tracer(frame: TracedFrame) -> None:
+        details.append(frame.detail)
+
+    async with raw_session(kind, tracer=tracer) as (session, peer):
+        peer.send(peer.syn(3), peer.goaway(0, ErrorCode.INTERNAL_ERROR, debug))
+        peer.end()
+        reason = await session.wait_closed()
+        with pytest.raises(SessionEndedError) as caught:
+            await session.open_stream()
+        assert reason.message == f"the peer ended the session: INTERNAL_ERROR ({shown})"
+        assert str(caught.value) == f"open_stream: {reason.message}"
+        assert reason.debug == caught.value.debug == debug[:4096]
+        assert details[-1] == shown
+        (record,) = caplog.records
+        number, transport = session._engine.number, session.transport_stream
+        assert record.getMessage() == f"session {number} over {transport!r} ended: {reason.message}"
 
 
 @each_wire

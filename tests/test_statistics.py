@@ -6,6 +6,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from trio_muxado import MuxadoConfig, SessionStatistics, client_session, server_session
+from trio_muxado.testing import Link, open_session_pair
 
 from .helpers import SEND_BUFFER, STEADY, Kind, each_wire, fill, read_exactly, stream_pair
 
@@ -142,3 +143,33 @@ async def test_waiting_for_window_is_told_apart_from_waiting_for_the_transport(
     assert by_window.waited_for_transport == 0
     by_transport = await statistics_of_a_blocked_sender(slow=True)
     assert by_transport.waited_for_transport >= 2
+
+
+@pytest.mark.parametrize("end", ["thaw", "cut", "give up"])
+async def test_a_batch_that_the_transport_has_not_taken_yet_is_counted(
+    end: str, autojump_clock: MockClock
+) -> None:
+    """Of all links it is the one that hangs that somebody wants to see."""
+    link = Link(0.01, 1e6)
+    config = MuxadoConfig(heartbeat=None, send_timeout=60)
+    async with open_session_pair(config=config, link=link) as (session, _):
+        stream = await session.open_stream()
+        await trio.sleep(1)
+        link.freeze()
+        before = session.statistics().waited_for_transport
+        await stream.send_all(b"x")
+        for seconds in (10, 30):
+            await trio.sleep_until(1 + seconds)
+            waited = session.statistics().waited_for_transport - before
+            assert waited == pytest.approx(seconds)
+        if end == "thaw":
+            link.thaw()
+            await trio.sleep(1000)
+        elif end == "cut":
+            link.cut()
+        else:
+            await session.wait_closed()
+            seconds = 60
+        await trio.sleep(1000)
+        waited = session.statistics().waited_for_transport - before
+        assert waited == pytest.approx(seconds, abs=1e-3)

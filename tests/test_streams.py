@@ -50,7 +50,9 @@ async def test_a_stream_knows_its_id_and_session(kind: Kind) -> None:
         back = await server.open_stream()
         assert (near.id, far.id, back.id) == (3, 3, 2)
         assert (near.session, far.session) == (client, server)
-        assert repr(near) == f"<MuxadoStream 3 of <MuxadoSession client {kind.wire} active>>"
+        number = client._engine.number
+        session = f"<MuxadoSession {number} client {kind.wire} active>"
+        assert repr(near) == f"<MuxadoStream 3 of {session}>"
 
 
 async def test_v1_carries_type_and_priority() -> None:

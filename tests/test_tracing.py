@@ -69,7 +69,8 @@ async def test_every_frame_is_seen_in_order_from_both_ends(wire) -> None:
     turned = {"in": "out", "out": "in"}
     mirror = [(turned[f.direction], f.frame, f.stream_id, f.length) for f in seen["server"]]
     assert mirror[: len(EXPECTED[wire])] == [fact[:4] for fact in EXPECTED[wire]]
-    assert all("MuxadoSession server" in f.session for f in seen["server"])
+    (session,) = {f.session for f in seen["server"]}
+    assert {f.session for f in seen["client"]}.isdisjoint({session})
     assert [f.time for f in seen["client"]] == sorted(f.time for f in seen["client"])
 
 
@@ -135,9 +136,9 @@ async def test_the_table_has_a_line_for_every_frame() -> None:
         MuxadoConfig(heartbeat=None, tracer=TableTracer(table)), MuxadoConfig(heartbeat=None)
     )
     head, *lines = table.getvalue().splitlines()
-    assert head.split() == ["time", "frame", "stream", "bytes", "detail"]
+    assert head.split() == ["time", "session", "frame", "stream", "bytes", "detail"]
     assert lines[0].split() == [
-        lines[0].split()[0],
+        *lines[0].split()[:2],
         "-->",
         "SYN",
         "3",
@@ -145,7 +146,7 @@ async def test_the_table_has_a_line_for_every_frame() -> None:
         "type=0x0",
         "priority=0",
     ]
-    assert any(line.split()[1:] == ["<--", "RST", "3", "4", "error", "77"] for line in lines)
+    assert any(line.split()[2:] == ["<--", "RST", "3", "4", "error", "77"] for line in lines)
 
 
 async def test_json_lines_hold_the_fields() -> None:
@@ -157,6 +158,39 @@ async def test_json_lines_hold_the_fields() -> None:
     assert first["frame"] == "SYN"
     assert first["direction"] == "out"
     assert set(first) == set(TracedFrame.__dataclass_fields__)
+
+
+async def test_sessions_that_share_a_tracer_are_told_apart_for_all_their_lives() -> None:
+    """As the sessions of a server do, which have one configuration."""
+    frames: list[TracedFrame] = []
+    table, lines = io.StringIO(), io.StringIO()
+
+    def tracer(frame: TracedFrame) -> None:
+        frames.append(frame)
+        for write in (write_table, write_lines):
+            write(frame)
+
+    write_table, write_lines = TableTracer(table), JsonLinesTracer(lines)
+    config = MuxadoConfig(heartbeat=None, tracer=tracer)
+    shown: list[str] = []
+    for _ in range(2):
+        one, other = trio.testing.memory_stream_pair()
+        async with client_session(one, config=MuxadoConfig(heartbeat=None)) as client:
+            async with server_session(other, config=config) as server:
+                await client.open_stream()
+                await server.accept_stream()
+                shown.append(repr(server))
+                await client.goaway()
+                await trio.testing.wait_all_tasks_blocked()
+                assert repr(server) != shown[-1]  # what else it says of itself changes
+                assert repr(server).split()[1] == shown[-1].split()[1]
+    numbers = [frame.session for frame in frames]
+    first, second = (int(text.split()[1]) for text in shown)
+    assert first != second
+    assert numbers == sorted(numbers)
+    assert set(numbers) == {first, second}
+    assert [int(line.split()[1]) for line in table.getvalue().splitlines()[1:]] == numbers
+    assert [json.loads(line)["session"] for line in lines.getvalue().splitlines()] == numbers
 
 
 async def test_the_table_goes_to_standard_error_by_default(capsys) -> None:

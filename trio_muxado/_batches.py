@@ -1,8 +1,8 @@
 """How much the frame writer gives to the transport at a time.
 
-Nothing can overtake a batch that the transport has begun to take, and nothing shows that it gets
-on before it has all of it.  So a batch must not take long; and where the link is fast it should be
-large, because each costs a call.
+Nothing can overtake a batch that the transport has begun to take, and nothing but a socket shows
+that it gets on before it has all of it.  So a batch must not take long; and where the link is fast
+it should be large, because each costs a call.
 """
 
 from __future__ import annotations

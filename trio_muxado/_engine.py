@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from ._backlog import Backlog
-from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError
+from ._errors import CloseReason, MuxadoError, SessionClosedError, SessionEndedError, printable
 from ._half_open import reset_half_open
 from ._nursery import leaves, without_cancelled
 from ._places import PlaceWaiters
@@ -52,7 +52,7 @@ from ._protocol.stream import Broken
 from ._protocol.wire import V1, WIRES
 from ._reads import receive_on
 from ._trace import TransportTrace
-from ._transport import close_at_once, close_gracefully, half_close, read_out
+from ._transport import close_at_once, close_gracefully, half_close, read_out, wait_while_taken
 from ._writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -77,8 +77,10 @@ class Engine:
         client: bool,
         config: MuxadoConfig,
         make_stream: Callable[[Stream], MuxadoStream],
-        session: object,
+        number: int,
     ) -> None:
+        self.number = number
+        """The session's, in this process: what tells its lines from those of others."""
         self.transport = transport
         self.config = config
         wire = WIRES.get(config.wire)
@@ -93,7 +95,7 @@ class Engine:
         )
         self._trace = None
         if config.tracer is not None:
-            self._trace = TransportTrace(config.tracer, self.connection, session)
+            self._trace = TransportTrace(config.tracer, self.connection, number)
         self.reason: CloseReason | None = None
         """Why the session ended; None while it lives."""
         self.crash: BaseException | None = None
@@ -313,7 +315,7 @@ class Engine:
         elif self._peer_code is not None:
             code = self._peer_code
             name = code.name if isinstance(code, ErrorCode) else f"error {code}"
-            text = debug.decode("utf-8", "replace")
+            text = printable(debug)
             message = f"the peer ended the session: {name}" + (f" ({text})" if text else "")
             reason = CloseReason(code, "remote", message, debug, error)
         elif error is None:
@@ -341,7 +343,7 @@ class Engine:
             return
         self.reason = reason
         if not reason.clean:
-            logger.info("session over %r ended: %s", self.transport, reason.message)
+            logger.info("session %d over %r ended: %s", self.number, self.transport, reason.message)
         ended = Broken(
             reason.code,
             "local" if reason.initiator == "local" else "remote",
@@ -425,12 +427,18 @@ class Engine:
         )
 
     async def _part(self) -> None:
-        """Tell the peer that nothing follows, and wait for its own end."""
-        with trio.move_on_after(self.config.close_timeout):
-            if await half_close(self.transport):
-                await self.ended.wait()
+        """Tell the peer that nothing follows, and wait for its own end.
+
+        Whatever the peer sends to a transport that was closed makes TCP drop what is on its way.
+        """
+        timeout, transport = self.config.close_timeout, self.transport
+        with trio.move_on_after(timeout) as patience:
+            if await half_close(transport):
+                await wait_while_taken(
+                    self.ended, transport, patience, timeout, at_most=self.config.send_timeout
+                )
             else:
-                await close_gracefully(self.transport)
+                await close_gracefully(transport)
 
     async def _linger(self) -> None:
         """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""

@@ -17,13 +17,23 @@ Initiator: TypeAlias = Literal["local", "remote", "transport"]
 """Who ended a stream or a session: this end, the peer, or the transport under both."""
 
 
+def printable(debug: bytes) -> str:
+    """The peer's text as a part of one line: what it chose can't begin another or steer a terminal.
+
+    A backslash is escaped as well, so that nobody takes what the peer wrote for an escape.
+    """
+    text = debug.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() and c != "\\" else ascii(c)[1:-1] for c in text)
+
+
 class MuxadoError(Exception):
     """Base of all errors of this library.
 
     Attributes:
       code: the :class:`ErrorCode`, or a plain number that the wire has no name for.
       initiator: ``"local"``, ``"remote"`` or ``"transport"``: who ended it.
-      debug: the peer's debug text, as it came in its GOAWAY; often empty.
+      debug: the peer's debug text, as it came in its GOAWAY; often empty.  The message has it with
+        what is not printable escaped.
       safe_to_retry: the peer has certainly not processed the stream, or never heard of it, so
         that what was to be done on it can be tried again elsewhere.
     """
@@ -81,9 +91,9 @@ class CloseReason:
     initiator: Initiator
     """Who ended it."""
     message: str
-    """A sentence for a log."""
+    """A sentence for a log, on one line: what is not printable of the debug text is escaped."""
     debug: bytes = b""
-    """The peer's debug text, at most 4 KiB."""
+    """The peer's debug text as it came, at most 4 KiB."""
     error: BaseException | None = None
     """The transport's error, where that was the cause."""
 

@@ -23,6 +23,8 @@ class BatchSender:
 
     def __init__(self, transport: trio.abc.Stream) -> None:
         self._transport = transport
+        self.parts = 0
+        """Parts of batches that a socket has taken, before it took what was left of them."""
         self._socket: trio.socket.SocketType | None = None
         # Not of a class derived from it, which may change what is sent.
         if type(transport) is trio.SocketStream and hasattr(os, "writev"):
@@ -61,4 +63,7 @@ class BatchSender:
         del buffers[:sent]
         if left:
             buffers[0] = memoryview(buffers[0])[left:]
-        return not buffers
+        if buffers:
+            self.parts += 1
+            return False
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol
 
@@ -23,6 +24,9 @@ One a turn, and a burst of requests costs a transport write for each answer.  Al
 and the two ends work by turns, each waiting for the other's batch: with 64 requests at once two
 processes on two cores then do a third less than with 8, where it is best and flat (4 to 16).
 """
+
+_numbers = itertools.count(1)
+"""Of the sessions in this process: where many share a tracer or a log, each is known by its own."""
 
 
 class _Keepalive(Protocol):
@@ -51,14 +55,14 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             client=client,
             config=config,
             make_stream=lambda core: MuxadoStream(self, core),
-            session=self,
+            number=next(_numbers),
         )
         self._keepalive: _Keepalive | None = None
 
     def __repr__(self) -> str:
         role = "client" if self._client else "server"
         state = self._engine.connection.state.name.lower()
-        return f"<MuxadoSession {role} {self.wire or 'undetected'} {state}>"
+        return f"<MuxadoSession {self._engine.number} {role} {self.wire or 'undetected'} {state}>"
 
     @property
     def transport_stream(self) -> trio.abc.Stream:

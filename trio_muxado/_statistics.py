@@ -46,7 +46,8 @@ class SessionStatistics:
     """Seconds that senders waited for the peer's window, those that still do included, added up
     over all streams."""
     waited_for_transport: float
-    """Seconds that the transport took to take what was given to it."""
+    """Seconds that the transport took to take what was given to it, so far also what it still
+    takes."""
     latency: float | None
     """Seconds of the latest heartbeat's round trip."""
     receive_windows: int

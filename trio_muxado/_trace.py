@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeAlias
 
 import trio
 
+from ._errors import printable
 from ._protocol import frames
 from ._protocol.wire import Decoder
 
@@ -28,8 +29,8 @@ class TracedFrame:
 
     time: float
     """When it was read or written, on trio's clock, in seconds."""
-    session: str
-    """The session, as its ``repr`` says it."""
+    session: int
+    """The session's number in this process, as in its ``repr``."""
     direction: Literal["in", "out"]
     frame: str
     """SYN, DATA, RST, WNDINC, GOAWAY, or what it is otherwise."""
@@ -38,7 +39,7 @@ class TracedFrame:
     length: int
     """Bytes of the frame's body."""
     detail: str
-    """Flags, codes and numbers, for a reader."""
+    """Flags, codes and numbers, for a reader: one line, in which a GOAWAY's text is escaped."""
 
 
 Tracer: TypeAlias = Callable[[TracedFrame], Any]
@@ -50,7 +51,7 @@ What it raises ends the session, and leaves its ``async with``."""
 class TransportTrace:
     """Tells a tracer what the bytes of one session's transport mean."""
 
-    def __init__(self, tracer: Tracer, connection: Connection, session: object) -> None:
+    def __init__(self, tracer: Tracer, connection: Connection, session: int) -> None:
         self._tracer = tracer
         self._connection = connection
         self._session = session
@@ -90,7 +91,7 @@ class TransportTrace:
             case frames.GoAway(last_stream_id, number):
                 length, detail = 8, f"last={last_stream_id} {_code(wire, number)}"
             case frames.GoAwayDebug(debug):
-                name, length, detail = "GOAWAY debug", len(debug), debug.decode("utf-8", "replace")
+                name, length, detail = "GOAWAY debug", len(debug), printable(debug)
             case frames.Unknown(kind, flags, stream_id, length):
                 detail = f"type={kind} flags={flags:#x}"
             case frames.Malformed(code, message):
@@ -98,7 +99,7 @@ class TransportTrace:
             case frames.DataRest():
                 raise AssertionError("told with the DATA that it belongs to")
         return TracedFrame(
-            trio.current_time(), repr(self._session), direction, name, stream_id, length, detail
+            trio.current_time(), self._session, direction, name, stream_id, length, detail
         )
 
 
@@ -108,7 +109,7 @@ def _code(wire: Wire, number: int) -> str:
 
 
 class TableTracer:
-    """Writes a line of a table for every frame.
+    """Writes a line of a table for every frame.  Many sessions may share one.
 
     Args:
       file: where to; standard error when it is None.
@@ -122,12 +123,13 @@ class TableTracer:
         if self._start is None:
             self._start = frame.time
             self._file.write(
-                f"{'time':>10}      {'frame':12} {'stream':>10} {'bytes':>8}  detail\n"
+                f"{'time':>10} {'session':>8}      {'frame':12} "
+                f"{'stream':>10} {'bytes':>8}  detail\n"
             )
         arrow = "<--" if frame.direction == "in" else "-->"
         self._file.write(
-            f"{frame.time - self._start:10.6f}  {arrow} {frame.frame:12} {frame.stream_id:10} "
-            f"{frame.length:8}  {frame.detail}\n"
+            f"{frame.time - self._start:10.6f} {frame.session:8}  {arrow} {frame.frame:12} "
+            f"{frame.stream_id:10} {frame.length:8}  {frame.detail}\n"
         )
 
 

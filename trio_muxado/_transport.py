@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import struct
+import sys
 from typing import Any
 
 import trio
 
 from ._reads import READ_SIZE
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 logger = logging.getLogger("trio_muxado")
 
@@ -15,15 +21,40 @@ LINGER_SIZE = 1024 * 1024
 """Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing
 over unread bytes makes TCP drop the GOAWAY; reading for ever is what an attacker wants."""
 
+LOOKS = 4
+"""How often within a timeout ``wait_while_taken`` looks at what the peer has taken."""
+
+_NUMBER = struct.Struct("i")
+
+
+def unacknowledged(transport: trio.abc.Stream) -> int:
+    """Bytes that a socket was given and the peer's system has not acknowledged; 0 if nobody tells.
+
+    Linux tells, of TCP as of Unix sockets, also where TLS lies above.
+    """
+    lowest = _lowest(transport)
+    if sys.platform != "linux" or not isinstance(lowest, trio.SocketStream):
+        return 0
+    try:
+        size = fcntl.ioctl(lowest.socket.fileno(), termios.TIOCOUTQ, bytes(_NUMBER.size))
+    except (OSError, ValueError):  # closed, or no kind of socket that can be asked
+        return 0
+    return int(_NUMBER.unpack(size)[0])
+
+
+def _lowest(transport: trio.abc.Stream) -> Any:
+    lowest: Any = transport
+    while hasattr(lowest, "transport_stream"):
+        lowest = lowest.transport_stream
+    return lowest
+
 
 async def half_close(transport: trio.abc.Stream) -> bool:
     """Tell the peer that nothing follows; whether this transport could."""
     # TLS has no half-close, and closing it over unread bytes makes TCP drop what is on its way.
     # The end of the TCP stream below does for it: GOAWAY has said, inside of TLS, that nothing
     # follows.
-    lowest: Any = transport
-    while hasattr(lowest, "transport_stream"):
-        lowest = lowest.transport_stream
+    lowest = _lowest(transport)
     if not isinstance(lowest, trio.abc.HalfCloseableStream):
         return False
     try:
@@ -32,6 +63,29 @@ async def half_close(transport: trio.abc.Stream) -> bool:
         logger.debug("half-closing the transport failed: %r", error)
         return False
     return True
+
+
+async def wait_while_taken(
+    ended: trio.Event,
+    transport: trio.abc.Stream,
+    patience: trio.CancelScope,
+    timeout: float,
+    at_most: float,
+) -> None:
+    """Wait for an event inside of ``patience``.
+
+    That begins anew, for ``timeout`` seconds, whenever the peer has taken some of what was sent;
+    but it lasts no more than ``at_most`` seconds from now.
+    """
+    latest = trio.current_time() + at_most
+    held = unacknowledged(transport)
+    while not ended.is_set():
+        with trio.move_on_after(timeout / LOOKS):
+            await ended.wait()
+        before, held = held, unacknowledged(transport)
+        if held < before:
+            anew = min(trio.current_time() + timeout, latest)
+            patience.deadline = max(patience.deadline, anew)
 
 
 async def read_out(transport: trio.abc.Stream) -> None:

@@ -15,6 +15,7 @@ import trio
 from ._batches import BatchSize
 from ._gather import BatchSender
 from ._solo import Solo
+from ._transport import unacknowledged
 
 if TYPE_CHECKING:
     from ._protocol.connection import Connection
@@ -48,6 +49,7 @@ class FrameWriter:
         on_timeout: Callable[[], None],
     ) -> None:
         self._transport = transport
+        self._sender = BatchSender(transport)
         self._connection = connection
         self._send_timeout = send_timeout
         self._trace = trace
@@ -55,8 +57,6 @@ class FrameWriter:
         self._on_error = on_error
         self._on_timeout = on_timeout
         self.bytes_sent = 0
-        self.waited = 0.0
-        """Seconds that the transport took to take the batches."""
         self.flushed = trio.Event()
         """Nothing more will be sent: all is on its way, or cannot be."""
         self.sleeps = False
@@ -64,6 +64,8 @@ class FrameWriter:
         self._sleep = Solo("sending frames")
         self._credit_waits = False
         self._ending = False
+        self._waited = 0.0
+        self._blocked_since: float | None = None  # the transport has not taken all of a batch
         self._turn_began = 0.0  # the turn of trio's loop before a batch is made
         self._batches = 0  # since the end was asked for
 
@@ -71,8 +73,7 @@ class FrameWriter:
 
     async def run(self) -> None:
         """Send until the end was asked for and all is sent, or the transport fails."""
-        connection, send_timeout = self._connection, self._send_timeout
-        sender = BatchSender(self._transport)
+        connection, sender, send_timeout = self._connection, self._sender, self._send_timeout
         batch_size = BatchSize()
         # One scope for all batches: its deadline is moved, which is cheaper than a new one.
         with trio.CancelScope() as patience:
@@ -85,24 +86,26 @@ class FrameWriter:
                 size = sum(map(len, batch))
                 if self._trace is not None:
                     self._trace.saw("out", b"".join(batch))
-                took = waited = 0.0
+                waited = 0.0
                 try:
                     if not sender.send_now(batch, size):
-                        start = trio.current_time()
+                        start = self._blocked_since = trio.current_time()
                         patience.deadline = start + send_timeout
-                        await sender.send(batch)
-                        patience.deadline = math.inf
-                        took = trio.current_time() - start
+                        try:
+                            await sender.send(batch)
+                        finally:
+                            patience.deadline = math.inf
+                            took = trio.current_time() - start
+                            self._waited += took
+                            self._blocked_since = None
                         # Where nothing blocks, that took a turn of the loop, over TLS two, and the
                         # turn before shows how long they are: a busy program is no slow link.
                         waited = took - 2 * (start - self._turn_began)
                 except Exception as error:
-                    patience.deadline = math.inf
                     self.flushed.set()
                     await self._on_error(error)
                     return
                 self.bytes_sent += size
-                self.waited += took
                 batch_size.taken(size, waited)
                 if self._ending:
                     # A beat shows that the peer lives, not that closing comes to an end.
@@ -136,6 +139,12 @@ class FrameWriter:
 
     # ---- calls of others; none of them waits, but for the last
 
+    @property
+    def waited(self) -> float:
+        """Seconds that the transport took to take the batches, so far also the one under way."""
+        since = self._blocked_since
+        return self._waited if since is None else self._waited + trio.current_time() - since
+
     def wake(self) -> None:
         """There may be something to send."""
         if self.sleeps:
@@ -159,11 +168,18 @@ class FrameWriter:
         self.wake()
 
     async def flush(self, timeout: float) -> bool:
-        """Wait for the end, as long as ``timeout`` seconds bring progress; whether it came."""
+        """Wait for the end, as long as ``timeout`` seconds bring progress; whether it came.
+
+        Progress is a batch, the part of one that a socket takes, or, while it takes none, what
+        the system gets rid of.
+        """
         while not self.flushed.is_set():
-            before = self._batches
+            before = self._batches + self._sender.parts
+            held = unacknowledged(self._transport)
             with trio.move_on_after(timeout):
                 await self.flushed.wait()
-            if self._batches == before:
+            blocked = self._blocked_since is not None
+            gets_on = blocked and unacknowledged(self._transport) < held
+            if self._batches + self._sender.parts == before and not gets_on:
                 break
         return self.flushed.is_set()
