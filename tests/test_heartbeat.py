@@ -1,11 +1,18 @@
 """Heartbeats: asking, answering, noticing silence, and not killing what is alive."""
 
+import os
+import ssl
 import tracemalloc
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import (
+    MockClock,
+    memory_stream_pair,
+    memory_stream_pump,
+    wait_all_tasks_blocked,
+)
 
 from trio_muxado import (
     ErrorCode,
@@ -32,6 +39,8 @@ from .helpers import (
     raw_session,
     read_exactly,
     session_pair,
+    socket_pair,
+    together,
     with_types,
 )
 
@@ -344,6 +353,112 @@ async def test_any_byte_is_a_sign_of_life(kind: Kind, autojump_clock: MockClock)
         reason = await session.wait_closed()
         assert trio.current_time() == pytest.approx(alive + 7)
         assert reason.initiator == "transport"
+
+
+class Relayed(HalfCloseable):
+    """What came passes through tasks of the transport's own before it can be read."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await super().receive_some(max_bytes)
+        for _ in range(8):
+            await trio.lowlevel.checkpoint()
+        return data
+
+
+@pytest.mark.parametrize("wrap", [HalfCloseable, Relayed])
+@with_types
+async def test_bytes_that_wait_when_patience_runs_out_are_read_first(
+    kind: Kind, wrap: type[HalfCloseable], autojump_clock: MockClock
+) -> None:
+    """They wake the reader in the turn of the loop that wakes the watch; trio shuffles."""
+    for _ in range(20):
+        peer = RawPeer(kind)
+        config = kind.config(heartbeat=BEAT)
+        async with client_session(wrap(peer.transport), config=config) as session:
+            await trio.sleep(6.9)
+            autojump_clock.jump(0.2)
+            peer.send(peer.rst(99, 0))
+            heard = trio.current_time()
+            await session.wait_closed()
+            assert trio.current_time() == pytest.approx(heard + 7)
+
+
+@with_types
+async def test_bytes_that_wait_in_a_socket_are_read_first(
+    kind: Kind, mock_clock: MockClock
+) -> None:
+    """Memory wakes its reader itself, a socket leaves that to the loop."""
+    for _ in range(20):
+        near, far = socket_pair()
+        async with far, client_session(near, config=kind.config(heartbeat=BEAT)) as session:
+            for step in (2, 2, 2, 0.9):
+                await wait_all_tasks_blocked()
+                mock_clock.jump(step)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(0.2)
+            os.write(far.socket.fileno(), RawPeer(kind).rst(99, 0))
+            await wait_all_tasks_blocked()
+            assert session._engine.reason is None
+            await trio.aclose_forcefully(session)
+
+
+@with_types
+async def test_bytes_that_wait_under_tls_are_read_first(
+    kind: Kind,
+    client_context: ssl.SSLContext,
+    server_context: ssl.SSLContext,
+    autojump_clock: MockClock,
+) -> None:
+    for _ in range(10):
+        near, far = memory_stream_pair()
+        tls_near = trio.SSLStream(near, client_context, server_hostname="localhost")
+        tls_far = trio.SSLStream(far, server_context, server_side=True)
+        await together(tls_near.do_handshake, tls_far.do_handshake)
+        arrive, far.send_stream.send_all_hook = far.send_stream.send_all_hook, None
+        assert arrive is not None
+        async with session_pair(
+            kind,
+            transports=(tls_near, tls_far),
+            client={"heartbeat": BEAT},
+            server={"heartbeat": None},
+        ) as (client, server):
+            await trio.sleep(6.9)
+            assert server.statistics().bytes_sent
+            autojump_clock.jump(0.2)
+            memory_stream_pump(far.send_stream, near.receive_stream)  # the echoes of three beats
+            await trio.sleep(6.5)
+            assert client._engine.reason is None
+            far.send_stream.send_all_hook = arrive
+            await arrive()
+
+
+@with_types
+async def test_while_the_loop_stood_still_the_peer_was_not_silent(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """A peer that only answers had nothing to say: no beat went out."""
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        await trio.sleep(2.5)
+        (echo,) = [beat[-4:] for beat in await beats(peer)][-1:]
+        peer.send(peer.data(3, echo))
+        await trio.sleep(0.5)
+        autojump_clock.jump(100)  # from 3 to 103, and a beat was due at 4
+        assert len(await beats(peer)) == 1
+        await session.wait_closed()
+        # Heard at 2.5, and the 99 seconds that the beat was late do not count.
+        assert trio.current_time() == pytest.approx(2.5 + 7 + 99)
+
+
+@with_types
+async def test_a_loop_that_stands_still_again_and_again_still_notices_silence(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, _):
+        for _ in range(10):
+            await trio.sleep(1)
+            autojump_clock.jump(3)  # a second more than a beat is late at most
+            await wait_all_tasks_blocked()
+        assert session._engine.reason is not None
 
 
 @with_types

@@ -27,6 +27,10 @@ BEAT_SIZE = 4
 MAX_UNANSWERED = 64
 """Beats that may wait for their echo, from a peer that talks but does not answer beats."""
 
+READING_TURNS = 16
+"""Turns of trio's loop in which the frame reader gets what has come.  Over a socket or TLS it needs
+one, over a transport that passes it from task to task one or two for each of those."""
+
 
 async def respond(stream: MuxadoStream) -> None:
     """Send every beat of the peer back; the handler of the heartbeat extension."""
@@ -50,7 +54,9 @@ class Keepalive:
     """The requester, and the watch over a peer's silence.
 
     A session is dead when *nothing at all* came from the peer for interval and tolerance: any
-    byte is a sign of life, so a session that is only busy is never given up.
+    byte is a sign of life, also one that nobody has read yet.  While trio's loop stands still (a
+    call that blocks, a machine that pauses) this end neither asks nor hears, so that is no silence
+    of the peer's.
     """
 
     def __init__(self, session: MuxadoSession) -> None:
@@ -108,11 +114,19 @@ class Keepalive:
 
     async def _watch(self, stream: MuxadoStream, interval: float, patience: float) -> None:
         engine = self._engine
+        silent_since = engine.last_heard
         next_beat = trio.current_time() + interval
         while True:
-            await trio.sleep_until(min(next_beat, engine.last_heard + patience))
+            due = min(next_beat, silent_since + patience)
+            await trio.sleep_until(due)
             now = trio.current_time()
-            if now >= engine.last_heard + patience:
+            # As late as this the loop stood still: the beat that was due is still to be answered.
+            silent_since = min(now, max(silent_since, engine.last_heard) + (now - due))
+            if now >= silent_since + patience:
+                for _ in range(READING_TURNS):
+                    await trio.lowlevel.checkpoint()
+                silent_since = max(silent_since, engine.last_heard)
+            if now >= silent_since + patience:
                 message = f"nothing came from the peer for {patience:g} s"
                 engine.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "transport", message))
                 return
