@@ -159,8 +159,9 @@ class Keepalive:
                         return
                     self.latency = beat.answer()
         except MuxadoError as error:
-            if not self._engine.ended_well:
-                logger.debug("heartbeats end: %s", error)
+            # A peer that goes away need not take up what crosses its GOAWAY: that is no mishap.
+            if self._engine.connection.can_open or not error.safe_to_retry:
+                self._engine.tell_end(stream._core, "heartbeats end", error)
         finally:
             self._stream = None
             for beat in self._waiting.values():
