@@ -209,7 +209,28 @@ async def test_a_peer_that_has_gone_away_gets_no_heartbeats(kind: Kind) -> None:
     async with raw_session(kind, heartbeat=BEAT, wire="auto") as (session, peer):
         peer.send(peer.goaway(0, ErrorCode.NO_ERROR))
         assert await peer.frames() == []
-        with pytest.raises(HeartbeatError):
+        with pytest.raises(HeartbeatError, match="the peer takes no new streams"):
+            await session.ping()
+
+
+@with_types
+async def test_the_first_ping_after_the_peer_has_gone_away(kind: Kind) -> None:
+    """Only it asks for heartbeats, and the cause is not that the session is untyped."""
+    async with raw_session(kind, client=True) as (session, peer):
+        await session.open_stream()
+        peer.send(peer.goaway(3, ErrorCode.NO_ERROR))
+        await wait_all_tasks_blocked()
+        for _ in range(2):
+            with pytest.raises(HeartbeatError, match="the peer takes no new streams"):
+                await session.ping()
+
+
+@with_types
+async def test_a_ping_after_the_heartbeats_crossed_the_goaway(kind: Kind) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        peer.send(peer.goaway(0, ErrorCode.NO_ERROR))
+        await wait_all_tasks_blocked()
+        with pytest.raises(HeartbeatError, match="the peer went away before it took the stream"):
             await session.ping()
 
 
@@ -505,12 +526,15 @@ async def test_beats_overtake_queued_data(kind: Kind, autojump_clock: MockClock)
 
 
 GONE_WRONG = {
-    "ended": lambda peer: peer.data(3, fin=True),
-    "ended in a beat": lambda peer: peer.data(3, b"\x00", fin=True),
-    "reset": lambda peer: peer.rst(3, ErrorCode.STREAM_CANCELLED),
-    "refused": lambda peer: peer.rst(3, ErrorCode.STREAM_REFUSED),
-    "garbage": lambda peer: peer.data(3, b"\xde\xad\xbe\xef"),
-    "an echo twice": lambda peer: peer.data(3, b"\x00\x00\x00\x00" * 2),
+    "ended": (lambda peer: peer.data(3, fin=True), "has ended the heartbeat stream"),
+    "ended in a beat": (
+        lambda peer: peer.data(3, b"\x00", fin=True),
+        "has ended the heartbeat stream",
+    ),
+    "reset": (lambda peer: peer.rst(3, ErrorCode.STREAM_CANCELLED), "the peer reset the stream"),
+    "refused": (lambda peer: peer.rst(3, ErrorCode.STREAM_REFUSED), "the peer reset the stream"),
+    "garbage": (lambda peer: peer.data(3, b"\xde\xad\xbe\xef"), "that was not sent"),
+    "an echo twice": (lambda peer: peer.data(3, b"\x00\x00\x00\x00" * 2), "that was not sent"),
 }
 
 
@@ -519,6 +543,7 @@ GONE_WRONG = {
 async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
     kind: Kind, name: str, autojump_clock: MockClock
 ) -> None:
+    mishap, why = GONE_WRONG[name]
     async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
         outcomes: list[Any] = []
 
@@ -529,11 +554,11 @@ async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
             nursery.start_soon(ping)
             nursery.start_soon(ping)
             await wait_all_tasks_blocked()
-            peer.send(GONE_WRONG[name](peer))
+            peer.send(mishap(peer))
         answered = [outcome for outcome in outcomes if outcome == 0]
         assert len(answered) == (name == "an echo twice")
         assert all(isinstance(o, HeartbeatError) for o in outcomes if o not in answered)
-        with pytest.raises(HeartbeatError):
+        with pytest.raises(HeartbeatError, match=why):
             await session.ping()
 
         turns = Turns()

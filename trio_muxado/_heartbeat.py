@@ -65,6 +65,7 @@ class Keepalive:
         self._stream: MuxadoStream | None = None
         self._wanted = trio.Event()
         self._known = trio.Event()  # whether this session has heartbeats
+        self._why_none = "this session has no heartbeats (v2 has them only when typed)"
         self._beats = 0
         self._waiting: dict[bytes, _Beat] = {}
         self.latency: float | None = None
@@ -83,7 +84,8 @@ class Keepalive:
             try:
                 self._stream = self._session._open(wire.heartbeat_type, MAX_PRIORITY)
                 _overtake_all(self._stream)
-            except MuxadoError:
+            except MuxadoError as error:
+                self._why_none = f"heartbeats could not begin: {error}"
                 return
         finally:
             self._known.set()
@@ -103,14 +105,14 @@ class Keepalive:
         if self._engine.reason is not None:
             raise self._engine.ended_error("ping")
         if self._stream is None:
-            raise _no_heartbeats("this session has no heartbeats (v2 has them only when typed)")
+            raise _no_heartbeats(self._why_none)
         beat = self._send_beat(self._stream)
         await beat.answered.wait()
         if beat.latency is not None:
             return beat.latency
         if self._engine.reason is not None:
             raise self._engine.ended_error("ping")
-        raise _no_heartbeats("the peer has ended the heartbeat stream")
+        raise _no_heartbeats(self._why_none)
 
     async def _watch(self, stream: MuxadoStream, interval: float, patience: float) -> None:
         engine = self._engine
@@ -146,6 +148,7 @@ class Keepalive:
         return beat
 
     async def _read_echoes(self, stream: MuxadoStream) -> None:
+        self._why_none = "the peer has ended the heartbeat stream"
         try:
             echo = b""
             while received := await stream.receive_some():
@@ -154,11 +157,13 @@ class Keepalive:
                     number, echo = echo[:BEAT_SIZE], echo[BEAT_SIZE:]
                     beat = self._waiting.pop(number, None)
                     if beat is None:
-                        logger.debug("the peer sent a heartbeat back that was not sent")
+                        self._why_none = "the peer sent a heartbeat back that was not sent"
+                        logger.debug(self._why_none)
                         self._engine.reset_stream(stream._core, ErrorCode.PROTOCOL_ERROR)
                         return
                     self.latency = beat.answer()
         except MuxadoError as error:
+            self._why_none = f"heartbeats have ended: {error}"
             # A peer that goes away need not take up what crosses its GOAWAY: that is no mishap.
             if self._engine.connection.can_open or not error.safe_to_retry:
                 self._engine.tell_end(stream._core, "heartbeats end", error)
