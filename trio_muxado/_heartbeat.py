@@ -54,9 +54,9 @@ class Keepalive:
     """The requester, and the watch over a peer's silence.
 
     A session is dead when *nothing at all* came from the peer for interval and tolerance: any
-    byte is a sign of life, also one that nobody has read yet.  While trio's loop stands still (a
-    call that blocks, a machine that pauses) this end neither asks nor hears, so that is no silence
-    of the peer's.
+    byte is a sign of life, also one that nobody has read yet.  What the transport takes is none: it
+    takes much for a peer that is gone.  While trio's loop stands still (a call that blocks, a
+    machine that pauses) this end neither asks nor hears, so that is no silence of the peer's.
     """
 
     def __init__(self, session: MuxadoSession) -> None:
