@@ -3,13 +3,14 @@
 Over `trio_muxado.testing.Link` on trio's mocked clock: what takes long there takes no time here.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from trio_muxado import ErrorCode, Heartbeat, client_session, server_session
+from trio_muxado import ErrorCode, Heartbeat, MuxadoError, client_session, server_session
 from trio_muxado._batches import FIRST, LARGEST, LONG, SHORT, SMALLEST, BatchSize
 from trio_muxado._protocol.codec import HEADER_SIZE
 from trio_muxado._protocol.frames import Data
@@ -179,6 +180,63 @@ async def test_a_busy_session_lives_on_a_slow_link_by_the_echoes_of_its_beats(
             assert client._engine.reason is None
             assert server.statistics().bytes_received > 250 * bandwidth
             nursery.cancel_scope.cancel()
+
+
+FLOOR = {"v1": 3_000, "v2-typed": 1_500}
+"""Bytes per second from which a busy session needs no beats of the peer: see the guide."""
+
+
+@pytest.mark.parametrize("peer_beats", [False, True])
+@with_types
+async def test_a_session_that_is_busy_from_the_start_lives_down_to_the_floor_of_the_guide(
+    kind: Kind, peer_beats: bool, autojump_clock: MockClock
+) -> None:
+    """Nothing is known of the link, so the first batch is large: only beats make up for it."""
+    bandwidth = 1_000 if peer_beats else FLOOR[kind.name]
+    async with open_session_pair(
+        config=kind.config(),
+        server_config=kind.config(heartbeat=Heartbeat() if peer_beats else None),
+        link=Link(0.05, bandwidth),
+    ) as (client, server):
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.send_all, bytes(1_000_000))
+            nursery.start_soon(read_all, far)
+            with trio.move_on_after(300):
+                await client.wait_closed()
+            assert client._engine.reason is None
+            nursery.cancel_scope.cancel()
+
+
+@with_types
+async def test_a_peer_that_is_gone_is_noticed_while_a_batch_is_stuck(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """Beats that cannot go out earn it no patience: this takes 7 seconds, not a send_timeout."""
+    link = Link(0.05, 100_000)
+    config = kind.config(heartbeat=Heartbeat(interval=3, tolerance=4))
+    async with open_session_pair(config=config, link=link) as (client, server):
+        near = await client.open_stream()
+        far = await server.accept_stream()
+
+        async def send() -> None:
+            with suppress(MuxadoError):
+                await near.send_all(bytes(10_000_000))
+
+        async def read() -> None:
+            with suppress(MuxadoError):
+                await read_all(far)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            nursery.start_soon(read)
+            await trio.sleep(20)
+            link.freeze()
+            frozen_at = trio.current_time()
+            reason = await client.wait_closed()
+            assert "nothing came" in reason.message
+            assert trio.current_time() - frozen_at <= 7
 
 
 @each_wire

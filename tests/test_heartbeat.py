@@ -1,11 +1,18 @@
 """Heartbeats: asking, answering, noticing silence, and not killing what is alive."""
 
+import os
+import ssl
 import tracemalloc
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import (
+    MockClock,
+    memory_stream_pair,
+    memory_stream_pump,
+    wait_all_tasks_blocked,
+)
 
 from trio_muxado import (
     ErrorCode,
@@ -32,6 +39,8 @@ from .helpers import (
     raw_session,
     read_exactly,
     session_pair,
+    socket_pair,
+    together,
     with_types,
 )
 
@@ -200,7 +209,28 @@ async def test_a_peer_that_has_gone_away_gets_no_heartbeats(kind: Kind) -> None:
     async with raw_session(kind, heartbeat=BEAT, wire="auto") as (session, peer):
         peer.send(peer.goaway(0, ErrorCode.NO_ERROR))
         assert await peer.frames() == []
-        with pytest.raises(HeartbeatError):
+        with pytest.raises(HeartbeatError, match="the peer takes no new streams"):
+            await session.ping()
+
+
+@with_types
+async def test_the_first_ping_after_the_peer_has_gone_away(kind: Kind) -> None:
+    """Only it asks for heartbeats, and the cause is not that the session is untyped."""
+    async with raw_session(kind, client=True) as (session, peer):
+        await session.open_stream()
+        peer.send(peer.goaway(3, ErrorCode.NO_ERROR))
+        await wait_all_tasks_blocked()
+        for _ in range(2):
+            with pytest.raises(HeartbeatError, match="the peer takes no new streams"):
+                await session.ping()
+
+
+@with_types
+async def test_a_ping_after_the_heartbeats_crossed_the_goaway(kind: Kind) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        peer.send(peer.goaway(0, ErrorCode.NO_ERROR))
+        await wait_all_tasks_blocked()
+        with pytest.raises(HeartbeatError, match="the peer went away before it took the stream"):
             await session.ping()
 
 
@@ -346,6 +376,112 @@ async def test_any_byte_is_a_sign_of_life(kind: Kind, autojump_clock: MockClock)
         assert reason.initiator == "transport"
 
 
+class Relayed(HalfCloseable):
+    """What came passes through tasks of the transport's own before it can be read."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await super().receive_some(max_bytes)
+        for _ in range(8):
+            await trio.lowlevel.checkpoint()
+        return data
+
+
+@pytest.mark.parametrize("wrap", [HalfCloseable, Relayed])
+@with_types
+async def test_bytes_that_wait_when_patience_runs_out_are_read_first(
+    kind: Kind, wrap: type[HalfCloseable], autojump_clock: MockClock
+) -> None:
+    """They wake the reader in the turn of the loop that wakes the watch; trio shuffles."""
+    for _ in range(20):
+        peer = RawPeer(kind)
+        config = kind.config(heartbeat=BEAT)
+        async with client_session(wrap(peer.transport), config=config) as session:
+            await trio.sleep(6.9)
+            autojump_clock.jump(0.2)
+            peer.send(peer.rst(99, 0))
+            heard = trio.current_time()
+            await session.wait_closed()
+            assert trio.current_time() == pytest.approx(heard + 7)
+
+
+@with_types
+async def test_bytes_that_wait_in_a_socket_are_read_first(
+    kind: Kind, mock_clock: MockClock
+) -> None:
+    """Memory wakes its reader itself, a socket leaves that to the loop."""
+    for _ in range(20):
+        near, far = socket_pair()
+        async with far, client_session(near, config=kind.config(heartbeat=BEAT)) as session:
+            for step in (2, 2, 2, 0.9):
+                await wait_all_tasks_blocked()
+                mock_clock.jump(step)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(0.2)
+            os.write(far.socket.fileno(), RawPeer(kind).rst(99, 0))
+            await wait_all_tasks_blocked()
+            assert session._engine.reason is None
+            await trio.aclose_forcefully(session)
+
+
+@with_types
+async def test_bytes_that_wait_under_tls_are_read_first(
+    kind: Kind,
+    client_context: ssl.SSLContext,
+    server_context: ssl.SSLContext,
+    autojump_clock: MockClock,
+) -> None:
+    for _ in range(10):
+        near, far = memory_stream_pair()
+        tls_near = trio.SSLStream(near, client_context, server_hostname="localhost")
+        tls_far = trio.SSLStream(far, server_context, server_side=True)
+        await together(tls_near.do_handshake, tls_far.do_handshake)
+        arrive, far.send_stream.send_all_hook = far.send_stream.send_all_hook, None
+        assert arrive is not None
+        async with session_pair(
+            kind,
+            transports=(tls_near, tls_far),
+            client={"heartbeat": BEAT},
+            server={"heartbeat": None},
+        ) as (client, server):
+            await trio.sleep(6.9)
+            assert server.statistics().bytes_sent
+            autojump_clock.jump(0.2)
+            memory_stream_pump(far.send_stream, near.receive_stream)  # the echoes of three beats
+            await trio.sleep(6.5)
+            assert client._engine.reason is None
+            far.send_stream.send_all_hook = arrive
+            await arrive()
+
+
+@with_types
+async def test_while_the_loop_stood_still_the_peer_was_not_silent(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """A peer that only answers had nothing to say: no beat went out."""
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
+        await trio.sleep(2.5)
+        (echo,) = [beat[-4:] for beat in await beats(peer)][-1:]
+        peer.send(peer.data(3, echo))
+        await trio.sleep(0.5)
+        autojump_clock.jump(100)  # from 3 to 103, and a beat was due at 4
+        assert len(await beats(peer)) == 1
+        await session.wait_closed()
+        # Heard at 2.5, and the 99 seconds that the beat was late do not count.
+        assert trio.current_time() == pytest.approx(2.5 + 7 + 99)
+
+
+@with_types
+async def test_a_loop_that_stands_still_again_and_again_still_notices_silence(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, client=True, heartbeat=BEAT) as (session, _):
+        for _ in range(10):
+            await trio.sleep(1)
+            autojump_clock.jump(3)  # a second more than a beat is late at most
+            await wait_all_tasks_blocked()
+        assert session._engine.reason is not None
+
+
 @with_types
 async def test_a_busy_slow_link_is_not_killed(kind: Kind, autojump_clock: MockClock) -> None:
     """Failure 5: bulk in both directions over a link that needs minutes for it."""
@@ -390,12 +526,15 @@ async def test_beats_overtake_queued_data(kind: Kind, autojump_clock: MockClock)
 
 
 GONE_WRONG = {
-    "ended": lambda peer: peer.data(3, fin=True),
-    "ended in a beat": lambda peer: peer.data(3, b"\x00", fin=True),
-    "reset": lambda peer: peer.rst(3, ErrorCode.STREAM_CANCELLED),
-    "refused": lambda peer: peer.rst(3, ErrorCode.STREAM_REFUSED),
-    "garbage": lambda peer: peer.data(3, b"\xde\xad\xbe\xef"),
-    "an echo twice": lambda peer: peer.data(3, b"\x00\x00\x00\x00" * 2),
+    "ended": (lambda peer: peer.data(3, fin=True), "has ended the heartbeat stream"),
+    "ended in a beat": (
+        lambda peer: peer.data(3, b"\x00", fin=True),
+        "has ended the heartbeat stream",
+    ),
+    "reset": (lambda peer: peer.rst(3, ErrorCode.STREAM_CANCELLED), "the peer reset the stream"),
+    "refused": (lambda peer: peer.rst(3, ErrorCode.STREAM_REFUSED), "the peer reset the stream"),
+    "garbage": (lambda peer: peer.data(3, b"\xde\xad\xbe\xef"), "that was not sent"),
+    "an echo twice": (lambda peer: peer.data(3, b"\x00\x00\x00\x00" * 2), "that was not sent"),
 }
 
 
@@ -404,6 +543,7 @@ GONE_WRONG = {
 async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
     kind: Kind, name: str, autojump_clock: MockClock
 ) -> None:
+    mishap, why = GONE_WRONG[name]
     async with raw_session(kind, client=True, heartbeat=BEAT) as (session, peer):
         outcomes: list[Any] = []
 
@@ -414,11 +554,11 @@ async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
             nursery.start_soon(ping)
             nursery.start_soon(ping)
             await wait_all_tasks_blocked()
-            peer.send(GONE_WRONG[name](peer))
+            peer.send(mishap(peer))
         answered = [outcome for outcome in outcomes if outcome == 0]
         assert len(answered) == (name == "an echo twice")
         assert all(isinstance(o, HeartbeatError) for o in outcomes if o not in answered)
-        with pytest.raises(HeartbeatError):
+        with pytest.raises(HeartbeatError, match=why):
             await session.ping()
 
         turns = Turns()

@@ -20,8 +20,9 @@ class Heartbeat:
 
     Every ``interval`` seconds four bytes go out that the peer sends back.  When for
     ``interval + tolerance`` seconds *nothing at all* has come from the peer, the session is
-    dead.  None takes what the known peers of the generation use: 3 s and 10 s on v1, 10 s and
-    15 s on v2.
+    dead.  What has come is read before that is said, and time in which trio's loop stood still
+    doesn't count.  None takes what the known peers of the generation use: 3 s and 10 s on v1,
+    10 s and 15 s on v2.
     """
 
     interval: float | None = None

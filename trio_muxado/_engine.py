@@ -232,8 +232,7 @@ class Engine:
             if not all(isinstance(leaf, MuxadoError) for leaf in leaves(error)):
                 stream._reset_now(ErrorCode.INTERNAL_ERROR)
                 raise
-            if not self.ended_well:
-                logger.debug("an extension's stream ended: %r", error)
+            self.tell_end(stream._core, "an extension's stream ended", error)
         stream._close_now()
 
     def _on_broken(self, event: events.StreamBroken) -> None:
@@ -410,6 +409,12 @@ class Engine:
             raise
         self.abort(CLOSED_HERE)
 
+    def tell_end(self, core: Stream, what: str, error: BaseException) -> None:
+        """Log that ``error`` ended what ran on a stream, unless the session's end did."""
+        broke_before = core.broken is not None and not core.broken.ends_session
+        if self.reason is None or (broke_before and not self.ended_well):
+            logger.debug("%s: %r", what, error)
+
     @property
     def ended_well(self) -> bool:
         """The session has ended in good order, of which the log says nothing."""
@@ -442,7 +447,11 @@ class Engine:
 
     async def _linger(self) -> None:
         """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""
+        assert self.reason is not None
         with trio.move_on_after(self.config.close_timeout):
             await self.writer.flushed.wait()
-            if self.connection.wire is not None and await half_close(self.transport):
+            # Where the peer or the transport has ended it, nothing is unread, and no GOAWAY went.
+            if self.reason.initiator != "local" or self.connection.wire is None:
+                return
+            if await half_close(self.transport):
                 await read_out(self.transport)

@@ -27,6 +27,10 @@ BEAT_SIZE = 4
 MAX_UNANSWERED = 64
 """Beats that may wait for their echo, from a peer that talks but does not answer beats."""
 
+READING_TURNS = 16
+"""Turns of trio's loop in which the frame reader gets what has come.  Over a socket or TLS it needs
+one, over a transport that passes it from task to task one or two for each of those."""
+
 
 async def respond(stream: MuxadoStream) -> None:
     """Send every beat of the peer back; the handler of the heartbeat extension."""
@@ -50,7 +54,9 @@ class Keepalive:
     """The requester, and the watch over a peer's silence.
 
     A session is dead when *nothing at all* came from the peer for interval and tolerance: any
-    byte is a sign of life, so a session that is only busy is never given up.
+    byte is a sign of life, also one that nobody has read yet.  What the transport takes is none: it
+    takes much for a peer that is gone.  While trio's loop stands still (a call that blocks, a
+    machine that pauses) this end neither asks nor hears, so that is no silence of the peer's.
     """
 
     def __init__(self, session: MuxadoSession) -> None:
@@ -59,6 +65,7 @@ class Keepalive:
         self._stream: MuxadoStream | None = None
         self._wanted = trio.Event()
         self._known = trio.Event()  # whether this session has heartbeats
+        self._why_none = "this session has no heartbeats (v2 has them only when typed)"
         self._beats = 0
         self._waiting: dict[bytes, _Beat] = {}
         self.latency: float | None = None
@@ -77,7 +84,8 @@ class Keepalive:
             try:
                 self._stream = self._session._open(wire.heartbeat_type, MAX_PRIORITY)
                 _overtake_all(self._stream)
-            except MuxadoError:
+            except MuxadoError as error:
+                self._why_none = f"heartbeats could not begin: {error}"
                 return
         finally:
             self._known.set()
@@ -97,22 +105,30 @@ class Keepalive:
         if self._engine.reason is not None:
             raise self._engine.ended_error("ping")
         if self._stream is None:
-            raise _no_heartbeats("this session has no heartbeats (v2 has them only when typed)")
+            raise _no_heartbeats(self._why_none)
         beat = self._send_beat(self._stream)
         await beat.answered.wait()
         if beat.latency is not None:
             return beat.latency
         if self._engine.reason is not None:
             raise self._engine.ended_error("ping")
-        raise _no_heartbeats("the peer has ended the heartbeat stream")
+        raise _no_heartbeats(self._why_none)
 
     async def _watch(self, stream: MuxadoStream, interval: float, patience: float) -> None:
         engine = self._engine
+        silent_since = engine.last_heard
         next_beat = trio.current_time() + interval
         while True:
-            await trio.sleep_until(min(next_beat, engine.last_heard + patience))
+            due = min(next_beat, silent_since + patience)
+            await trio.sleep_until(due)
             now = trio.current_time()
-            if now >= engine.last_heard + patience:
+            # As late as this the loop stood still: the beat that was due is still to be answered.
+            silent_since = min(now, max(silent_since, engine.last_heard) + (now - due))
+            if now >= silent_since + patience:
+                for _ in range(READING_TURNS):
+                    await trio.lowlevel.checkpoint()
+                silent_since = max(silent_since, engine.last_heard)
+            if now >= silent_since + patience:
                 message = f"nothing came from the peer for {patience:g} s"
                 engine.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "transport", message))
                 return
@@ -132,6 +148,7 @@ class Keepalive:
         return beat
 
     async def _read_echoes(self, stream: MuxadoStream) -> None:
+        self._why_none = "the peer has ended the heartbeat stream"
         try:
             echo = b""
             while received := await stream.receive_some():
@@ -140,13 +157,16 @@ class Keepalive:
                     number, echo = echo[:BEAT_SIZE], echo[BEAT_SIZE:]
                     beat = self._waiting.pop(number, None)
                     if beat is None:
-                        logger.debug("the peer sent a heartbeat back that was not sent")
+                        self._why_none = "the peer sent a heartbeat back that was not sent"
+                        logger.debug(self._why_none)
                         self._engine.reset_stream(stream._core, ErrorCode.PROTOCOL_ERROR)
                         return
                     self.latency = beat.answer()
         except MuxadoError as error:
-            if not self._engine.ended_well:
-                logger.debug("heartbeats end: %s", error)
+            self._why_none = f"heartbeats have ended: {error}"
+            # A peer that goes away need not take up what crosses its GOAWAY: that is no mishap.
+            if self._engine.connection.can_open or not error.safe_to_retry:
+                self._engine.tell_end(stream._core, "heartbeats end", error)
         finally:
             self._stream = None
             for beat in self._waiting.values():

@@ -12,7 +12,7 @@ import trio
 from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._connect import server_session
 from ._engine import logger
-from ._errors import MuxadoError, StreamClosedError
+from ._errors import MuxadoError, StreamClosedError, StreamResetError
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._session import MuxadoSession
 
@@ -151,8 +151,9 @@ async def _handle_connection(
         rest = without_cancelled(error)  # the server may be stopped in the same moment
         if rest is None or session is None or not _is_of_its_session(rest):
             raise
-        if not session._engine.ended_well:
-            logger.debug("the handler of %r ended with its session: %r", session, error)
+        # What its session's end did is told where that is.
+        if any(isinstance(leaf, StreamResetError) for leaf in leaves(rest)):
+            logger.debug("the handler of %r ended with a stream: %r", session, error)
 
 
 async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.CancelScope) -> None:

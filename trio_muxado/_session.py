@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import trio
 
 from ._config import MuxadoConfig
-from ._engine import Engine, logger
+from ._engine import Engine
 from ._errors import CloseReason, NoMoreStreamsError, OpenStreamError, SessionClosedError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._protocol.codec import MAX_DEBUG
@@ -207,8 +207,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                 )
                 nursery.fail(error)
                 return
-            if not self._engine.ended_well:
-                logger.debug("a handler ended with its stream: %r", error)
+            self._engine.tell_end(stream._core, "a handler ended with its stream", error)
         if stream._closed is None:
             stream._close_now()  # the task ends here: no checkpoint is owed
 
