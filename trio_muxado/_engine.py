@@ -216,7 +216,7 @@ class Engine:
 
     def _on_opened(self, event: events.StreamOpened) -> None:
         stream = self._make_stream(event.stream)
-        if event.stream.place is self.connection.streams.extensions:
+        if event.stream.backlog is None:  # an extension's
             handler = self.config.extensions.get(stream.type, self._answer_heartbeats)
             self._nursery.start_soon(self._guard, lambda: self._serve_extension(handler, stream))
         else:

@@ -23,6 +23,14 @@ class Limits:
     128.  None sets no bound.
     """
 
+    max_extension_streams: int = 16
+    """Streams of the extension types that the peer may have open at once; more are refused.
+
+    They take no place of the application's streams, nor the other way round, so that neither can
+    keep the other out.  Heartbeats are in neither number.  A peer needs one for an extension that
+    keeps its stream; raise it for one with a stream for each request.
+    """
+
     accept_backlog: int = 128
     """Streams that may wait to be accepted; more are refused.  Go v2 has the same number."""
 
@@ -69,6 +77,7 @@ class Limits:
         for name in (
             "max_inbound_streams",
             "max_outbound_streams",
+            "max_extension_streams",
             "accept_backlog",
             "unread_resets",
             "provoked_resets",

@@ -13,9 +13,10 @@ from .limits import Limits
 from .states import CLOSED_LOCAL, OPEN, StreamState
 from .stream import Stream
 
-MAX_EXTENSION_STREAMS = 16
-"""Live extension streams of the peer.  They have places of their own, so that a session full
-of streams still answers heartbeats; a peer needs one per extension."""
+MAX_HEARTBEAT_STREAMS = 2
+"""Live heartbeat streams of the peer.  They have places of their own, so that a session full of
+streams of any type still answers heartbeats.  A peer needs one, and another when it begins anew
+before the handler of the first has let go of it."""
 
 _OVER = frozenset((StreamState.GONE, CLOSED_LOCAL))
 
@@ -28,9 +29,11 @@ class StreamTable:
         self.waiting = Places(limits.accept_backlog)
         """Streams of the peer that nobody has accepted yet."""
         self.inbound = Places(limits.max_inbound_streams)
-        """Streams of the peer, but for extensions."""
-        self.extensions = Places(MAX_EXTENSION_STREAMS)
-        """Extension streams of the peer."""
+        """Streams of the peer, but for extensions and heartbeats."""
+        self.extensions = Places(limits.max_extension_streams)
+        """Extension streams of the peer, but for heartbeats."""
+        self.heartbeats = Places(MAX_HEARTBEAT_STREAMS)
+        """Heartbeat streams of the peer."""
         self.outbound = Places(limits.max_outbound_streams)
         """Streams of this end, but for extensions; whoever opens minds the limit."""
         self.spare_window = limits.receive_budget
