@@ -755,6 +755,30 @@ async def test_a_stream_that_crossed_a_goaway_is_refused_and_safe_to_retry(kind:
         assert await taken.receive_some() == b"goes on"
 
 
+@with_types
+async def test_an_extension_stream_that_crosses_a_goaway_is_safe_to_retry_and_not_handled(
+    kind: Kind,
+) -> None:
+    executed: list[bytes] = []
+
+    async def execute(stream: MuxadoStream) -> None:
+        executed.append(await stream.receive_some())
+        await stream.send_all(b"done")
+
+    async with session_pair(kind, server={"extensions": {7: execute}}) as (client, server):
+        await client.open_stream()
+        await server.accept_stream()
+        crossing = await client.open_stream(type=7)
+        await crossing.send_all(b"pay 100")
+        await server.goaway()
+        with pytest.raises(StreamResetError) as caught:
+            await crossing.receive_some()
+        assert caught.value.safe_to_retry
+        await wait_all_tasks_blocked()
+        assert executed == []
+        assert await client.ping() < 5  # the session goes on
+
+
 @each_wire
 async def test_openers_that_wait_are_told_of_a_goaway(kind: Kind) -> None:
     async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, server):

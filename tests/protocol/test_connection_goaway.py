@@ -14,7 +14,7 @@ from trio_muxado._protocol.events import (
     StreamBroken,
     StreamOpened,
 )
-from trio_muxado._protocol.frames import Data, GoAway, GoAwayDebug
+from trio_muxado._protocol.frames import Data, GoAway, GoAwayDebug, Rst
 from trio_muxado._protocol.states import SessionState
 from trio_muxado._protocol.stream import Broken, Stream
 
@@ -81,6 +81,18 @@ def test_a_heartbeat_that_crosses_our_goaway_is_served_and_does_not_raise_the_id
     assert isinstance(only(end.feed(end.syn(3, type=0xFFFFFEFF))), StreamOpened)
     end.core.goaway(ErrorCode.NO_ERROR, b"")
     assert end.sent() == [GoAway(0, 0), GoAway(0, 0)]
+
+
+@both
+def test_an_extension_that_crosses_our_goaway_is_refused_as_the_goaway_says(wire: Wire) -> None:
+    end = End(wire, typed=True, extensions=[7])
+    end.core.goaway(ErrorCode.NO_ERROR, b"")
+    end.sent()
+    opening = end.syn(3, type=7) if wire is V1 else end.data(3, bytes((0, 0, 0, 7)), syn=True)
+    assert end.feed(opening, end.data(3, b"pay 100")) == []
+    assert end.sent() == [Rst(3, wire.code_to_wire(ErrorCode.STREAM_REFUSED))]
+    end.core.goaway(ErrorCode.NO_ERROR, b"", last=True)
+    assert end.sent() == [GoAway(0, 0)]
 
 
 @both

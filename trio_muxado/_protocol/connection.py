@@ -362,8 +362,9 @@ class Connection:
         """Take up a stream that the peer opens, or refuse it."""
         self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
         going = self.is_going
-        # A heartbeat is answered to the end.
-        unwanted = going and places not in (self.streams.extensions, self.streams.heartbeats)
+        # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
+        # processed, also of extensions.
+        unwanted = going and places is not self.streams.heartbeats
         if unwanted or places.taken >= places.limit + extra:
             self.counts.refused += 1
             self._answer(stream_id, ErrorCode.STREAM_REFUSED)
