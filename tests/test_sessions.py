@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ from .helpers import (
     raw_session,
     read_all,
     session_pair,
+    together,
     with_types,
 )
 
@@ -639,6 +641,35 @@ async def test_extension_streams_go_to_their_handler_and_nowhere_else(
         assert await stream.receive_some() == b""
         await client.open_stream(type=1)
         assert (await server.accept_stream()).type == 1
+
+
+@pytest.mark.parametrize("known", [True, False])
+@with_types
+async def test_openers_of_extension_streams_wait_for_a_place_like_all(
+    kind: Kind, known: bool
+) -> None:
+    """Whether the opener would serve the type as well or not."""
+    running = most = 0
+
+    async def execute(stream: MuxadoStream) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await wait_all_tasks_blocked()
+        await stream.send_all(await read_all(stream))
+        running -= 1
+
+    async def ask(session: MuxadoSession) -> None:
+        async with await session.open_stream(type=7) as stream:
+            await stream.send_all(b"x")
+            await stream.send_eof()
+            assert await read_all(stream) == b"x"
+
+    serving: dict[str, Any] = {"extensions": {7: execute}, "max_extension_streams": 4}
+    opening = {**(serving if known else {}), "max_outbound_streams": 4}
+    async with session_pair(kind, client=opening, server=serving) as (client, _):
+        await together(*[partial(ask, client)] * 20)
+        assert most == 4
 
 
 async def test_an_unknown_extension_is_refused() -> None:

@@ -519,7 +519,16 @@ def test_an_extension_that_ends_gives_its_place_back(stream_type: int) -> None:
     assert place.taken == 0
 
 
-def test_an_extension_stream_of_ours_takes_no_place() -> None:
+def test_an_extension_stream_of_ours_takes_the_place_of_any_stream() -> None:
+    for extensions in [], [7]:
+        end = End(V1, client=True, extensions=extensions)
+        stream = end.open(stream_type=7)
+        assert end.core.streams.outbound.taken == 1
+        end.core.reset(stream, 7)
+        assert end.core.streams.outbound.taken == 0
+
+
+def test_the_heartbeat_of_ours_takes_no_place() -> None:
     end = End(V1, client=True, max_outbound_streams=1)
     end.core.open_stream(stream_type=0xFFFFFEFF, priority=2**31 - 1)
     assert end.sent() == [Syn(3, 2**31 - 1, 0xFFFFFEFF, False)]

@@ -498,7 +498,7 @@ class Connection:
         self.counts.opened += 1
         stream.type = stream_type
         stream.priority = priority
-        if stream_type not in self._extensions:
+        if stream_type != wire.heartbeat_type:
             stream.take_place(self.streams.outbound)
         if wire.has_syn_frame:
             self._outbox.put(wire.syn(stream.id, priority, stream_type))

@@ -18,6 +18,7 @@ class Limits:
     max_outbound_streams: int | None = 100
     """Streams that this end may have open at once; ``open_stream`` waits for a place.  One that was
     closed before the peer has answered anything counts until it does: it may wait to be accepted.
+    So do those of extension types, of which the peer may take fewer; the heartbeat does not.
 
     Go v1 peers stall with more than 100 that nobody has accepted, Go v2 peers refuse more than
     128.  None sets no bound.

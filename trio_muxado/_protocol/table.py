@@ -35,7 +35,7 @@ class StreamTable:
         self.heartbeats = Places(MAX_HEARTBEAT_STREAMS)
         """Heartbeat streams of the peer."""
         self.outbound = Places(limits.max_outbound_streams)
-        """Streams of this end, but for extensions; whoever opens minds the limit."""
+        """Streams of this end, but for the heartbeat; whoever opens minds the limit."""
         self.spare_window = limits.receive_budget
         """What is left of the budget of all receive windows.  Below zero where the windows that
         streams begin with are more than that: a peer uses those without asking."""
@@ -117,7 +117,8 @@ class StreamTable:
         """Streams whose type has not come, or that an end has ended and that are not done.
 
         With them are those that this end has closed and whose place waits for the peer.
-        Extensions are left alone: they take no place of an application's stream.
+        The heartbeats of both ends are left alone, and the peer's extensions: they take no place of
+        an application's stream.
         """
         live = [
             stream
