@@ -912,6 +912,36 @@ async def test_drain_waits_for_all_streams(kind: Kind) -> None:
             await drained.wait()
 
 
+@with_types
+async def test_drain_waits_for_extensions_at_both_ends_and_not_for_heartbeats(kind: Kind) -> None:
+    finish = trio.Event()
+    drained: list[MuxadoSession] = []
+
+    async def execute(stream: MuxadoStream) -> None:
+        request = await read_all(stream)
+        await finish.wait()
+        await stream.send_all(b"done: " + request)
+
+    async def drain(session: MuxadoSession) -> None:
+        await session.drain()
+        drained.append(session)
+
+    async with session_pair(kind, server={"extensions": {7: execute}}) as (client, server):
+        await together(client.ping, server.ping)
+        stream = await client.open_stream(type=7)
+        await stream.send_all(b"pay 100")
+        await stream.send_eof()
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain, client)
+            nursery.start_soon(drain, server)
+            await wait_all_tasks_blocked()
+            assert drained == []
+            finish.set()
+        await server.aclose()
+        assert await read_all(stream) == b"done: pay 100"
+
+
 @each_wire
 async def test_a_refused_stream_after_drain_sees_why(kind: Kind) -> None:
     async with raw_session(kind) as (session, peer):

@@ -62,7 +62,8 @@ class MuxadoConfig(Limits):
     )
     """Handlers for streams of extension types, which are never shown to ``accept_stream``.
 
-    Each runs in the session's own nursery and its stream is closed when it returns.
+    Each runs in the session's own nursery and its stream is closed when it returns.  Until then
+    ``drain`` waits for it.
     """
 
     tracer: Tracer | None = None

@@ -250,8 +250,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     async def drain(self) -> None:
         """Take no new streams of the peer, and wait until all streams have ended.
 
-        What this end opens is its own to stop.  Leave the ``async with`` afterwards, or call
-        :meth:`aclose`, to end the session.
+        Those of extensions are among them, and heartbeats are not.  What this end opens is its own
+        to stop.  Leave the ``async with`` afterwards, or call :meth:`aclose`, to end the session.
 
         Raises:
           SessionClosedError: this end has closed the session before.

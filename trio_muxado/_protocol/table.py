@@ -177,5 +177,6 @@ class StreamTable:
 
     @property
     def idle(self) -> bool:
-        """No stream of either end lives, but for extensions."""
-        return self.inbound.taken == 0 and self.outbound.taken == len(self._unanswered)
+        """No stream of either end lives, but for heartbeats."""
+        theirs = self.inbound.taken + self.extensions.taken
+        return theirs == 0 and self.outbound.taken == len(self._unanswered)
