@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
     DataReceived,
@@ -210,6 +213,25 @@ def test_a_typed_stream_beyond_the_backlog_is_refused() -> None:
     end.feed(end.data(3, TYPE, syn=True), end.data(5, TYPE + b"x", syn=True, fin=True))
     assert end.sent() == [Rst(5, ErrorCode.ACCEPT_QUEUE_FULL.value)]
     assert end.core.streams.inbound.taken == 1
+
+
+def expire(core: Connection) -> None:
+    core.expire(core.streams.live[3], ErrorCode.STREAM_CANCELLED, "for a test")
+
+
+@pytest.mark.parametrize("give_up", [expire])
+def test_a_type_that_comes_when_the_stream_was_given_up_is_told_to_nobody(
+    end: End, give_up: Callable[[Connection], None]
+) -> None:
+    """Also where it is in the frame of which the first piece had come before."""
+    frame = end.data(3, TYPE + b"hello", syn=True, fin=True)
+    end.feed(frame[:-7])
+    assert only(end.core.streams.live.values()).type_bytes == TYPE[:2]
+    give_up(end.core)
+    assert isinstance(only(end.sent()), Rst)
+    assert end.feed(frame[-7:]) == []
+    streams = end.core.streams
+    assert (streams.live, streams.inbound.taken, streams.waiting.taken) == ({}, 0, 0)
 
 
 def test_a_reset_of_a_stream_without_a_type_is_told_to_nobody_who_knows_it(end: End) -> None:

@@ -246,9 +246,9 @@ class Connection:
             self._deliver(stream, frame.payload, end=fin and frame.last)
 
     def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
-        if stream.type_bytes is not None and payload:
+        if stream.type_bytes is not None and payload and stream.broken is None:
             payload = self._take_type(stream, payload)
-        # Between the pieces of a frame the application may have closed or reset the stream.
+        # Between the pieces of a frame this end may have closed or reset the stream.
         if stream.broken is not None:
             return
         if payload and RECEIVE_DATA in stream.allowed:
