@@ -397,6 +397,9 @@ class Engine:
                 await self._done.wait()
                 return
             self._closing = True
+            # In one step: what the peer is told that nobody has seen, nobody may be given any more.
+            self.backlog.clear()
+            self.connection.refuse_unseen()
             if self.connection.wire is not None and not self.connection.is_going:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self.writer.end()

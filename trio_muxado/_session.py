@@ -268,7 +268,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
         Sends GOAWAY and everything that streams had accepted, half-closes the transport where
         it can, and waits for the peer to end.  Gives up after ``MuxadoConfig.close_timeout``
-        seconds without progress.  Streams that nobody has closed break, here and at the peer.
+        seconds without progress.  Streams of the peer that nobody has accepted are refused, which
+        is safe to retry; others that nobody has closed break, here and at the peer.
         """
         await self._engine.close()
 

@@ -639,6 +639,16 @@ class Connection:
             # are eight that every known peer ignores: the end of a stream that does not exist.
             self._outbox.put(self._wire.data_header(self.streams.nobody, 0, fin=True))
 
+    def refuse_unseen(self) -> None:
+        """Refuse every stream of the peer that the application has not taken up, nor ever may.
+
+        Those that wait for their type are among them.  GOAWAY may have counted them already: RST
+        says that they were not processed.
+        """
+        for stream in list(self.streams.live.values()):
+            if stream.backlog is not None or stream.type_bytes is not None:
+                self.reset(stream, ErrorCode.STREAM_REFUSED)
+
     # ---- bytes out
 
     @property

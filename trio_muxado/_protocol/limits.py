@@ -55,7 +55,8 @@ class Limits:
 
     None is the generation's own: 64 KiB on v1, 256 KiB on v2.  A smaller one cannot be had,
     since the peer takes the generation's for granted; a larger one as far as ``receive_budget``
-    has room for it.
+    has room for it.  A larger one is granted when the stream comes, and its opener cannot tell
+    that from an answer: if it is refused afterwards, it is not safe to retry.
     """
 
     max_receive_window: int = 16 * 1024 * 1024
