@@ -425,6 +425,31 @@ async def test_aclose_from_inside_a_handler(kind: Kind) -> None:
         assert await stream.receive_some() == b"bye"
 
 
+@pytest.mark.parametrize(
+    "window, announced, safe", [(None, False, True), (None, True, True), (1 << 20, False, False)]
+)
+@each_kind
+async def test_streams_that_nobody_has_accepted_are_refused_and_never_handed_out(
+    kind: Kind, window: int | None, announced: bool, safe: bool
+) -> None:
+    """Where a larger window has been granted on them already, their opener cannot know that."""
+    choices = {"receive_window": window}
+    async with session_pair(kind, heartbeat=None, server=choices) as (client, server):
+        streams = [await client.open_stream() for _ in range(3)]
+        for stream in streams:
+            await stream.send_all(b"pay 100")
+        taken = await server.accept_stream()
+        await wait_all_tasks_blocked()
+        if announced:
+            await server.goaway()
+        await server.aclose()
+        assert type(await outcome_of(server.accept_stream)) is SessionClosedError
+        errors = [await outcome_of(stream.receive_some) for stream in streams]
+        assert taken.id == streams[0].id
+        assert [type(e) for e in errors] == [SessionEndedError] + [StreamResetError] * 2
+        assert [e.safe_to_retry for e in errors] == [False, safe, safe]
+
+
 @with_types
 async def test_aclose_from_inside_an_extension_handler(kind: Kind) -> None:
     ended: list[str] = []

@@ -19,6 +19,7 @@ from trio_muxado import (
     Heartbeat,
     HeartbeatError,
     SessionEndedError,
+    StreamResetError,
     client_session,
     server_session,
 )
@@ -34,6 +35,7 @@ from .helpers import (
     RawPeer,
     Turns,
     each_kind,
+    echo,
     fill,
     outcome_of,
     raw_session,
@@ -261,21 +263,38 @@ async def test_the_responder_ends_with_the_stream(kind: Kind) -> None:
         assert any(isinstance(f, Data) and f.fin for f in frames)
         peer.send(peer.syn(5, TYPE[kind.name]), peer.data(5, b"more"), peer.rst(5, 0))
         await wait_all_tasks_blocked()
-        assert session._engine.connection.streams.extensions.taken == 0
+        assert session._engine.connection.streams.heartbeats.taken == 0
         assert not session._engine.connection.streams.live
 
 
 @with_types
-async def test_sixteen_heartbeat_streams_are_enough_for_everyone(kind: Kind) -> None:
+async def test_two_heartbeat_streams_are_enough_for_everyone(kind: Kind) -> None:
     async with raw_session(kind) as (_, peer):
-        for number in range(17):
+        for number in range(3):
             stream_id = 3 + 2 * number
             peer.send(peer.syn(stream_id, TYPE[kind.name]), peer.data(stream_id, b"beat"))
             frames = await peer.frames()
-            if number < 16:
+            if number < 2:
                 assert Data(stream_id, 4, b"beat", syn=False, fin=False) in frames
             else:
                 assert any(isinstance(f, Rst) and f.stream_id == stream_id for f in frames)
+
+
+@with_types
+async def test_a_session_full_of_extensions_answers_heartbeats(kind: Kind) -> None:
+    choices: dict[str, Any] = {"extensions": {7: echo}, "max_extension_streams": 3}
+    async with session_pair(kind, client=choices, server=choices) as (client, server):
+        for opener in client, server:
+            for _ in range(3):
+                stream = await opener.open_stream(type=7)
+                await stream.send_all(b"taken")
+                assert await stream.receive_some() == b"taken"
+            late = await opener.open_stream(type=7)
+            with pytest.raises(StreamResetError) as refused:
+                await late.receive_some()
+            assert refused.value.safe_to_retry
+        assert await client.ping() < 5
+        assert await server.ping() < 5
 
 
 @with_types

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -49,6 +50,7 @@ from .helpers import (
     raw_session,
     read_all,
     session_pair,
+    together,
     with_types,
 )
 
@@ -646,6 +648,35 @@ async def test_extension_streams_go_to_their_handler_and_nowhere_else(
         assert (await server.accept_stream()).type == 1
 
 
+@pytest.mark.parametrize("known", [True, False])
+@with_types
+async def test_openers_of_extension_streams_wait_for_a_place_like_all(
+    kind: Kind, known: bool
+) -> None:
+    """Whether the opener would serve the type as well or not."""
+    running = most = 0
+
+    async def execute(stream: MuxadoStream) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await wait_all_tasks_blocked()
+        await stream.send_all(await read_all(stream))
+        running -= 1
+
+    async def ask(session: MuxadoSession) -> None:
+        async with await session.open_stream(type=7) as stream:
+            await stream.send_all(b"x")
+            await stream.send_eof()
+            assert await read_all(stream) == b"x"
+
+    serving: dict[str, Any] = {"extensions": {7: execute}, "max_extension_streams": 4}
+    opening = {**(serving if known else {}), "max_outbound_streams": 4}
+    async with session_pair(kind, client=opening, server=serving) as (client, _):
+        await together(*[partial(ask, client)] * 20)
+        assert most == 4
+
+
 async def test_an_unknown_extension_is_refused() -> None:
     """On v1: on v2 there is no range for extensions, only the type of heartbeats."""
     async with session_pair(V1) as (client, server):
@@ -760,6 +791,30 @@ async def test_a_stream_that_crossed_a_goaway_is_refused_and_safe_to_retry(kind:
         assert await taken.receive_some() == b"goes on"
 
 
+@with_types
+async def test_an_extension_stream_that_crosses_a_goaway_is_safe_to_retry_and_not_handled(
+    kind: Kind,
+) -> None:
+    executed: list[bytes] = []
+
+    async def execute(stream: MuxadoStream) -> None:
+        executed.append(await stream.receive_some())
+        await stream.send_all(b"done")
+
+    async with session_pair(kind, server={"extensions": {7: execute}}) as (client, server):
+        await client.open_stream()
+        await server.accept_stream()
+        crossing = await client.open_stream(type=7)
+        await crossing.send_all(b"pay 100")
+        await server.goaway()
+        with pytest.raises(StreamResetError) as caught:
+            await crossing.receive_some()
+        assert caught.value.safe_to_retry
+        await wait_all_tasks_blocked()
+        assert executed == []
+        assert await client.ping() < 5  # the session goes on
+
+
 @each_wire
 async def test_openers_that_wait_are_told_of_a_goaway(kind: Kind) -> None:
     async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, server):
@@ -860,6 +915,36 @@ async def test_drain_waits_for_all_streams(kind: Kind) -> None:
             assert not drained.is_set()  # its handler has not let go of it yet
             await inbound.aclose()
             await drained.wait()
+
+
+@with_types
+async def test_drain_waits_for_extensions_at_both_ends_and_not_for_heartbeats(kind: Kind) -> None:
+    finish = trio.Event()
+    drained: list[MuxadoSession] = []
+
+    async def execute(stream: MuxadoStream) -> None:
+        request = await read_all(stream)
+        await finish.wait()
+        await stream.send_all(b"done: " + request)
+
+    async def drain(session: MuxadoSession) -> None:
+        await session.drain()
+        drained.append(session)
+
+    async with session_pair(kind, server={"extensions": {7: execute}}) as (client, server):
+        await together(client.ping, server.ping)
+        stream = await client.open_stream(type=7)
+        await stream.send_all(b"pay 100")
+        await stream.send_eof()
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain, client)
+            nursery.start_soon(drain, server)
+            await wait_all_tasks_blocked()
+            assert drained == []
+            finish.set()
+        await server.aclose()
+        assert await read_all(stream) == b"done: pay 100"
 
 
 @each_wire

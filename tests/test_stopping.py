@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from trio_muxado import (
 from trio_muxado._serve import DETECTION_GRACE
 from trio_muxado.testing import Link
 
-from .helpers import Kind, MemoryListener, RawPeer, each_wire, read_all
+from .helpers import Kind, MemoryListener, RawPeer, each_wire, read_all, with_types
 
 
 async def echo_at_the_end(stream: MuxadoStream) -> None:
@@ -125,12 +126,20 @@ class Restart:
     """Two servers that do the same work, one of which is stopped; and clients with requests.
 
     A client goes on to the other server with what is safe to retry, and with nothing else.
+    With ``extension`` the requests go to the handler of that type.
     """
 
     def __init__(
-        self, kind: Kind, latency: float, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None
+        self,
+        kind: Kind,
+        latency: float,
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
+        extension: int = 0,
     ) -> None:
         self.config = kind.config()
+        self.extension = extension
+        extensions = {extension: self.execute} if extension else {}
+        self.server_config = kind.config(wire="auto", extensions=extensions)
         self.latency = latency
         self.contexts = contexts
         self.listeners = MemoryListener(), MemoryListener()
@@ -147,7 +156,13 @@ class Restart:
                 if self.contexts is not None:
                     served = trio.SSLListener(listener, self.contexts[1])
                 await servers.start(
-                    partial(serve_muxado_listeners, self.handle, [served], stop=stop)
+                    partial(
+                        serve_muxado_listeners,
+                        self.handle,
+                        [served],
+                        config=self.server_config,
+                        stop=stop,
+                    )
                 )
             trio.lowlevel.add_instrument(stopper)
             async with trio.open_nursery() as clients:
@@ -198,7 +213,7 @@ class Restart:
     async def ask(self, session: MuxadoSession, request: bytes, again: list[bytes]) -> None:
         await trio.sleep(0.02 * (request[0] - ord("0")))
         try:
-            async with await session.open_stream() as stream:
+            async with await session.open_stream(type=self.extension) as stream:
                 await stream.send_all(request[:3])
                 await trio.sleep(0.005)
                 await stream.send_all(request[3:])
@@ -244,9 +259,21 @@ async def test_a_rolling_restart_loses_no_request_and_repeats_none(
     """Whenever it comes: before a connection is accepted, in its handshake, while the first bytes
     of a client are on their way, between two requests and within one."""
     contexts = (client_context, server_context) if tls else None
+    await restart_at_every_moment(lambda: Restart(kind, latency, contexts))
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.05])
+@with_types
+async def test_a_rolling_restart_loses_no_request_of_an_extension_either(
+    kind: Kind, latency: float, autojump_clock: MockClock
+) -> None:
+    await restart_at_every_moment(lambda: Restart(kind, latency, extension=7))
+
+
+async def restart_at_every_moment(make: Callable[[], Restart]) -> None:
     moment, in_time = 0, True
     while in_time:
-        restart = Restart(kind, latency, contexts)
+        restart = make()
         in_time = await restart.run(moment)
         assert len(restart.executed) == 9
         assert set(restart.executed.values()) == {1}

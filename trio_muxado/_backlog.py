@@ -28,6 +28,10 @@ class Backlog:
         if self._takers:
             self._takers.unpark()
 
+    def clear(self) -> None:
+        """Those that wait are given to nobody."""
+        self._streams.clear()
+
     def end(self) -> None:
         """No more will come."""
         self._ended = True

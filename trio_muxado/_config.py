@@ -63,7 +63,8 @@ class MuxadoConfig(Limits):
     )
     """Handlers for streams of extension types, which are never shown to ``accept_stream``.
 
-    Each runs in the session's own nursery and its stream is closed when it returns.
+    Each runs in the session's own nursery and its stream is closed when it returns.  Until then
+    ``drain`` waits for it.
     """
 
     tracer: Tracer | None = None
@@ -91,7 +92,7 @@ class MuxadoConfig(Limits):
     the peer's) until both ends have and all has been sent; and on typed v2 from when the peer
     opened it until its type has come.  Then it is reset with STREAM_CANCELLED, at most a quarter
     later, whether bytes still move on it or not: so an answer to a request that has ended takes
-    no longer than this.  Extension streams are left alone.
+    no longer than this.  Heartbeats are left alone, and the peer's streams of extension types.
     """
 
     def __post_init__(self) -> None:

@@ -218,7 +218,7 @@ class Engine:
 
     def _on_opened(self, event: events.StreamOpened) -> None:
         stream = self._make_stream(event.stream)
-        if event.stream.place is self.connection.streams.extensions:
+        if event.stream.backlog is None:  # an extension's
             handler = self.config.extensions.get(stream.type, self._answer_heartbeats)
             self._nursery.start_soon(self._guard, lambda: self._serve_extension(handler, stream))
         else:
@@ -398,6 +398,9 @@ class Engine:
                 await self._done.wait()
                 return
             self._closing = True
+            # In one step: what the peer is told that nobody has seen, nobody may be given any more.
+            self.backlog.clear()
+            self.connection.refuse_unseen()
             if self.connection.wire is not None and not self.connection.is_going:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self.writer.end()

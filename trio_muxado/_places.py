@@ -65,7 +65,7 @@ class PlaceWaiters:
             self._promised -= 1
 
     async def wait_until_idle(self) -> None:
-        """Wait until no stream of either end lives, but for extensions, or the session is over."""
+        """Wait until no stream of either end lives, but for heartbeats, or the session is over."""
         while not self._ended.is_set() and not self._streams.idle:
             self._stream_ended = self._stream_ended or trio.Event()
             await self._stream_ended.wait()

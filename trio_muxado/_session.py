@@ -253,8 +253,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     async def drain(self) -> None:
         """Take no new streams of the peer, and wait until all streams have ended.
 
-        What this end opens is its own to stop.  Leave the ``async with`` afterwards, or call
-        :meth:`aclose`, to end the session.
+        Those of extensions are among them, and heartbeats are not.  What this end opens is its own
+        to stop.  Leave the ``async with`` afterwards, or call :meth:`aclose`, to end the session.
 
         Raises:
           SessionClosedError: this end has closed the session before.
@@ -271,7 +271,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
         Sends GOAWAY and everything that streams had accepted, half-closes the transport where
         it can, and waits for the peer to end.  Gives up after ``MuxadoConfig.close_timeout``
-        seconds without progress.  Streams that nobody has closed break, here and at the peer.
+        seconds without progress.  Streams of the peer that nobody has accepted are refused, which
+        is safe to retry; others that nobody has closed break, here and at the peer.
         """
         await self._engine.close()
 

@@ -25,6 +25,7 @@ from trio_muxado._protocol.errors import ErrorCode, OpenRefused
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import SessionState, StreamInput
 from trio_muxado._protocol.stream import Stream
+from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
 
 from .driver import BOTH, weight
 
@@ -181,9 +182,10 @@ class Application:
 def check(core: Connection) -> None:
     """What must hold, whatever came."""
     streams, limits = core.streams, core._limits
-    assert streams.inbound.taken <= limits.max_inbound_streams + 16
+    assert streams.inbound.taken <= limits.max_inbound_streams + limits.max_extension_streams
     assert streams.waiting.taken <= limits.accept_backlog
-    assert streams.extensions.taken <= 16
+    assert streams.extensions.taken <= limits.max_extension_streams
+    assert streams.heartbeats.taken <= MAX_HEARTBEAT_STREAMS
     assert streams.spare_window <= limits.receive_budget
     for stream in streams.live.values():
         window = stream.receive_window

@@ -14,11 +14,11 @@ from trio_muxado._protocol.events import (
     StreamBroken,
     StreamOpened,
 )
-from trio_muxado._protocol.frames import Data, GoAway, GoAwayDebug
+from trio_muxado._protocol.frames import Data, GoAway, GoAwayDebug, Rst
 from trio_muxado._protocol.states import SessionState
 from trio_muxado._protocol.stream import Broken, Stream
 
-from .driver import BOTH, V1, V2, End, only
+from .driver import BOTH, V1, V2, End, only, opened, pipe
 
 both = pytest.mark.parametrize("wire", BOTH)
 
@@ -84,6 +84,18 @@ def test_a_heartbeat_that_crosses_our_goaway_is_served_and_does_not_raise_the_id
 
 
 @both
+def test_an_extension_that_crosses_our_goaway_is_refused_as_the_goaway_says(wire: Wire) -> None:
+    end = End(wire, typed=True, extensions=[7])
+    end.core.goaway(ErrorCode.NO_ERROR, b"")
+    end.sent()
+    opening = end.syn(3, type=7) if wire is V1 else end.data(3, bytes((0, 0, 0, 7)), syn=True)
+    assert end.feed(opening, end.data(3, b"pay 100")) == []
+    assert end.sent() == [Rst(3, wire.code_to_wire(ErrorCode.STREAM_REFUSED))]
+    end.core.goaway(ErrorCode.NO_ERROR, b"", last=True)
+    assert end.sent() == [GoAway(0, 0)]
+
+
+@both
 def test_streams_that_were_refused_are_not_in_our_goaway(wire: Wire) -> None:
     end = End(wire, max_inbound_streams=1)
     end.accept(3)
@@ -98,6 +110,30 @@ def test_the_id_in_the_goaway_of_a_failure_never_rises_either(wire: Wire) -> Non
     end.core.goaway(ErrorCode.NO_ERROR, b"", last=True)
     end.feed(end.syn(5), end.syn(2))
     assert [f.last_stream_id for f in end.sent() if isinstance(f, GoAway)] == [0, 0]
+
+
+@both
+@pytest.mark.parametrize("announced", [False, True])
+def test_what_nobody_has_taken_up_at_the_end_is_refused_and_nothing_else(
+    wire: Wire, announced: bool
+) -> None:
+    opener, end = End(wire, client=True), End(wire)
+    streams = [opener.core.open_stream() for _ in range(3)]
+    for stream in streams:
+        opener.core.send(stream, b"pay 100")
+    taken, *waiting = opened(pipe(opener, end))
+    end.core.accept(taken)
+    own = end.core.open_stream()
+    if announced:
+        end.core.goaway(ErrorCode.NO_ERROR, b"")
+        assert end.core.streams.waiting.taken == 2  # they are still to be accepted
+    end.core.refuse_unseen()
+    end.core.goaway(ErrorCode.NO_ERROR, b"", last=True)
+    assert end.core.streams.live == {taken.id: taken, own.id: own}
+    assert (end.core.streams.inbound.taken, end.core.streams.waiting.taken) == (1, 0)
+    pipe(end, opener)
+    refused = (ErrorCode.STREAM_REFUSED, True)
+    assert reasons(streams) == [None] + [refused] * len(waiting)
 
 
 @both

@@ -18,8 +18,9 @@ from trio_muxado._protocol.events import (
 from trio_muxado._protocol.frames import Rst, Syn
 from trio_muxado._protocol.states import StreamState
 from trio_muxado._protocol.stream import Broken
+from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
 
-from .driver import BOTH, V1, V2, End, only, pipe
+from .driver import BOTH, V1, V2, End, ids, only, pipe
 
 both = pytest.mark.parametrize("wire", BOTH)
 
@@ -461,7 +462,8 @@ def test_the_heartbeat_is_always_served_on_v1() -> None:
     end = End(V1)
     opened = only(end.feed(end.syn(3, type=0xFFFFFEFF)))
     assert isinstance(opened, StreamOpened)
-    assert opened.stream.place is end.core.streams.extensions
+    assert opened.stream.place is end.core.streams.heartbeats
+    assert opened.stream.backlog is None
 
 
 @pytest.mark.parametrize("stream_type", [7, 0xFFFFFF00])
@@ -485,24 +487,48 @@ def test_a_session_full_of_streams_still_takes_a_heartbeat() -> None:
     assert isinstance(only(end.feed(end.syn(5, type=0xFFFFFEFF))), StreamOpened)
 
 
-def test_a_full_house_of_extensions_refuses_the_next_one_and_takes_streams() -> None:
-    end = End(V1)
-    ids = range(3, 3 + 2 * 16, 2)
-    end.feed(*(end.syn(stream_id, type=0xFFFFFEFF) for stream_id in ids))
-    assert end.feed(end.syn(101, type=0xFFFFFEFF)) == []
+@pytest.mark.parametrize("limits, most", [({}, 16), ({"max_extension_streams": 2}, 2)])
+def test_a_full_house_of_extensions_refuses_the_next_one_and_takes_streams_and_heartbeats(
+    limits: dict[str, int], most: int
+) -> None:
+    end = End(V1, extensions=[7, 8], **limits)
+    assert len(end.feed(*(end.syn(i, type=7 + i // 2 % 2) for i in ids(most)))) == most
+    assert end.feed(end.syn(101, type=7)) == []
     assert end.sent() == [Rst(101, 6)]
     assert isinstance(only(end.feed(end.syn(103))), StreamOpened)
+    assert isinstance(only(end.feed(end.syn(105, type=0xFFFFFEFF))), StreamOpened)
 
 
-def test_an_extension_that_ends_gives_its_place_back() -> None:
-    end = End(V1)
-    opened = only(end.feed(end.syn(3, type=0xFFFFFEFF)))
+def test_a_full_house_of_heartbeats_refuses_the_next_one_and_takes_extensions() -> None:
+    end = End(V1, extensions=[7])
+    end.feed(*(end.syn(stream_id, type=0xFFFFFEFF) for stream_id in ids(MAX_HEARTBEAT_STREAMS)))
+    assert end.feed(end.syn(101, type=0xFFFFFEFF)) == []
+    assert end.sent() == [Rst(101, 6)]
+    assert isinstance(only(end.feed(end.syn(103, type=7))), StreamOpened)
+
+
+@pytest.mark.parametrize("stream_type", [7, 0xFFFFFEFF])
+def test_an_extension_that_ends_gives_its_place_back(stream_type: int) -> None:
+    end = End(V1, extensions=[7])
+    opened = only(end.feed(end.syn(3, type=stream_type)))
     assert isinstance(opened, StreamOpened)
+    place = opened.stream.place
+    assert place is not None
+    assert place.taken == 1
     end.core.reset(opened.stream, 7)
-    assert end.core.streams.extensions.taken == 0
+    assert place.taken == 0
 
 
-def test_an_extension_stream_of_ours_takes_no_place() -> None:
+def test_an_extension_stream_of_ours_takes_the_place_of_any_stream() -> None:
+    for extensions in [], [7]:
+        end = End(V1, client=True, extensions=extensions)
+        stream = end.open(stream_type=7)
+        assert end.core.streams.outbound.taken == 1
+        end.core.reset(stream, 7)
+        assert end.core.streams.outbound.taken == 0
+
+
+def test_the_heartbeat_of_ours_takes_no_place() -> None:
     end = End(V1, client=True, max_outbound_streams=1)
     end.core.open_stream(stream_type=0xFFFFFEFF, priority=2**31 - 1)
     assert end.sent() == [Syn(3, 2**31 - 1, 0xFFFFFEFF, False)]

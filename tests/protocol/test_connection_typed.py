@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
     DataReceived,
@@ -13,9 +16,9 @@ from trio_muxado._protocol.events import (
     StreamOpened,
 )
 from trio_muxado._protocol.frames import Data, Rst
-from trio_muxado._protocol.table import MAX_EXTENSION_STREAMS
+from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
 
-from .driver import V1, V2, End, only
+from .driver import V1, V2, End, ids, only
 
 TYPE = bytes.fromhex("01020304")
 HEARTBEAT = bytes.fromhex("ffffffff")
@@ -146,10 +149,11 @@ def test_a_type_larger_than_the_window_is_a_flow_control_error(end: End) -> None
 # ---- extensions, and full houses
 
 
-def test_a_heartbeat_is_an_extension(end: End) -> None:
+def test_a_heartbeat_has_a_place_of_its_own(end: End) -> None:
     event = only(end.feed(end.data(3, HEARTBEAT, syn=True)))
     assert isinstance(event, StreamOpened)
-    assert event.stream.place is end.core.streams.extensions
+    assert event.stream.place is end.core.streams.heartbeats
+    assert event.stream.backlog is None
     assert end.core.streams.inbound.taken == 0
 
 
@@ -185,20 +189,23 @@ def test_a_session_full_of_streams_refuses_a_stream_once_its_type_is_known() -> 
 
 
 def test_streams_without_a_type_cannot_take_more_than_the_extensions_places() -> None:
-    end = End(V2, typed=True, max_inbound_streams=1)
-    ids = range(3, 3 + 2 * (2 + MAX_EXTENSION_STREAMS), 2)
-    end.feed(*map(end.syn, ids))
-    assert len(end.core.streams.live) == 1 + MAX_EXTENSION_STREAMS
-    assert end.sent() == [Rst(ids[-1], ErrorCode.STREAM_REFUSED.value)]
+    end = End(V2, typed=True, max_inbound_streams=1, max_extension_streams=3)
+    end.feed(*map(end.syn, ids(5)))
+    assert len(end.core.streams.live) == 1 + 3
+    assert end.sent() == [Rst(11, ErrorCode.STREAM_REFUSED.value)]
 
 
-def test_a_full_house_of_typed_extensions_refuses_the_next_one() -> None:
-    end = End(V2, typed=True)
-    ids = range(3, 3 + 2 * (1 + MAX_EXTENSION_STREAMS), 2)
-    events = end.feed(*(end.data(stream_id, HEARTBEAT, syn=True) for stream_id in ids))
-    assert opened(events) == list(ids[:-1])
-    assert end.sent() == [Rst(ids[-1], ErrorCode.STREAM_REFUSED.value)]
-    assert end.core.streams.extensions.taken == MAX_EXTENSION_STREAMS
+@pytest.mark.parametrize(
+    "first, most, other", [(TYPE, 3, HEARTBEAT), (HEARTBEAT, MAX_HEARTBEAT_STREAMS, TYPE)]
+)
+def test_a_full_house_of_typed_extensions_refuses_the_next_one_and_takes_others(
+    first: bytes, most: int, other: bytes
+) -> None:
+    end = End(V2, typed=True, extensions=[0x01020304], max_extension_streams=3)
+    events = end.feed(*(end.data(i, first, syn=True) for i in ids(most + 1)))
+    assert opened(events) == list(ids(most))
+    assert end.sent() == [Rst(3 + 2 * most, ErrorCode.STREAM_REFUSED.value)]
+    assert opened(end.feed(end.data(99, other, syn=True))) == [99]
 
 
 def test_a_typed_stream_beyond_the_backlog_is_refused() -> None:
@@ -206,6 +213,25 @@ def test_a_typed_stream_beyond_the_backlog_is_refused() -> None:
     end.feed(end.data(3, TYPE, syn=True), end.data(5, TYPE + b"x", syn=True, fin=True))
     assert end.sent() == [Rst(5, ErrorCode.ACCEPT_QUEUE_FULL.value)]
     assert end.core.streams.inbound.taken == 1
+
+
+def expire(core: Connection) -> None:
+    core.expire(core.streams.live[3], ErrorCode.STREAM_CANCELLED, "for a test")
+
+
+@pytest.mark.parametrize("give_up", [expire, Connection.refuse_unseen])
+def test_a_type_that_comes_when_the_stream_was_given_up_is_told_to_nobody(
+    end: End, give_up: Callable[[Connection], None]
+) -> None:
+    """Also where it is in the frame of which the first piece had come before."""
+    frame = end.data(3, TYPE + b"hello", syn=True, fin=True)
+    end.feed(frame[:-7])
+    assert only(end.core.streams.live.values()).type_bytes == TYPE[:2]
+    give_up(end.core)
+    assert isinstance(only(end.sent()), Rst)
+    assert end.feed(frame[-7:]) == []
+    streams = end.core.streams
+    assert (streams.live, streams.inbound.taken, streams.waiting.taken) == ({}, 0, 0)
 
 
 def test_a_reset_of_a_stream_without_a_type_is_told_to_nobody_who_knows_it(end: End) -> None:

@@ -30,6 +30,7 @@ from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import SessionState, StreamInput
 from trio_muxado._protocol.stream import Stream
+from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
 
 from .driver import BOTH, V1, V2, End, weight
 
@@ -300,7 +301,13 @@ class Sessions(RuleBasedStateMachine):
         for side in self.sides:
             streams = side.end.core.streams
             assert streams.live == {}
-            for places in streams.inbound, streams.outbound, streams.waiting, streams.extensions:
+            for places in (
+                streams.inbound,
+                streams.outbound,
+                streams.waiting,
+                streams.extensions,
+                streams.heartbeats,
+            ):
                 assert places.taken == 0
             assert streams.spare_window == side.end.core._limits.receive_budget
             assert not side.end.core.wants_to_send
@@ -394,8 +401,9 @@ def assert_bounded(core: Connection) -> None:
     assert weight(core) < HELD_AT_MOST
     streams = core.streams
     limits = core._limits
-    assert streams.inbound.taken <= limits.max_inbound_streams + 16
-    assert streams.extensions.taken <= 16
+    assert streams.inbound.taken <= limits.max_inbound_streams + limits.max_extension_streams
+    assert streams.extensions.taken <= limits.max_extension_streams
+    assert streams.heartbeats.taken <= MAX_HEARTBEAT_STREAMS
     assert streams.waiting.taken <= limits.accept_backlog
     assert core.wire is None or core._outbox.answers <= limits.waiting_control_frames
 

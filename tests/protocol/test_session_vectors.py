@@ -51,7 +51,7 @@ class Session:
         for event in told:
             match event:
                 case events.StreamOpened(stream):
-                    if stream.place is not self.core.streams.extensions:
+                    if stream.backlog is not None:
                         self.seen.append(Seen(stream))
                         self.core.accept(stream)
                 case events.DataReceived(stream, data):

@@ -270,6 +270,17 @@ def test_releasing_a_stream_takes_it_out_of_the_backlog() -> None:
 # ---- places
 
 
+@pytest.mark.parametrize("kind", ["inbound", "extensions", "outbound", "heartbeats"])
+def test_no_stream_but_a_heartbeat_may_live_in_an_idle_session(kind: str) -> None:
+    table = make_table()
+    assert table.idle
+    stream = remote(table)
+    stream.take_place(getattr(table, kind))
+    assert table.idle == (kind == "heartbeats")
+    stream.leave_place()
+    assert table.idle
+
+
 def test_a_stream_is_counted_in_one_place_at_a_time() -> None:
     table = make_table()
     stream = remote(table)

@@ -45,7 +45,7 @@ from .states import (
     StreamInput,
 )
 from .stream import Broken, Stream
-from .table import MAX_EXTENSION_STREAMS, StreamTable
+from .table import StreamTable
 from .wire import DETECTION_SIZE, Decoder, Wire, detect
 
 _REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
@@ -83,12 +83,12 @@ class Connection:
     ) -> None:
         self._limits = limits
         self._typed = typed
-        self._extensions = frozenset(extensions)
         self.wire: Wire | None = None
         """The generation; None until it is detected."""
         self.state = SessionState.ACTIVE
         self.streams = StreamTable(client=client, limits=limits)
         """The streams on which something can still happen, and the places they take."""
+        self._extensions = dict.fromkeys(extensions, self.streams.extensions)
         self.counts = Counts()
         self.peer_debug = b""
         """The debug text of the peer's GOAWAY, as far as it came and fits."""
@@ -118,7 +118,7 @@ class Connection:
     def _use(self, wire: Wire) -> None:
         self.wire = self._wire = wire
         if wire.has_syn_frame or self._typed:
-            self._extensions |= {wire.heartbeat_type}
+            self._extensions[wire.heartbeat_type] = self.streams.heartbeats
         self._decoder = Decoder(wire, self.streams.could_come_next)
         self._types_in_band = self._typed and not wire.has_syn_frame
         type_size = _TYPE_SIZE if self._types_in_band else 0
@@ -184,8 +184,9 @@ class Connection:
     # ---- frames in
 
     def _on_syn(self, frame: Syn) -> None:
-        extension = frame.stream_type in self._extensions
-        places = self.streams.extensions if extension else self.streams.inbound
+        places = self.streams.inbound
+        if frame.stream_type in self._extensions:
+            places = self._extensions[frame.stream_type]
         stream = self._accept_syn(frame.stream_id, places)
         if stream is None:
             return
@@ -245,9 +246,9 @@ class Connection:
             self._deliver(stream, frame.payload, end=fin and frame.last)
 
     def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
-        if stream.type_bytes is not None and payload:
+        if stream.type_bytes is not None and payload and stream.broken is None:
             payload = self._take_type(stream, payload)
-        # Between the pieces of a frame the application may have closed or reset the stream.
+        # Between the pieces of a frame this end may have closed or reset the stream.
         if stream.broken is not None:
             return
         if payload and RECEIVE_DATA in stream.allowed:
@@ -361,8 +362,9 @@ class Connection:
         """Take up a stream that the peer opens, or refuse it."""
         self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
         going = self.is_going
-        # A heartbeat is answered to the end.
-        unwanted = going and places is not self.streams.extensions
+        # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
+        # processed, also of extensions.
+        unwanted = going and places is not self.streams.heartbeats
         if unwanted or places.taken >= places.limit + extra:
             self.counts.refused += 1
             self._answer(stream_id, ErrorCode.STREAM_REFUSED)
@@ -378,7 +380,8 @@ class Connection:
         """A v2 stream begins: announce it, or wait for its type."""
         if self._types_in_band:
             # It may turn out to be an extension, which has a place even in a full session.
-            stream = self._accept_syn(stream_id, self.streams.inbound, extra=MAX_EXTENSION_STREAMS)
+            extra = self._limits.max_extension_streams
+            stream = self._accept_syn(stream_id, self.streams.inbound, extra=extra)
             if stream is not None:
                 stream.type_bytes = b""
             return stream
@@ -390,8 +393,9 @@ class Connection:
         streams = self.streams
         refusal = None
         if stream.type and stream.type in self._extensions:
-            stream.take_place(streams.extensions)
-            if streams.extensions.taken > streams.extensions.limit:
+            places = self._extensions[stream.type]
+            stream.take_place(places)
+            if places.taken > places.limit:
                 refusal = ErrorCode.STREAM_REFUSED
         elif stream.type >= self._wire.first_extension_type:
             refusal = ErrorCode.STREAM_CLOSED  # as Go v1 answers an extension it does not have
@@ -494,7 +498,7 @@ class Connection:
         self.counts.opened += 1
         stream.type = stream_type
         stream.priority = priority
-        if stream_type not in self._extensions:
+        if stream_type != wire.heartbeat_type:
             stream.take_place(self.streams.outbound)
         if wire.has_syn_frame:
             self._outbox.put(wire.syn(stream.id, priority, stream_type))
@@ -634,6 +638,16 @@ class Connection:
             # Go v2 before 2.0.2 swallows eight bytes behind a GOAWAY and waits for them.  These
             # are eight that every known peer ignores: the end of a stream that does not exist.
             self._outbox.put(self._wire.data_header(self.streams.nobody, 0, fin=True))
+
+    def refuse_unseen(self) -> None:
+        """Refuse every stream of the peer that the application has not taken up, nor ever may.
+
+        Those that wait for their type are among them.  GOAWAY may have counted them already: RST
+        says that they were not processed.
+        """
+        for stream in list(self.streams.live.values()):
+            if stream.backlog is not None or stream.type_bytes is not None:
+                self.reset(stream, ErrorCode.STREAM_REFUSED)
 
     # ---- bytes out
 

@@ -18,9 +18,18 @@ class Limits:
     max_outbound_streams: int | None = 100
     """Streams that this end may have open at once; ``open_stream`` waits for a place.  One that was
     closed before the peer has answered anything counts until it does: it may wait to be accepted.
+    So do those of extension types, of which the peer may take fewer; the heartbeat does not.
 
     Go v1 peers stall with more than 100 that nobody has accepted, Go v2 peers refuse more than
     128.  None sets no bound.
+    """
+
+    max_extension_streams: int = 16
+    """Streams of the extension types that the peer may have open at once; more are refused.
+
+    They take no place of the application's streams, nor the other way round, so that neither can
+    keep the other out.  Heartbeats are in neither number.  A peer needs one for an extension that
+    keeps its stream; raise it for one with a stream for each request.
     """
 
     accept_backlog: int = 128
@@ -46,7 +55,8 @@ class Limits:
 
     None is the generation's own: 64 KiB on v1, 256 KiB on v2.  A smaller one cannot be had,
     since the peer takes the generation's for granted; a larger one as far as ``receive_budget``
-    has room for it.
+    has room for it.  A larger one is granted when the stream comes, and its opener cannot tell
+    that from an answer: if it is refused afterwards, it is not safe to retry.
     """
 
     max_receive_window: int = 16 * 1024 * 1024
@@ -69,6 +79,7 @@ class Limits:
         for name in (
             "max_inbound_streams",
             "max_outbound_streams",
+            "max_extension_streams",
             "accept_backlog",
             "unread_resets",
             "provoked_resets",

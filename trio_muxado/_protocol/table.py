@@ -13,9 +13,10 @@ from .limits import Limits
 from .states import CLOSED_LOCAL, OPEN, StreamState
 from .stream import Stream
 
-MAX_EXTENSION_STREAMS = 16
-"""Live extension streams of the peer.  They have places of their own, so that a session full
-of streams still answers heartbeats; a peer needs one per extension."""
+MAX_HEARTBEAT_STREAMS = 2
+"""Live heartbeat streams of the peer.  They have places of their own, so that a session full of
+streams of any type still answers heartbeats.  A peer needs one, and another when it begins anew
+before the handler of the first has let go of it."""
 
 _OVER = frozenset((StreamState.GONE, CLOSED_LOCAL))
 
@@ -28,11 +29,13 @@ class StreamTable:
         self.waiting = Places(limits.accept_backlog)
         """Streams of the peer that nobody has accepted yet."""
         self.inbound = Places(limits.max_inbound_streams)
-        """Streams of the peer, but for extensions."""
-        self.extensions = Places(MAX_EXTENSION_STREAMS)
-        """Extension streams of the peer."""
+        """Streams of the peer, but for extensions and heartbeats."""
+        self.extensions = Places(limits.max_extension_streams)
+        """Extension streams of the peer, but for heartbeats."""
+        self.heartbeats = Places(MAX_HEARTBEAT_STREAMS)
+        """Heartbeat streams of the peer."""
         self.outbound = Places(limits.max_outbound_streams)
-        """Streams of this end, but for extensions; whoever opens minds the limit."""
+        """Streams of this end, but for the heartbeat; whoever opens minds the limit."""
         self.spare_window = limits.receive_budget
         """What is left of the budget of all receive windows.  Below zero where the windows that
         streams begin with are more than that: a peer uses those without asking."""
@@ -114,7 +117,8 @@ class StreamTable:
         """Streams whose type has not come, or that an end has ended and that are not done.
 
         With them are those that this end has closed and whose place waits for the peer.
-        Extensions are left alone: they take no place of an application's stream.
+        The heartbeats of both ends are left alone, and the peer's extensions: they take no place of
+        an application's stream.
         """
         live = [
             stream
@@ -173,5 +177,6 @@ class StreamTable:
 
     @property
     def idle(self) -> bool:
-        """No stream of either end lives, but for extensions."""
-        return self.inbound.taken == 0 and self.outbound.taken == len(self._unanswered)
+        """No stream of either end lives, but for heartbeats."""
+        theirs = self.inbound.taken + self.extensions.taken
+        return theirs == 0 and self.outbound.taken == len(self._unanswered)
