@@ -31,6 +31,7 @@ from trio_muxado import (
 )
 from trio_muxado._protocol.codec import MAX_STREAM_ID
 from trio_muxado._protocol.frames import GoAway, Rst
+from trio_muxado._protocol.wire import WIRES
 
 from .helpers import (
     V1,
@@ -365,6 +366,43 @@ async def test_a_place_that_comes_free_as_its_opener_is_cancelled_is_not_lost(
             # The place was handed to one of them before it was cancelled.
             assert len(opened) == 1
             assert_places(client, taken=1)
+            await opened[0].reset()
+            assert_places(client, taken=0)
+
+
+@each_wire
+async def test_a_free_place_is_taken_whatever_was_cancelled_just_before(kind: Kind) -> None:
+    """An opener that was cancelled and has not run yet must hold up nobody behind it.
+
+    The peer's reset frees the place and makes this end send nothing, so nothing else wakes anybody.
+    """
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, _):
+        engine = client._engine
+        for _ in range(20):  # trio decides by chance which of two tasks runs first
+            holder = await client.open_stream()
+            await wait_all_tasks_blocked()
+            opened: list[MuxadoStream] = []
+            scopes = trio.CancelScope(), trio.CancelScope()
+
+            async def open_one(
+                scope: trio.CancelScope, opened: list[MuxadoStream] = opened
+            ) -> None:
+                with scope:
+                    opened.append(await client.open_stream())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(open_one, scopes[0])
+                await wait_all_tasks_blocked()
+                nursery.start_soon(open_one, scopes[1])
+                await trio.lowlevel.checkpoint()
+                scopes[0].cancel()
+                reset = WIRES[kind.wire].rst(holder.id, ErrorCode.STREAM_CANCELLED)
+                for event in engine.connection.receive_data(reset, trio.current_time()):
+                    engine._handlers[type(event)](event)
+                engine.changed()
+                with trio.fail_after(1):
+                    await wait_all_tasks_blocked()
+                assert len(opened) == 1
             await opened[0].reset()
             assert_places(client, taken=0)
 

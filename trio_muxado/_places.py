@@ -59,8 +59,9 @@ class PlaceWaiters:
             self._waiting += 1
             try:
                 await self._openers.park()
-            except trio.Cancelled:
+            except BaseException:
                 self._waiting -= 1
+                self.count()  # before this task ran, another may have parked behind it
                 raise
             self._promised -= 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from struct import Struct
@@ -159,7 +159,7 @@ class Session:
 async def serve(args: Namespace) -> None:
     async def handler(transport: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
-            session = Session(transport, partial(nursery.start_soon, answer), 2)
+            session = Session(transport, lambda stream: nursery.start_soon(answer, stream), 2)
             nursery.start_soon(session.write)
             await session.read()
             nursery.cancel_scope.cancel()

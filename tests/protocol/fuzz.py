@@ -36,6 +36,7 @@ CORPUS = {
         for kind, entries in json.loads((VECTORS / f"{wire.name}.json").read_text("utf-8")).items()
         if isinstance(entries, list)
         for entry in entries
+        if "hex" in entry
     ]
     for wire in BOTH
 }

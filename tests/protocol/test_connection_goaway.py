@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from trio_muxado._protocol.codec import HEADER_SIZE, Wire
+from trio_muxado._protocol.codec import HEADER_SIZE, MAX_STREAM_ID, Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
     DataReceived,
@@ -196,6 +198,33 @@ def test_the_peers_goaway_is_told_with_its_code(wire: Wire) -> None:
     assert end.feed(end.goaway(0, ErrorCode.INTERNAL_ERROR)) == [
         GoAwayReceived(ErrorCode.INTERNAL_ERROR)
     ]
+
+
+@both
+def test_a_goaway_that_says_nothing_new_costs_no_look_at_each_stream(wire: Wire) -> None:
+    """Or a flood of them, at 16 bytes each, would keep this end from everything else."""
+    end = End(wire, client=True)
+    live = end.core.streams.live = Watched(end.core.streams.live)
+    streams = [end.open() for _ in range(10)]
+    end.feed(end.goaway(streams[4].id))
+    looks = live.looks
+    assert looks
+    assert sorted(live) == [stream.id for stream in streams[:5]]
+    for last in (streams[4].id, streams[9].id, MAX_STREAM_ID, streams[4].id):
+        end.feed(end.goaway(last))
+    assert live.looks == looks
+    end.feed(end.goaway(streams[1].id))
+    assert sorted(live) == [stream.id for stream in streams[:2]]
+
+
+class Watched(dict[int, Stream]):
+    """Counts how often all streams are looked at."""
+
+    looks = 0
+
+    def values(self) -> Any:
+        self.looks += 1
+        return super().values()
 
 
 @both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,7 @@ def test_a_stream_closed_before_any_answer_is_counted_until_one_comes(
     streams = end.core.streams
     kept, other = end.open(), end.open()
     for stream in (kept, other):
+        end.core.send(stream, b"!")
         end.core.close(stream)
     end.sent()
     assert streams.live == {}
@@ -171,6 +173,26 @@ def test_a_stream_closed_before_any_answer_is_counted_until_one_comes(
     assert (streams.outbound.taken, streams.idle) == (1, True)
     end.feed(answer(end, other.id), answer(end, kept.id))
     assert (streams.outbound.taken, streams.idle) == (0, True)
+
+
+@both
+@pytest.mark.parametrize("closed_before", [True, False])
+def test_a_larger_window_is_no_answer_of_an_application(wire: Wire, closed_before: bool) -> None:
+    """Ends that are configured so grant it as soon as they hear of a stream."""
+    end = End(wire, client=True)
+    streams = end.core.streams
+    stream = end.open()
+    end.core.send(stream, b"hello")
+    widened = end.wndinc(stream.id, wire.initial_window)
+    if not closed_before:
+        end.feed(widened)
+    end.core.close(stream)
+    end.sent()
+    if closed_before:
+        end.feed(widened)
+    assert (streams.outbound.taken, streams.idle) == (1, True)
+    end.feed(end.fin(stream.id))
+    assert streams.outbound.taken == 0
 
 
 @both
@@ -489,7 +511,7 @@ def test_a_session_full_of_streams_still_takes_a_heartbeat() -> None:
 
 @pytest.mark.parametrize("limits, most", [({}, 16), ({"max_extension_streams": 2}, 2)])
 def test_a_full_house_of_extensions_refuses_the_next_one_and_takes_streams_and_heartbeats(
-    limits: dict[str, int], most: int
+    limits: dict[str, Any], most: int
 ) -> None:
     end = End(V1, extensions=[7, 8], **limits)
     assert len(end.feed(*(end.syn(i, type=7 + i // 2 % 2) for i in ids(most)))) == most

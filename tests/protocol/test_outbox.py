@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable
 from itertools import repeat
 
@@ -13,6 +14,7 @@ from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Data, Frame, GoAway, Rst, Syn, WndInc
 from trio_muxado._protocol.outbox import TURN
 from trio_muxado._protocol.stream import Stream
+from trio_muxado._protocol.windows import MAX_WINDOW
 
 from .driver import BOTH, V1, V2, End, only
 
@@ -311,6 +313,37 @@ def test_equals_get_equal_shares_in_bytes(wire: Wire, sizes: tuple[int, ...]) ->
 
 
 @both
+@pytest.mark.parametrize("above", [16_000, 64_000, 120_000, 200_000])
+def test_equals_get_equal_shares_below_a_higher_priority(wire: Wire, above: int) -> None:
+    """It takes a part of each batch, whose end cuts a turn short: the same stream's each time."""
+    end = End(wire, client=True)
+    batch, batches = 2 * TURN, 40
+    high = end.open(priority=1)
+    end.feed(end.wndinc(high.id, batches * above))
+    equals = busy(end, batches * batch, batches * batch)
+    sizes: Counter[int] = Counter()
+    for _ in range(batches):
+        end.core.send(high, bytes(above))
+        sizes.update(data_sizes(end.sent(batch)))
+    shares = [sizes[stream.id] for stream in equals]
+    assert sizes[high.id] == batches * above
+    assert max(shares) - min(shares) <= 1.1 * TURN
+
+
+@both
+def test_a_turn_that_was_cut_short_dies_with_its_stream(wire: Wire) -> None:
+    end = End(wire, client=True)
+    first, second = busy(end, 8 * TURN, 8 * TURN)
+    end.sent(2 * TURN - 1)
+    end.sent(TURN // 4)
+    for stream in (first, second):
+        end.core.reset(stream, 7)
+    assert [type(frame) for frame in end.sent()] == [Rst, Rst]
+    third = only(busy(end, 2 * TURN))
+    assert data_sizes(end.sent())[third.id] == 2 * TURN
+
+
+@both
 def test_small_writers_are_not_held_back_by_a_large_one(wire: Wire) -> None:
     end = End(wire, client=True)
     _, *small = busy(end, 16 * TURN, *[10] * 20)
@@ -469,6 +502,20 @@ def test_a_stream_that_is_closed_at_once_promises_nothing_before_it_is_opened(wi
     end.core.close(end.core.open_stream())
     first = end.sent()[0]
     assert isinstance(first, Syn | Data)
+
+
+@both
+def test_credit_that_adds_up_while_nothing_is_sent_stays_what_a_frame_can_carry(wire: Wire) -> None:
+    """A peer that sends on credit before it can have heard of it, and reads nothing, may go on for
+    as long as the transport may stand still."""
+    end = End(wire)
+    stream = end.accept(3)
+    window = stream.receive_window
+    for _ in range(3):  # in short what would take gigabytes
+        window.size += MAX_WINDOW // 2
+        window.owed += MAX_WINDOW // 2
+        end.core._outbox.grant(stream.id, window.grant())
+    assert end.sent() == [WndInc(3, MAX_WINDOW)]
 
 
 @both

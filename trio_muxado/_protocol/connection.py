@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .byte_queue import Buffer
-from .codec import MAX_PRIORITY
+from .codec import MAX_PRIORITY, MAX_STREAM_ID
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .events import (
@@ -92,6 +92,7 @@ class Connection:
         self.counts = Counts()
         self.peer_debug = b""
         """The debug text of the peer's GOAWAY, as far as it came and fits."""
+        self._peer_last_id = MAX_STREAM_ID + 1
         self._run: list[bytes | memoryview] = []
         self._run_of: Stream | None = None  # whose payloads are in the run
         self._receiving: tuple[Stream, bool] | None = None  # whose DataRest comes, and its FIN
@@ -233,7 +234,7 @@ class Connection:
                 # its credit more can come: behind our end it meets the RST.
                 self._outbox.grant(stream.id, stream.receive_window.discard())
         if stream.local:
-            stream.answered = True
+            stream.answered = stream.seen = True
         complete = len(payload) == length
         if not complete:
             self._receiving = (stream, fin)
@@ -315,9 +316,10 @@ class Connection:
             raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WNDINC of zero")
         stream = self.streams.live.get(frame.stream_id)
         if stream is None:
-            self.streams.note_answer(frame.stream_id)
+            self.streams.note_credit(frame.stream_id, frame.increment, self._wire)
             return
         stream.answered |= stream.local
+        stream.seen |= stream.gets_back(frame.increment, self._wire)
         if stream.send_window.grant(frame.increment):
             self._outbox.schedule(stream)
         else:
@@ -330,6 +332,9 @@ class Connection:
         self.peer_debug = b""
         self._events.append(GoAwayReceived(self._wire.code_from_wire(frame.error_code)))
         last = frame.last_stream_id
+        if last >= self._peer_last_id:
+            return  # nothing new is above it, and a flood of them must cost no look at each stream
+        self._peer_last_id = last
         above = [s for s in self.streams.live.values() if s.local and s.id > last]
         # The id is exact on v1, and on v2 too, where our SYNs rise: what peers put there is the
         # latest.  A stream above it that was answered goes on, and shows that this peer's is not.

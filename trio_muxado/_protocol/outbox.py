@@ -14,6 +14,7 @@ from .codec import HEADER_SIZE, Wire
 from .counts import Counts
 from .scheduler import Scheduler
 from .stream import Stream
+from .windows import MAX_WINDOW
 
 TURN = 128 * 1024
 """Bytes that a stream may send before the next one of its priority, but half of a batch at most,
@@ -38,6 +39,8 @@ class Outbox:
         self._credit: dict[int, int] = {}
         self._credit_hurries = False
         self._scheduler = Scheduler()
+        self._cut: Stream | None = None  # whose turn the end of a batch cut short
+        self._left = 0  # bytes of that turn
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
         self._unopened: deque[Stream] = deque()  # v2: the frame that opens them is due; ids rise
@@ -61,7 +64,8 @@ class Outbox:
 
         While less than ``can_wait_below`` bytes are queued for the stream, it is in no hurry.
         """
-        increment += self._credit.get(stream_id, 0)
+        # A peer that sends on credit of which it has not heard yet could make it any number.
+        increment = min(increment + self._credit.get(stream_id, 0), MAX_WINDOW)
         self._credit[stream_id] = increment
         self._credit_hurries |= increment >= can_wait_below
 
@@ -95,6 +99,8 @@ class Outbox:
         if stream.open_due:
             stream.open_due = False
             self._unopened.remove(stream)
+        if stream is self._cut:
+            self._cut = None
         self._credit.pop(stream.id, None)
         self._scheduler.remove(stream)
 
@@ -134,12 +140,20 @@ class Outbox:
             stream = scheduler.first
             if stream.open_due and stream is not self._unopened[0]:
                 streams += self._open_lower(stream, batch)
-            end_of_turn = max(0, size - longest_turn)
+            turn = longest_turn
+            if stream is self._cut:
+                turn, self._cut = min(turn, self._left), None
+            end_of_turn = size - turn
             size -= self._next_frame(stream, batch, most)
-            while (more := stream.can_send) and size > end_of_turn:
+            while (more := stream.can_send) and size > end_of_turn and size > 0:
                 size -= self._next_frame(stream, batch, most)
             streams.append(stream)
-            scheduler.end_turn(again=more)
+            if more and size > end_of_turn:
+                # The batch is full.  The rest comes first in the next: lost, the same stream might
+                # lose it each time.
+                self._cut, self._left = stream, size - end_of_turn
+            else:
+                scheduler.end_turn(again=more)
         return batch, streams
 
     def _open_lower(self, stream: Stream, batch: list[Buffer]) -> list[Stream]:

@@ -46,6 +46,7 @@ class Stream:
         "priority",
         "receive_window",
         "scheduled",
+        "seen",
         "send_window",
         "state",
         "type",
@@ -73,6 +74,9 @@ class Stream:
         """It stands in the scheduler's queue."""
         self.answered: bool = False
         """The end that did not open it has acted on it: it is not untouched any more."""
+        self.seen: bool = False
+        """Of ours: the peer's application knows of it.  A larger window, which comes with no doing
+        of the application, is an answer and does not show that."""
         self.held: bool = False
         """A handler runs on it that will surely let go of it: see ``Connection.hold``."""
         self.handled: bool = False
@@ -119,6 +123,10 @@ class Stream:
         if self.backlog is not None:
             self.backlog.taken -= 1
             self.backlog = None
+
+    def gets_back(self, increment: int, wire: Wire) -> bool:
+        """Credit of the peer's is no more than has been sent, so its application has read it."""
+        return increment <= wire.initial_window - self.send_window.available
 
     @property
     def nothing_due(self) -> bool:

@@ -161,7 +161,7 @@ class StreamTable:
         self.repay_read(stream)
         if stream.state is CLOSED_LOCAL:
             self.gone.add(stream.id, reset=False)
-            if stream.place is self.outbound and not stream.answered and self.outbound.bounded:
+            if stream.place is self.outbound and not stream.seen and self.outbound.bounded:
                 self._unanswered[stream.id] = stream
                 return
         # A handler still costs us when its stream has ended, until it lets go of the stream.  Where
@@ -174,6 +174,12 @@ class StreamTable:
         stream = self._unanswered.pop(stream_id, None)
         if stream is not None:
             stream.leave_place()
+
+    def note_credit(self, stream_id: int, increment: int, wire: Wire) -> None:
+        """The peer has granted credit on such a stream: an answer, unless it only widens it."""
+        stream = self._unanswered.get(stream_id)
+        if stream is not None and stream.gets_back(increment, wire):
+            self.note_answer(stream_id)
 
     @property
     def idle(self) -> bool:
