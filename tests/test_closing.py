@@ -635,7 +635,7 @@ async def test_whoever_waits_is_told_when_the_transport_dies(
     config = kind.config(max_outbound_streams=1, heartbeat=None, **STEADY)
     async with client_session(transport, config=config) as session:
         await (await session.open_stream()).aclose()
-        await far.send_all(peer.wndinc(3, 1))  # an answer, which frees its place
+        await far.send_all(peer.data(3, fin=True))  # an answer, which frees its place
         stream = await session.open_stream()
         await fill(stream)
 
