@@ -14,12 +14,13 @@ class Solo:
     call on a stream.
     """
 
-    __slots__ = ("_waiting", "_what", "held")
+    __slots__ = ("_what", "held", "waiting")
 
     def __init__(self, what: str) -> None:
         self._what = what
         self.held = False
-        self._waiting: Task | None = None
+        self.waiting: Task | None = None
+        """The task that is in ``wait``."""
 
     def hold(self) -> None:
         """Begin; a second task gets BusyResourceError."""
@@ -29,21 +30,16 @@ class Solo:
 
     async def wait(self) -> None:
         """Wait for the next ``wake``; a checkpoint."""
-        self._waiting = current_task()
+        self.waiting = current_task()
         await wait_task_rescheduled(self._give_up)
 
     def _give_up(self, _: RaiseCancelT) -> Abort:
-        self._waiting = None
+        self.waiting = None
         return Abort.SUCCEEDED
-
-    @property
-    def waits(self) -> bool:
-        """A task is in ``wait``."""
-        return self._waiting is not None
 
     def wake(self) -> None:
         """Let the task that waits go on; where none does, nothing is remembered."""
-        task = self._waiting
+        task = self.waiting
         if task is not None:
-            self._waiting = None
+            self.waiting = None
             trio.lowlevel.reschedule(task)

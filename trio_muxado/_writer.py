@@ -66,7 +66,8 @@ class FrameWriter:
         self._ending = False
         self._waited = 0.0
         self._blocked_since: float | None = None  # the transport has not taken all of a batch
-        self._turn_began = 0.0  # the turn of trio's loop before a batch is made
+        self._turn_began = 0.0  # the turn of trio's loop before a batch is made,
+        self._times_turns = True  # where the batch before that had to wait
         self._batches = 0  # since the end was asked for
 
     # ---- the task
@@ -80,13 +81,13 @@ class FrameWriter:
             while await self._something_to_send():
                 batch, streams = connection.data_to_send(batch_size.bytes)
                 for stream in streams:
-                    if stream.owner is not None and stream.owner._sender.waits:
+                    if stream.owner is not None and stream.owner._sender.waiting is not None:
                         stream.owner._collected()
                 self._took_batch()
                 size = sum(map(len, batch))
                 if self._trace is not None:
                     self._trace.saw("out", b"".join(batch))
-                waited = 0.0
+                took = waited = 0.0
                 try:
                     if not sender.send_now(batch, size):
                         start = self._blocked_since = trio.current_time()
@@ -100,12 +101,15 @@ class FrameWriter:
                             self._blocked_since = None
                         # Where nothing blocks, that took a turn of the loop, over TLS two, and the
                         # turn before shows how long they are: a busy program is no slow link.
-                        waited = took - 2 * (start - self._turn_began)
+                        waited = took
+                        if self._times_turns:
+                            waited -= 2 * (start - self._turn_began)
                 except Exception as error:
                     self.flushed.set()
                     await self._on_error(error)
                     return
                 self.bytes_sent += size
+                self._times_turns = took > 0
                 batch_size.taken(size, waited)
                 if self._ending:
                     # A beat shows that the peer lives, not that closing comes to an end.
@@ -132,7 +136,8 @@ class FrameWriter:
             self._credit_waits = self.sleeps = False
             if patience.cancelled_caught:
                 break
-        self._turn_began = trio.current_time()
+        if self._times_turns:
+            self._turn_began = trio.current_time()
         # Whoever is about to send may do so first, and one write serves all.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return True

@@ -47,7 +47,6 @@ class Stream:
         view = memoryview(data)
         while view:
             while not self.credit:
-                self.room = trio.Event()
                 await self.room.wait()
             piece = view[: min(FRAME, self.credit)]
             view = view[len(piece) :]
@@ -111,7 +110,6 @@ class Session:
     async def queue(self, data: bytes | memoryview) -> None:
         self.add(data)
         while self.size > READ:
-            self.room = trio.Event()
             await self.room.wait()
 
     async def write(self) -> None:
@@ -121,6 +119,7 @@ class Session:
             batch, self.waiting, self.size = self.waiting, [], 0
             self.wake = trio.Event()
             self.room.set()
+            self.room = trio.Event()
             await self.transport.send_all(b"".join(batch))
 
     async def read(self) -> None:
@@ -149,6 +148,7 @@ class Session:
         if word & WNDINC:
             stream.credit += int.from_bytes(body, "big")
             stream.room.set()
+            stream.room = trio.Event()
         else:
             if body:
                 stream.put.send_nowait(body)

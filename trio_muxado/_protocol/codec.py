@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from struct import Struct
 from typing import Literal, TypeAlias
 
@@ -47,6 +48,9 @@ SYN_PRIORITY = 0x2
 SYN_TYPE = 0x4
 
 _Received: TypeAlias = "bytes | memoryview"
+
+# What a named tuple's class does as well, by one call more for each frame.
+_make_data = partial(tuple.__new__, Data)
 
 _WORD = Struct(">I")
 _TWO_WORDS = Struct(">II")
@@ -264,7 +268,7 @@ class Decoder:
                     position += len(payload)
                     self._data_left = length - len(payload)
                     fin, syn = word & fin_bits != 0, word & syn_bits != 0
-                    frames.append(Data(stream_id, length, payload, syn, fin))
+                    frames.append(_make_data((stream_id, length, payload, syn, fin)))
                 else:
                     used = self._control_frame(data, position, word, length, stream_id, frames)
                     if not used:
