@@ -37,6 +37,8 @@ def record(args: argparse.Namespace, shape: str, path: Path) -> str:
     program += ["--at-once", str(args.at_once), "--seconds", str(args.seconds)]
     command = [PY_SPY, "record", "-r", RATE, "-f", shape, "-o", str(path), "--", *program]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # The drawing's title is the command line, which says where things are on this machine.
+    path.write_text(path.read_text().replace(" ".join(command), "benchmarks.one_process"))
     return "".join(line + "\n" for line in done.stdout.splitlines() if "us of CPU" in line)
 
 
