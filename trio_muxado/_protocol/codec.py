@@ -50,7 +50,7 @@ SYN_TYPE = 0x4
 _Received: TypeAlias = "bytes | memoryview"
 
 # What a named tuple's class does as well, by one call more for each frame.
-_make_data = partial(tuple.__new__, Data)
+_make_data = partial(tuple.__new__, Data)  # pyright: ignore[reportUnknownMemberType]
 
 _WORD = Struct(">I")
 _TWO_WORDS = Struct(">II")
