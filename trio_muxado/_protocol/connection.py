@@ -33,6 +33,7 @@ from .scheduler import ABOVE_ALL
 from .states import (
     CLOSE,
     CLOSED_LOCAL,
+    OVER,
     RECEIVE_DATA,
     RECEIVE_END,
     RECEIVE_RESET,
@@ -125,6 +126,7 @@ class Connection:
         type_size = _TYPE_SIZE if self._types_in_band else 0
         self._outbox = Outbox(wire, self.counts, type_size=type_size)
         self._window = max(wire.initial_window, self._limits.receive_window or 0)
+        self._widens = self._window > wire.initial_window
         self._largest_data = max(self._window, self._limits.max_receive_window)
 
     # ---- bytes in
@@ -152,7 +154,8 @@ class Connection:
             self.counts.frames_received += len(frames)
             for frame in frames:
                 handlers[type(frame)](frame)
-            self._end_run()
+            if self._run:
+                self._end_run()
         except ProtocolViolation as violation:
             self._end_run()
             self._fail(violation)
@@ -254,7 +257,8 @@ class Connection:
             return
         if payload and RECEIVE_DATA in stream.allowed:
             if stream is not self._run_of:
-                self._end_run()
+                if self._run:
+                    self._end_run()
                 self._run_of = stream
             self._run.append(payload)
         if end:
@@ -263,9 +267,8 @@ class Connection:
     def _end_run(self) -> None:
         """Make one event of the payloads that came for a stream in a row: one copy serves all."""
         run = self._run
-        if not run:
+        if self._run_of is None:
             return
-        assert self._run_of is not None
         data = bytes(run[0]) if len(run) == 1 else b"".join(run)
         self._events.append(DataReceived(self._run_of, data))
         self._run = []
@@ -288,12 +291,14 @@ class Connection:
             message = "the stream ended before its type"
             self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message)
             return
-        self._end_run()
+        if self._run:
+            self._end_run()
         if RECEIVE_DATA in stream.allowed:
             self._events.append(EndReceived(stream))
         stream.step(RECEIVE_END)
         self.streams.repay_read(stream)
-        self.streams.settle(stream)
+        if stream.state in OVER:
+            self.streams.settle(stream)
 
     def _on_rst(self, frame: Rst) -> None:
         stream = self.streams.live.get(frame.stream_id)
@@ -321,7 +326,8 @@ class Connection:
         stream.answered |= stream.local
         stream.seen |= stream.gets_back(frame.increment, self._wire)
         if stream.send_window.grant(frame.increment):
-            self._outbox.schedule(stream)
+            if not stream.scheduled:
+                self._outbox.schedule(stream)
         else:
             message = "the window passed 2^31 - 1"
             self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
@@ -378,7 +384,8 @@ class Connection:
         if not going:
             self.streams.last_taken_id = max(self.streams.last_taken_id, stream_id)
         stream.take_place(places)
-        self._widen(stream)
+        if self._widens:
+            self._widen(stream)
         return stream
 
     def _open_by_data(self, stream_id: int) -> Stream | None:
@@ -421,13 +428,12 @@ class Connection:
         return True
 
     def _widen(self, stream: Stream) -> None:
-        """Promise the configured receive window, where it is larger than the generation's."""
+        """Promise the configured receive window, which is larger than the generation's."""
         window = stream.receive_window
-        if self._window > window.size:
-            lent = self.streams.lend(stream, self._window - window.size, self._wire)
-            window.grow(window.size + lent)
-            if lent and not stream.open_due:  # else the credit follows the frame that opens it
-                self._outbox.grant(stream.id, window.grant())
+        lent = self.streams.lend(stream, self._window - window.size, self._wire)
+        window.grow(window.size + lent)
+        if lent and not stream.open_due:  # else the credit follows the frame that opens it
+            self._outbox.grant(stream.id, window.grant())
 
     # ---- resets, and streams that end
 
@@ -473,6 +479,7 @@ class Connection:
         stream.outgoing.drop()
         stream.end_due = False
         self._outbox.forget(stream)
+        self.streams.repay_read(stream)
         self.streams.settle(stream)
 
     # ---- calls in
@@ -511,7 +518,8 @@ class Connection:
             if self._types_in_band:
                 stream.outgoing.put(stream_type.to_bytes(_TYPE_SIZE, "big"))
             self._outbox.open(stream)
-        self._widen(stream)
+        if self._widens:
+            self._widen(stream)
         return stream
 
     def prioritize(self, stream: Stream, priority: int) -> None:
@@ -548,7 +556,8 @@ class Connection:
         assert SEND_END in stream.allowed
         stream.answered |= not stream.local
         stream.outgoing.put(data)
-        self._outbox.schedule(stream)
+        if not stream.scheduled:
+            self._outbox.schedule(stream)
 
     def withdraw(self, stream: Stream, keep: int) -> None:
         """Drop what waits to be sent, but for the first ``keep`` bytes: a send was cancelled."""
@@ -562,7 +571,8 @@ class Connection:
         stream.answered |= not stream.local
         stream.step(SEND_END)
         stream.end_due = True
-        self._outbox.schedule(stream)
+        if not stream.scheduled:
+            self._outbox.schedule(stream)
 
     def consume(self, stream: Stream, size: int) -> None:
         """The application took ``size`` received bytes: the peer may send as many again."""
@@ -679,7 +689,8 @@ class Connection:
         """Up to about ``size`` bytes for the transport, in pieces, and whose they are."""
         batch, streams = self._outbox.next_batch(size)
         for stream in streams:
-            self.streams.settle(stream)
+            if stream.state in OVER:
+                self.streams.settle(stream)
         return batch, streams
 
 

@@ -143,15 +143,13 @@ class Outbox:
             turn = longest_turn
             if stream is self._cut:
                 turn, self._cut = min(turn, self._left), None
-            end_of_turn = size - turn
-            size -= self._next_frame(stream, batch, most)
-            while (more := stream.can_send) and size > end_of_turn and size > 0:
-                size -= self._next_frame(stream, batch, most)
+            used, more = self._take_turn(stream, batch, min(turn, size), most)
+            size -= used
             streams.append(stream)
-            if more and size > end_of_turn:
+            if more and used < turn:
                 # The batch is full.  The rest comes first in the next: lost, the same stream might
                 # lose it each time.
-                self._cut, self._left = stream, size - end_of_turn
+                self._cut, self._left = stream, turn - used
             else:
                 scheduler.end_turn(again=more)
         return batch, streams
@@ -165,31 +163,53 @@ class Outbox:
         opened: list[Stream] = []
         while (lower := self._unopened[0]) is not stream:
             # With its type: the known peers accept nothing else until they have that.
-            self._next_frame(lower, batch, self._type_size)
+            self._take_turn(lower, batch, 1, self._type_size)
             self.schedule(lower)
             opened.append(lower)
         return opened
 
-    def _next_frame(self, stream: Stream, batch: list[Buffer], most: int) -> int:
-        wire = self._wire
-        waiting = stream.outgoing.size
-        size = min(waiting, stream.send_window.available, most)
-        # FIN joins the last data, but never the frame that opens the stream: the Go acceptors
-        # take that FIN for their own direction (and could not answer).
-        syn = stream.open_due
-        fin = stream.end_due and size == waiting and not syn
-        self._counts.frames_sent += 1
-        batch.append(wire.data_header(stream.id, size, fin=fin, syn=syn))
-        if size:
-            stream.send_window.spend(size)
-            stream.outgoing.take(size, batch)
-        if fin:
-            stream.end_due = False
-        if syn:
-            stream.open_due = False
-            self._unopened.popleft()
-            early = stream.receive_window.owed
-            if early:
-                self._counts.frames_sent += 1
-                batch.append(wire.wndinc(stream.id, stream.receive_window.grant()))
-        return HEADER_SIZE + size
+    def _take_turn(
+        self, stream: Stream, batch: list[Buffer], turn: int, most: int
+    ) -> tuple[int, bool]:
+        """Collect frames of ``turn`` bytes, at least one, with ``most`` bytes of payload each.
+
+        Returns the bytes that they are, and whether the stream could send more.
+        """
+        wire, outgoing, window = self._wire, stream.outgoing, stream.send_window
+        waiting, allowed = outgoing.size, window.available
+        used = frames = 0
+        header, header_size = b"", -1  # of the frame before, and of which size it had no flags
+        while True:
+            size = min(waiting, allowed, most)
+            waiting -= size
+            allowed -= size
+            # FIN joins the last data, but never the frame that opens the stream: the Go acceptors
+            # take that FIN for their own direction (and could not answer).
+            syn = stream.open_due
+            fin = stream.end_due and not waiting and not syn
+            if size != header_size or fin or syn:
+                header = wire.data_header(stream.id, size, fin=fin, syn=syn)
+                header_size = -1 if fin or syn else size
+            batch.append(header)
+            if size:
+                outgoing.take(size, batch)
+            frames += 1
+            used += HEADER_SIZE + size
+            if fin:
+                stream.end_due = False
+            if syn:
+                self._opened(stream, batch)
+            more = allowed > 0 if waiting else stream.end_due
+            if not more or used >= turn:
+                break
+        window.spend(window.available - allowed)
+        self._counts.frames_sent += frames
+        return used, more
+
+    def _opened(self, stream: Stream, batch: list[Buffer]) -> None:
+        """The frame that opens it is collected, and a larger window than the usual may follow."""
+        stream.open_due = False
+        self._unopened.popleft()
+        if stream.receive_window.owed:
+            self._counts.frames_sent += 1
+            batch.append(self._wire.wndinc(stream.id, stream.receive_window.grant()))

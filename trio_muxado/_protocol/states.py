@@ -66,6 +66,8 @@ RECEIVE_RESET = StreamInput.RECEIVE_RESET
 SESSION_END = StreamInput.SESSION_END
 OPEN = StreamState.OPEN
 CLOSED_LOCAL = StreamState.CLOSED_LOCAL
+OVER = frozenset((StreamState.GONE, StreamState.CLOSED_LOCAL))
+"""The application is done with the stream: once all that is due has gone out, so is the session."""
 
 _S = StreamState
 _I = StreamInput

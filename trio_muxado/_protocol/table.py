@@ -10,15 +10,13 @@ from .codec import MAX_STREAM_ID, Wire
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .guards import GoneStreams, Places
 from .limits import Limits
-from .states import CLOSED_LOCAL, OPEN, StreamState
+from .states import CLOSED_LOCAL, OPEN, OVER
 from .stream import Stream
 
 MAX_HEARTBEAT_STREAMS = 2
 """Live heartbeat streams of the peer.  They have places of their own, so that a session full of
 streams of any type still answers heartbeats.  A peer needs one, and another when it begins anew
 before the handler of the first has let go of it."""
-
-_OVER = frozenset((StreamState.GONE, CLOSED_LOCAL))
 
 
 class StreamTable:
@@ -103,7 +101,8 @@ class StreamTable:
 
     def release(self, stream: Stream) -> bool:
         """The application lets go of a stream; whether something can still happen on it."""
-        stream.accepted()
+        if stream.backlog is not None:
+            stream.accepted()
         stream.handled = stream.held = False
         self.spare_window += stream.borrowed
         stream.borrowed = 0
@@ -153,12 +152,11 @@ class StreamTable:
         One that the application has closed is forgotten although the peer has not ended it, as
         the Go peers do: what still comes is answered with RST.
         """
-        if stream.state not in _OVER or not stream.nothing_due:
+        if stream.state not in OVER or not stream.nothing_due:
             return
         if self.live.get(stream.id) is not stream:
             return
         del self.live[stream.id]
-        self.repay_read(stream)
         if stream.state is CLOSED_LOCAL:
             self.gone.add(stream.id, reset=False)
             if stream.place is self.outbound and not stream.seen and self.outbound.bounded:
