@@ -276,16 +276,24 @@ async def batches_of_bulk(kind: Kind) -> list[bytes]:
     return recording.sent
 
 
+def nearly(size: int) -> int:
+    """Bytes of a batch of so many, where a frame more would have a byte less than it must."""
+    return size - HEADER_SIZE
+
+
 @each_wire
 async def test_a_fast_transport_gets_the_largest_batches_of_the_largest_frames(kind: Kind) -> None:
+    """A turn is as many frames as it takes, and the last is as long as there is room."""
     wire = WIRES[kind.wire]
-    full = [batch for batch in await batches_of_bulk(kind) if len(batch) >= LARGEST]
+    full = [batch for batch in await batches_of_bulk(kind) if len(batch) >= nearly(LARGEST)]
     assert len(full) >= 6
     for batch in full:
+        assert len(batch) <= LARGEST  # more would not fit into the packets of a socket
         frames = Decoder(wire, lambda stream_id, opening: True).feed(batch)
         lengths = [frame.length for frame in frames if isinstance(frame, Data)]
-        assert set(lengths) == {wire.max_payload}
-        assert len(lengths) == -(-LARGEST // (HEADER_SIZE + wire.max_payload))
+        whole = [length for length in lengths if length == wire.max_payload]
+        assert len(lengths) <= -(-LARGEST // (HEADER_SIZE + wire.max_payload)) + 1
+        assert len(whole) >= len(lengths) - 2
 
 
 @each_wire
@@ -301,6 +309,6 @@ async def test_a_busy_program_is_not_taken_for_a_slow_link(
     busy = Busy()
     trio.lowlevel.add_instrument(busy)
     try:
-        assert max(map(len, await batches_of_bulk(kind))) >= LARGEST
+        assert max(map(len, await batches_of_bulk(kind))) >= nearly(LARGEST)
     finally:
         trio.lowlevel.remove_instrument(busy)

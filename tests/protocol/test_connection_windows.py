@@ -53,6 +53,32 @@ def test_one_byte_more_than_the_window_resets_the_stream(wire: Wire) -> None:
 
 
 @both
+def test_frames_in_a_row_are_delivered_as_far_as_the_window_goes(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    payload = bytes(range(256)) * 32
+    fit = wire.initial_window // len(payload)
+    before = end.core.counts.frames_received
+    told = end.feed(end.data(3, payload) * (fit + 2))
+    assert told == [DataReceived(stream, payload * fit), StreamBroken(stream)]
+    assert stream.broken is not None
+    assert stream.broken.code is ErrorCode.FLOW_CONTROL_ERROR
+    assert end.core.counts.frames_received - before == fit + 2
+
+
+@both
+def test_frames_in_a_row_for_a_stream_that_was_closed_are_answered_once(wire: Wire) -> None:
+    end = End(wire)
+    stream = end.accept(3)
+    other = end.accept(5)
+    end.core.close(stream)
+    end.sent()
+    frames = end.data(3, bytes(5000)) * 3
+    assert end.feed(end.data(5, bytes(5000)) + frames) == [DataReceived(other, bytes(5000))]
+    assert end.sent() == [Rst(3, wire.code_to_wire(ErrorCode.STREAM_CLOSED))]
+
+
+@both
 def test_nothing_of_a_frame_beyond_the_window_is_delivered(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3)

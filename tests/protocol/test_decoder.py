@@ -9,6 +9,7 @@ from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import (
     Data,
     DataRest,
+    DataRun,
     Frame,
     GoAway,
     GoAwayDebug,
@@ -65,6 +66,44 @@ def test_a_payload_ends_where_it_ends_whatever_comes_behind_it(wire: Wire, size:
     frames = join(make_decoder(wire).feed(data * 3 + wire.rst(5, 7) * 3000))
     assert frames[:3] == [Data(3, size, payload[:size], False, False)] * 3
     assert frames[3:] == [Rst(5, 7)] * 3000
+
+
+# ---- runs
+
+
+def spread(frames: list[Frame]) -> list[Frame]:
+    """The same, with the frames of each run one by one."""
+    spread: list[Frame] = []
+    for frame in frames:
+        if isinstance(frame, DataRun):
+            whole = [Data(frame.stream_id, frame.length, p, False, False) for p in frame.payloads]
+            assert all(len(payload) == frame.length for payload in frame.payloads)
+            spread += whole
+        else:
+            spread.append(frame)
+    return join(spread)
+
+
+@pytest.mark.parametrize("wire", BOTH)
+@pytest.mark.parametrize("cut", [0, 1, 7, 8, 9, 5000])
+def test_a_run_is_what_its_frames_are(wire: Wire, cut: int) -> None:
+    a, b = bytes(range(250)) * 20, bytes(5000)
+    plain = [wire.data_header(3, 5000, fin=False) + payload for payload in (a, b, a, a)]
+    data = b"".join(plain) + wire.data_header(5, 5000, fin=False) + a + plain[0] * 2
+    data += wire.rst(5, 7) + plain[1] * 2 + wire.data_header(3, 5000, fin=True) + a
+    data += wire.data_header(3, 4999, fin=False) + a
+    data = data[: len(data) - cut]
+    runs = Decoder(wire, lambda stream_id, new: True, runs=True).feed(data)
+    assert spread(runs) == join(make_decoder(wire).feed(data))
+    assert [len(frame.payloads) for frame in runs if isinstance(frame, DataRun)] == [3, 1, 1]
+
+
+@pytest.mark.parametrize("wire", BOTH)
+def test_small_frames_are_no_run(wire: Wire) -> None:
+    """Each is copied at once, which is cheaper than a view."""
+    data = (wire.data_header(3, COPY_BELOW - 1, fin=False) + bytes(COPY_BELOW - 1)) * 5
+    frames = Decoder(wire, lambda stream_id, new: True, runs=True).feed(data)
+    assert frames == [Data(3, COPY_BELOW - 1, bytes(COPY_BELOW - 1), False, False)] * 5
 
 
 @pytest.mark.parametrize("wire", BOTH)

@@ -18,6 +18,7 @@ from .errors import ErrorCode
 from .frames import (
     Data,
     DataRest,
+    DataRun,
     Frame,
     GoAway,
     GoAwayDebug,
@@ -188,12 +189,15 @@ class Decoder:
 
     ``knows_stream(stream_id, opening)`` says whether a frame with that id could come next;
     it settles whether bytes behind a GOAWAY are its debug text or a frame (see
-    ``Wire.goaway_overstates``).
+    ``Wire.goaway_overstates``).  With ``runs``, equal DATA frames in a row may be one ``DataRun``.
     """
 
-    def __init__(self, wire: Wire, knows_stream: Callable[[int, bool], bool]) -> None:
+    def __init__(
+        self, wire: Wire, knows_stream: Callable[[int, bool], bool], *, runs: bool = False
+    ) -> None:
         self._wire = wire
         self._knows_stream = knows_stream
+        self._runs = runs
         self._tail = b""
         self._data_left = 0
         self._skip_left = 0
@@ -269,6 +273,8 @@ class Decoder:
                     self._data_left = length - len(payload)
                     fin, syn = word & fin_bits != 0, word & syn_bits != 0
                     frames.append(_make_data((stream_id, length, payload, syn, fin)))
+                    if self._runs and length >= COPY_BELOW and not (fin or syn):
+                        position = self._take_run(data, position, word, stream_id, length, frames)
                 else:
                     used = self._control_frame(data, position, word, length, stream_id, frames)
                     if not used:
@@ -279,6 +285,27 @@ class Decoder:
         if position < end:
             self._tail = bytes(data[position:])
         return frames
+
+    def _take_run(
+        self,
+        data: _Received,
+        position: int,
+        word: int,
+        stream_id: int,
+        length: int,
+        out: list[Frame],
+    ) -> int:
+        """Add the whole frames at ``position`` that have this header; where they end."""
+        view = memoryview(data)
+        last = len(data) - HEADER_SIZE - length  # where the last that is whole could begin
+        payloads: list[memoryview] = []
+        while position <= last and _TWO_WORDS.unpack_from(data, position) == (word, stream_id):
+            position += HEADER_SIZE
+            payloads.append(view[position : position + length])
+            position += length
+        if payloads:
+            out.append(DataRun(stream_id, length, payloads))
+        return position
 
     def _control_frame(
         self,

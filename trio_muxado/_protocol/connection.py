@@ -25,7 +25,18 @@ from .events import (
     StreamOpened,
     WireDetected,
 )
-from .frames import Data, DataRest, GoAway, GoAwayDebug, Malformed, Rst, Syn, Unknown, WndInc
+from .frames import (
+    Data,
+    DataRest,
+    DataRun,
+    GoAway,
+    GoAwayDebug,
+    Malformed,
+    Rst,
+    Syn,
+    Unknown,
+    WndInc,
+)
 from .guards import Allowance, Places
 from .limits import Limits
 from .outbox import Outbox
@@ -105,6 +116,7 @@ class Connection:
         self._undetected = b""
         self._handlers: dict[type[Any], Any] = {
             Data: self._on_data,
+            DataRun: self._on_data_run,
             DataRest: self._on_data_rest,
             Syn: self._on_syn,
             Rst: self._on_rst,
@@ -121,7 +133,7 @@ class Connection:
         self.wire = self._wire = wire
         if wire.has_syn_frame or self._typed:
             self._extensions[wire.heartbeat_type] = self.streams.heartbeats
-        self._decoder = Decoder(wire, self.streams.could_come_next)
+        self._decoder = Decoder(wire, self.streams.could_come_next, runs=True)
         self._types_in_band = self._typed and not wire.has_syn_frame
         type_size = _TYPE_SIZE if self._types_in_band else 0
         self._outbox = Outbox(wire, self.counts, type_size=type_size)
@@ -242,6 +254,21 @@ class Connection:
         if not complete:
             self._receiving = (stream, fin)
         self._deliver(stream, payload, end=fin and complete)
+
+    def _on_data_run(self, frame: DataRun) -> None:
+        stream_id, length, payloads = frame
+        self.counts.frames_received += len(payloads) - 1
+        stream = self._run_of
+        # Where the frame before has been taken, its equals can be, as far as the window goes.
+        if (
+            stream is not None
+            and stream.id == stream_id
+            and stream.receive_window.take(length * len(payloads))
+        ):
+            self._run += payloads
+            return
+        for payload in payloads:
+            self._on_data(Data(stream_id, length, payload, syn=False, fin=False))
 
     def _on_data_rest(self, frame: DataRest) -> None:
         self.counts.frames_received -= 1  # a piece of one that is counted

@@ -36,6 +36,18 @@ class Data(NamedTuple):
     fin: bool
 
 
+class DataRun(NamedTuple):
+    """More frames like the ``Data`` before: whole, of the same stream and length, without flags.
+
+    What bulk is made of.  A v1 frame has at most 16 KiB, and to handle each by itself costs a
+    receiver more than its bytes do.
+    """
+
+    stream_id: int
+    length: int
+    payloads: list[memoryview]
+
+
 class DataRest(NamedTuple):
     """More bytes of the last ``Data``, in the pieces in which they came."""
 
@@ -90,4 +102,6 @@ class Malformed(NamedTuple):
     message: str
 
 
-Frame: TypeAlias = Syn | Data | DataRest | Rst | WndInc | GoAway | GoAwayDebug | Unknown | Malformed
+Frame: TypeAlias = (
+    Syn | Data | DataRun | DataRest | Rst | WndInc | GoAway | GoAwayDebug | Unknown | Malformed
+)

@@ -18,7 +18,7 @@ from .windows import MAX_WINDOW
 
 TURN = 128 * 1024
 """Bytes that a stream may send before the next one of its priority, but half of a batch at most,
-which is less on slow links: two frames in a row on v2, eight on v1.
+which is less on slow links: two frames in a row on v2, eight on v1, and the last is shorter.
 
 With less, many bulk streams cost more: each turn wakes a task at both ends and is granted by itself
 (100 of them on v1: with 64 KiB a seventh fewer bytes a second).  With more, a small answer waits
@@ -35,6 +35,9 @@ class Outbox:
         self._wire = wire
         self._counts = counts
         self._type_size = type_size
+        # Bytes of the smallest frame of data.  A stream's type is never cut: Go v2 takes what one
+        # read gives it for the whole.
+        self._least = HEADER_SIZE + max(type_size, 1)
         self._control: list[Buffer] = []
         self._credit: dict[int, int] = {}
         self._credit_hurries = False
@@ -117,14 +120,11 @@ class Outbox:
         self._scheduler.move(stream, priority)
 
     def next_batch(self, size: int) -> tuple[list[Buffer], list[Stream]]:
-        """About ``size`` bytes of frames, and the streams that they are from.
+        """Up to ``size`` bytes of frames with data, and the streams that they are from.
 
-        At least one frame goes out, so a batch may be larger by one frame, which has ``size``
-        bytes of payload at most.  Control frames are never held back.
+        At least one frame goes out.  Control frames are never held back, and come on top.
         """
         wire = self._wire
-        # A stream's type is never cut: Go v2 takes what one read gives it for the whole.
-        most = min(max(size, self._type_size), wire.max_payload)
         batch = self._control
         self._control = []
         self.answers = 0
@@ -135,21 +135,24 @@ class Outbox:
         self._counts.frames_sent += len(batch)
         streams: list[Stream] = []
         scheduler = self._scheduler
-        longest_turn = min(TURN, size // 2)
-        while size > 0 and scheduler.priorities:
+        least = self._least
+        size = max(size, least)
+        longest_turn = max(min(TURN, (size + 1) // 2), least)
+        while size >= least and scheduler.priorities:
             stream = scheduler.first
             if stream.open_due and stream is not self._unopened[0]:
                 streams += self._open_lower(stream, batch)
             turn = longest_turn
             if stream is self._cut:
                 turn, self._cut = min(turn, self._left), None
-            used, more = self._take_turn(stream, batch, min(turn, size), most)
+            used, more = self._take_turn(stream, batch, min(turn, size), wire.max_payload)
             size -= used
+            turn -= used
             streams.append(stream)
-            if more and used < turn:
+            if more and turn >= least:
                 # The batch is full.  The rest comes first in the next: lost, the same stream might
                 # lose it each time.
-                self._cut, self._left = stream, turn - used
+                self._cut, self._left = stream, turn
             else:
                 scheduler.end_turn(again=more)
         return batch, streams
@@ -163,7 +166,7 @@ class Outbox:
         opened: list[Stream] = []
         while (lower := self._unopened[0]) is not stream:
             # With its type: the known peers accept nothing else until they have that.
-            self._take_turn(lower, batch, 1, self._type_size)
+            self._take_turn(lower, batch, self._least, self._type_size)
             self.schedule(lower)
             opened.append(lower)
         return opened
@@ -171,7 +174,7 @@ class Outbox:
     def _take_turn(
         self, stream: Stream, batch: list[Buffer], turn: int, most: int
     ) -> tuple[int, bool]:
-        """Collect frames of ``turn`` bytes, at least one, with ``most`` bytes of payload each.
+        """Collect up to ``turn`` bytes of frames, with ``most`` bytes of payload each.
 
         Returns the bytes that they are, and whether the stream could send more.
         """
@@ -180,7 +183,7 @@ class Outbox:
         used = frames = 0
         header, header_size = b"", -1  # of the frame before, and of which size it had no flags
         while True:
-            size = min(waiting, allowed, most)
+            size = min(waiting, allowed, most, turn - used - HEADER_SIZE)
             waiting -= size
             allowed -= size
             # FIN joins the last data, but never the frame that opens the stream: the Go acceptors
@@ -200,7 +203,7 @@ class Outbox:
             if syn:
                 self._opened(stream, batch)
             more = allowed > 0 if waiting else stream.end_due
-            if not more or used >= turn:
+            if not more or turn - used < self._least:
                 break
         window.spend(window.available - allowed)
         self._counts.frames_sent += frames
