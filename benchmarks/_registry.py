@@ -62,6 +62,10 @@ WORKS = (
 )
 
 
+ACROSS = (("c", "b", BULK), ("d10000", "a64", RATE), ("f", "a64", TAIL))
+"""Works that say something beside another one: the same contender, the same round."""
+
+
 @dataclass(frozen=True)
 class Contender:
     """Two processes of one program, client against server.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from ._registry import Contender, Metric, Work
+from ._registry import ACROSS, Contender, Metric, Work
 
 OURS = ("ours-v1", "ours-v2")
 
@@ -92,6 +92,27 @@ def table(work: Work, outcomes: Outcomes, contenders: Sequence[Contender]) -> st
     title = f"{work.name}: {work.title}"
     lines = [title, "-" * len(title), *(_cells(rows) if len(rows) > 1 else ["no result"])]
     return "\n".join(lines + [f"  {note}" for note in notes]) + "\n"
+
+
+def across(outcomes: dict[str, Outcomes]) -> str:
+    """What becomes of ours where more goes on, round by round."""
+    rows = [["ours, beside another work", *OURS]]
+    for busy, alone, metric in ACROSS:
+        if busy in outcomes and alone in outcomes:
+            row = [f"{metric.title}, {busy} / {alone}"]
+            for name in OURS:
+                times = _times(metric, outcomes[busy].get(name), outcomes[alone].get(name))
+                row.append("" if times is None else times.text(2))
+            rows.append(row)
+    return "\n".join(_cells(rows)) + "\n" if len(rows) > 1 else ""
+
+
+def _times(metric: Metric, busy: Outcome | None, alone: Outcome | None) -> Spread | None:
+    """The figure of one work as a multiple of the other's, whichever is better."""
+    if busy is None or alone is None:
+        return None
+    pairs = zip(busy.rounds, alone.rounds, strict=False)
+    return Spread.of([metric.value(x) / metric.value(y) for x, y in pairs if x and y])
 
 
 def notes(contenders: Sequence[Contender]) -> str:

@@ -12,7 +12,7 @@ from ._build import BUILD
 from ._measure import Settings, raise_file_limit
 from ._registry import CONTENDERS, WORKS
 from ._report import OURS, Spread, ratio
-from .run import run_work
+from .run import prepare, run_once
 
 # The work, and whom ours is compared with; raw TCP is the limit of bulk, not a rival.
 COMPARED = {"a64": ("trio-tcp", "go-v1"), "b": ("go-v1", "trio-tcp")}
@@ -31,7 +31,10 @@ def main() -> None:
         names = (*OURS, *COMPARED[work.name])
         contenders = [contender for contender in CONTENDERS if contender.name in names]
         titles = {contender.name: contender.title for contender in contenders}
-        outcomes = run_work(work, contenders, Settings(args.rounds, args.seconds))
+        outcomes = prepare(work, contenders)
+        settings = Settings(args.rounds, args.seconds)
+        for turn in range(settings.rounds):
+            run_once(work, contenders, outcomes, settings, turn)
         metric = work.metrics[0]
         for name, outcome in outcomes.items():
             spread = Spread.of(outcome.values(metric))

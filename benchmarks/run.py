@@ -1,8 +1,8 @@
 """The harness: `python -m benchmarks` from the root of the repository, or `nox -s bench`.
 
-Works are run one after the other, and within a work all contenders take turns, round by
-round (A B C A B C ...), so that a machine that wanders wanders for all. It prints what it
-finds and never fails on a time.
+A round is every work once, and within a work all contenders take turns (A B C), so that a
+machine that wanders wanders for all, from one work to the next as well. It prints what it finds and
+never fails on a time.
 """
 
 from __future__ import annotations
@@ -50,25 +50,29 @@ def prepare(work: Work, contenders: Sequence[Contender]) -> Outcomes:
     return outcomes
 
 
-def run_work(work: Work, contenders: Sequence[Contender], settings: Settings) -> Outcomes:
-    outcomes = prepare(work, contenders)
+def run_once(
+    work: Work,
+    contenders: Sequence[Contender],
+    outcomes: Outcomes,
+    settings: Settings,
+    turn: int,
+) -> None:
+    """One round of one work, into ``outcomes``."""
     metric = work.metrics[0]
-    for turn in range(settings.rounds):
-        for contender in contenders:
-            outcome = outcomes[contender.name]
-            if outcome.skipped or outcome.rounds[-GIVE_UP:] == [None] * GIVE_UP:
-                continue
-            label = f"{work.name} {turn + 1}/{settings.rounds} {contender.title}"
-            try:
-                result = measure(contender, work, settings)
-            except Failed as error:
-                outcome.rounds.append(None)
-                outcome.failures.append(str(error))
-                progress(f"{label}: failed, {error}")
-            else:
-                outcome.rounds.append(result)
-                progress(f"{label}: {metric.value(result):,.{metric.digits}f} {metric.title}")
-    return outcomes
+    for contender in contenders:
+        outcome = outcomes[contender.name]
+        if outcome.skipped or outcome.rounds[-GIVE_UP:] == [None] * GIVE_UP:
+            continue
+        label = f"{work.name} {turn + 1}/{settings.rounds} {contender.title}"
+        try:
+            result = measure(contender, work, settings)
+        except Failed as error:
+            outcome.rounds.append(None)
+            outcome.failures.append(str(error))
+            progress(f"{label}: failed, {error}")
+        else:
+            outcome.rounds.append(result)
+            progress(f"{label}: {metric.value(result):,.{metric.digits}f} {metric.title}")
 
 
 def machine() -> dict[str, object]:
@@ -164,6 +168,7 @@ def main() -> None:
         for work in WORKS:
             if found := outcomes.get(work.name):
                 print(_report.table(work, found, [c for c in CONTENDERS if c.name in found]))
+        print(_report.across(outcomes))
         print(_report.notes(CONTENDERS))
         picture(args.picture, document, outcomes)
         return
@@ -181,12 +186,15 @@ def main() -> None:
         "versions": versions(),
         "settings": vars(settings),
     }
-    outcomes = {}
+    outcomes = {work.name: prepare(work, contenders) for work in works}
     start = time.perf_counter()
-    for work in works:
-        outcomes[work.name] = run_work(work, contenders, settings)
+    for turn in range(settings.rounds):
+        for work in works:
+            run_once(work, contenders, outcomes[work.name], settings, turn)
         save(args.json, document, outcomes)  # what is measured is kept, whatever comes
-        print(_report.table(work, outcomes[work.name], contenders), flush=True)
+    for work in works:
+        print(_report.table(work, outcomes[work.name], contenders))
+    print(_report.across(outcomes))
     print(_report.notes(contenders))
     progress(f"{(time.perf_counter() - start) / 60:.1f} minutes; {args.json}")
     picture(args.picture, document, outcomes)
