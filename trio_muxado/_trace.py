@@ -96,8 +96,8 @@ class TransportTrace:
                 detail = f"type={kind} flags={flags:#x}"
             case frames.Malformed(code, message):
                 detail = f"{code.name}: {message}"
-            case frames.DataRest():
-                raise AssertionError("told with the DATA that it belongs to")
+            case frames.DataRest() | frames.DataRun():
+                raise AssertionError("told with the DATA before it, or never asked for")
         return TracedFrame(
             trio.current_time(), self._session, direction, name, stream_id, length, detail
         )
