@@ -95,24 +95,17 @@ def table(work: Work, outcomes: Outcomes, contenders: Sequence[Contender]) -> st
 
 
 def across(outcomes: dict[str, Outcomes]) -> str:
-    """What becomes of ours where more goes on, round by round."""
+    """How good ours is where more goes on, as a multiple of how good it is without."""
     rows = [["ours, beside another work", *OURS]]
     for busy, alone, metric in ACROSS:
         if busy in outcomes and alone in outcomes:
-            row = [f"{metric.title}, {busy} / {alone}"]
+            row = [f"{metric.title}: {busy} beside {alone}"]
             for name in OURS:
-                times = _times(metric, outcomes[busy].get(name), outcomes[alone].get(name))
+                reference = outcomes[alone].get(name, Outcome())
+                times = ratio(metric, outcomes[busy].get(name), reference)
                 row.append("" if times is None else times.text(2))
             rows.append(row)
     return "\n".join(_cells(rows)) + "\n" if len(rows) > 1 else ""
-
-
-def _times(metric: Metric, busy: Outcome | None, alone: Outcome | None) -> Spread | None:
-    """The figure of one work as a multiple of the other's, whichever is better."""
-    if busy is None or alone is None:
-        return None
-    pairs = zip(busy.rounds, alone.rounds, strict=False)
-    return Spread.of([metric.value(x) / metric.value(y) for x, y in pairs if x and y])
 
 
 def notes(contenders: Sequence[Contender]) -> str:

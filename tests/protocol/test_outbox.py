@@ -373,7 +373,9 @@ def test_small_writers_are_not_held_back_by_a_large_one(wire: Wire) -> None:
 def test_a_higher_priority_goes_first_until_it_has_nothing_to_send(wire: Wire) -> None:
     end = End(wire, client=True)
     low, high = busy(end, *[3 * wire.max_payload] * 2, priorities=(1, 2))
-    assert turns(end.sent()) == [high.id, low.id]
+    frames = end.sent()
+    assert turns(frames) == [high.id, low.id]
+    assert set(data_sizes(frames).values()) == {3 * wire.max_payload}
 
 
 @both
@@ -401,7 +403,9 @@ def test_a_new_priority_counts_for_what_waits_already(wire: Wire) -> None:
     for stream in (first, second):
         end.core.send(stream, bytes(2 * wire.max_payload))
     end.core.prioritize(second, 1)
-    assert turns(end.sent()) == [5, 3]
+    frames = end.sent()
+    assert turns(frames) == [5, 3]
+    assert set(data_sizes(frames).values()) == {2 * wire.max_payload}
 
 
 @both

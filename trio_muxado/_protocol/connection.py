@@ -713,7 +713,10 @@ class Connection:
         return not self.wants_to_send and all(s.nothing_due for s in self.streams.live.values())
 
     def data_to_send(self, size: int) -> tuple[list[Buffer], list[Stream]]:
-        """Up to about ``size`` bytes for the transport, in pieces, and whose they are."""
+        """Up to ``size`` bytes for the transport, in pieces, and whose they are.
+
+        Control frames come on top.
+        """
         batch, streams = self._outbox.next_batch(size)
         for stream in streams:
             if stream.state in OVER:

@@ -72,7 +72,7 @@ class Limits:
     send_buffer: int = 256 * 1024
     """Bytes of a stream that ``send_all`` leaves waiting when it returns.
 
-    The largest batch of the frame writer, so that a single bulk stream fills each.
+    No less than the largest batch of the frame writer, so that a single bulk stream fills each.
     """
 
     def __post_init__(self) -> None:

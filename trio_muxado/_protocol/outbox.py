@@ -108,7 +108,10 @@ class Outbox:
         self._scheduler.remove(stream)
 
     def schedule(self, stream: Stream) -> None:
-        """What ``stream`` has to send, or may send, has changed."""
+        """What ``stream`` has to send, or may send, has changed.
+
+        Where it can only be more, whoever calls looks at ``scheduled`` first, which saves a call.
+        """
         if not stream.scheduled:
             if stream.can_send:
                 self._scheduler.push(stream)

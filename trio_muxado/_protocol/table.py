@@ -101,8 +101,7 @@ class StreamTable:
 
     def release(self, stream: Stream) -> bool:
         """The application lets go of a stream; whether something can still happen on it."""
-        if stream.backlog is not None:
-            stream.accepted()
+        stream.accepted()
         stream.handled = stream.held = False
         self.spare_window += stream.borrowed
         stream.borrowed = 0
@@ -150,7 +149,8 @@ class StreamTable:
         """Forget a stream on which nothing can happen any more.
 
         One that the application has closed is forgotten although the peer has not ended it, as
-        the Go peers do: what still comes is answered with RST.
+        the Go peers do: what still comes is answered with RST.  One that is not
+        ``OVER`` stays; where most are not, the connection looks first, which saves a call each.
         """
         if stream.state not in OVER or not stream.nothing_due:
             return
