@@ -21,7 +21,7 @@ A call of the user changes the connection's state and queues the frame in one sy
 wakes the writer, and goes through a checkpoint.
 
 A byte that comes goes ``Engine._read_frames``, ``Connection.receive_data``, ``Engine._on_data``,
-``MuxadoStream._deliver``, ``receive_some``.  One that is sent goes ``send_all``, ``Engine.send``,
+``MuxadoStream._deliver``, ``receive_some``.  One that is sent goes ``send_all``,
 ``Connection.send``, ``FrameWriter.run``.
 
 The engine runs inside a shielded cancel scope.  When the task that uses the session is
@@ -263,24 +263,6 @@ class Engine:
             self.writer.wake_if_due()
         self.places.count()
 
-    def send(self, core: Stream, data: bytes) -> None:
-        """Queue bytes of a stream."""
-        self.connection.send(core, data)
-        if self.writer.sleeps:
-            self.writer.wake()
-
-    def end_sending(self, core: Stream) -> None:
-        """Queue the end of a stream."""
-        self.connection.end_sending(core)
-        if self.writer.sleeps:
-            self.writer.wake()
-
-    def consume(self, core: Stream, size: int) -> None:
-        """Give back the credit of received bytes."""
-        self.connection.consume(core, size)
-        if self.writer.sleeps:
-            self.writer.wake_for_credit()
-
     def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
         """Queue GOAWAY; the session goes on."""
         self.connection.goaway(code, debug)
@@ -289,8 +271,9 @@ class Engine:
     def close_stream(self, core: Stream) -> None:
         """Close a stream gracefully."""
         core.owner = None  # nothing more is told; and no cycle is left for the garbage collector
-        self.connection.close(core)
-        self.changed()
+        if self.connection.close(core) and self.writer.sleeps:
+            self.writer.wake_if_due()
+        self.places.count()
 
     def expire_stream(self, core: Stream, code: ErrorCode, message: str) -> None:
         """Reset a live stream in its application's stead, which is told."""

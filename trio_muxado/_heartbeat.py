@@ -144,7 +144,7 @@ class Keepalive:
         self._beats = (self._beats + 1) & 0xFFFFFFFF
         beat = self._waiting[number] = _Beat()
         if stream._core.broken is None:  # else it is told when reading echoes ends
-            self._engine.send(stream._core, number)
+            stream._queue(number)
         return beat
 
     async def _read_echoes(self, stream: MuxadoStream) -> None:

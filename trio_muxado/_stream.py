@@ -115,24 +115,30 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         limit = _DEFAULT_RECEIVE if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
-        self._receiver.hold()
+        receiver, received, core = self._receiver, self._received, self._core
+        receiver.hold()
         try:
             if self._closed is not None:
                 raise self._closed_error()
-            received = self._received
-            if received.size or self._ended or self._core.broken is not None:
+            if received.size or self._ended or core.broken is not None:
                 await checkpoint()
             else:
-                await self._receiver.wait()
+                await receiver.wait()
             if self._closed is not None:
                 raise self._closed_error()
-            if not received.size:
-                return self._end_of_data()
-            data = received.take_bytes(limit, _ENOUGH)
-            self._engine.consume(self._core, len(data))
-            return data
+            if received.size:
+                data = received.take_bytes(limit, _ENOUGH)
+                engine = self._engine
+                if engine.connection.consume(core, len(data)) and engine.writer.sleeps:
+                    engine.writer.wake_for_credit()
+                return data
+            # The peer's end counts, also when a reset came behind it.
+            if self._ended:
+                return b""
+            error = self._broken_error()
+            raise error from error.__cause__
         finally:
-            self._receiver.held = False
+            receiver.held = False
 
     def is_readable(self) -> bool:
         """Whether :meth:`receive_some` would not wait: for bytes, the end, or an error.
@@ -146,13 +152,6 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             or self._closed is not None
         )
 
-    def _end_of_data(self) -> bytes:
-        # The peer's end counts, also when a reset came behind it.
-        if self._ended:
-            return b""
-        error = self._broken_error()
-        raise error from error.__cause__
-
     # ---- what the session's frame reader and writer tell; none of it waits
 
     def _deliver(self, data: bytes) -> None:
@@ -161,7 +160,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _deliver_end(self) -> None:
         self._ended = True
-        self._receiver.wake()
+        if self._receiver.waiting is not None:
+            self._receiver.wake()
 
     def _deliver_break(self) -> None:
         self._receiver.wake()
@@ -197,7 +197,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             await checkpoint_if_cancelled()
             if type(data) is bytes:
                 if data:
-                    self._engine.send(self._core, data)
+                    self._queue(data)
                 if self._core.outgoing.size <= self._engine.config.send_buffer:
                     await cancel_shielded_checkpoint()
                 else:
@@ -209,10 +209,16 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                     if start:
                         self._check_sendable()  # others had their turn meanwhile
                     if piece:
-                        self._engine.send(self._core, piece)
+                        self._queue(piece)
                     await self._wait_until_accepted()
         finally:
             self._sender.held = False
+
+    def _queue(self, data: bytes) -> None:
+        engine = self._engine
+        engine.connection.send(self._core, data)
+        if engine.writer.sleeps:
+            engine.writer.wake()
 
     async def _wait_until_accepted(self) -> None:
         bound = self._engine.config.send_buffer
@@ -270,7 +276,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             if self._core.broken is not None:
                 raise self._broken_error()
             if SEND_END in self._core.allowed:
-                self._engine.end_sending(self._core)
+                self._engine.connection.end_sending(self._core)
+                if self._engine.writer.sleeps:
+                    self._engine.writer.wake()
             await cancel_shielded_checkpoint()
         finally:
             self._sender.held = False
@@ -324,8 +332,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._closed = message
             if self._received.size:
                 self._received.drop()
-            self._receiver.wake()
-            self._sender.wake()
+            if self._receiver.waiting is not None:
+                self._receiver.wake()
+            if self._sender.waiting is not None:
+                self._sender.wake()
 
     # ---- errors
 

@@ -10,8 +10,9 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from trio_muxado._protocol import events
-from trio_muxado._protocol.codec import Decoder, Wire
+from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.connection import Connection
+from trio_muxado._protocol.decoder import Decoder
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Data, DataRest, Frame
 from trio_muxado._protocol.limits import Limits

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trio_muxado._protocol.codec import COPY_BELOW, HEADER_SIZE, MAX_DEBUG, Decoder, Wire
+from trio_muxado._protocol.codec import HEADER_SIZE, MAX_DEBUG, Wire
+from trio_muxado._protocol.decoder import COPY_BELOW, Decoder
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import (
     Data,

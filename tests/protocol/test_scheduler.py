@@ -19,8 +19,7 @@ def make_stream(stream_id: int, priority: int = 0) -> Stream:
 def turns(scheduler: Scheduler) -> list[int]:
     order = []
     while scheduler.priorities:
-        order.append(scheduler.first.id)
-        scheduler.end_turn(again=False)
+        order.append(scheduler.pop().id)
     return order
 
 
@@ -36,8 +35,27 @@ def test_a_stream_that_had_its_turn_goes_behind_the_others() -> None:
     first, second = make_stream(3), make_stream(5)
     scheduler.push(first)
     scheduler.push(second)
-    scheduler.end_turn(again=True)
+    assert scheduler.pop() is first
+    scheduler.push(first)
     assert turns(scheduler) == [5, 3]
+
+
+def test_a_stream_whose_turn_was_cut_short_goes_before_its_equals() -> None:
+    scheduler = Scheduler()
+    first, second = make_stream(3), make_stream(5)
+    scheduler.push(first)
+    scheduler.push(second)
+    assert scheduler.pop() is first
+    scheduler.put_back(first)
+    assert turns(scheduler) == [3, 5]
+
+
+def test_a_stream_whose_turn_was_cut_short_waits_alone() -> None:
+    scheduler = Scheduler()
+    stream = make_stream(3, priority=7)
+    scheduler.push(stream)
+    scheduler.put_back(scheduler.pop())
+    assert turns(scheduler) == [3]
 
 
 def test_a_higher_priority_goes_first_whenever_it_came() -> None:
@@ -47,19 +65,11 @@ def test_a_higher_priority_goes_first_whenever_it_came() -> None:
     assert turns(scheduler) == [5, 9, 3, 7]
 
 
-def test_a_stream_waits_once_however_often_it_is_pushed() -> None:
-    scheduler = Scheduler()
-    stream = make_stream(3)
-    scheduler.push(stream)
-    scheduler.push(stream)
-    assert turns(scheduler) == [3]
-
-
 def test_a_stream_that_had_its_turn_may_wait_again() -> None:
     scheduler = Scheduler()
     stream = make_stream(3)
     scheduler.push(stream)
-    scheduler.end_turn(again=False)
+    assert scheduler.pop() is stream
     scheduler.push(stream)
     assert turns(scheduler) == [3]
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from trio_muxado._protocol.codec import HEADER_SIZE, SYN_FIN, Decoder, Wire
+from trio_muxado._protocol.codec import HEADER_SIZE, SYN_FIN, Wire
+from trio_muxado._protocol.decoder import Decoder
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import GoAwayReceived, SessionFailed
 from trio_muxado._protocol.frames import (

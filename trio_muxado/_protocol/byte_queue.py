@@ -26,7 +26,7 @@ class ByteQueue:
         size = len(data)
         self.size += size
         chunks = self.chunks
-        if size < SMALL_CHUNK and chunks:
+        if chunks and size < SMALL_CHUNK:
             last = chunks[-1]
             if len(last) < SMALL_CHUNK:
                 if type(last) is bytearray:
@@ -38,8 +38,12 @@ class ByteQueue:
 
     def take(self, size: int, into: list[Buffer]) -> None:
         """Move ``size`` bytes to ``into``."""
-        self.size -= size
         chunks = self.chunks
+        if self.size == size and len(chunks) == 1:  # in short what follows in full: so most go
+            self.size = 0
+            into.append(chunks.pop())
+            return
+        self.size -= size
         used = 0
         while size:
             chunk = chunks[used]

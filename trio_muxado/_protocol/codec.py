@@ -1,4 +1,4 @@
-"""Bytes <-> frames: what both generations share.
+"""The format of frames, as both generations have it, and how they are encoded.
 
 Both wires have an eight-byte, big-endian header: a word that packs length, flags and type,
 and a word with the stream id.  They differ in where the bits are and in a handful of rules,
@@ -7,27 +7,13 @@ so a wire is data (:class:`Wire`), and one encoder and one decoder serve both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from struct import Struct
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from .byte_queue import Buffer
 from .errors import ErrorCode
-from .frames import (
-    Data,
-    DataRest,
-    DataRun,
-    Frame,
-    GoAway,
-    GoAwayDebug,
-    Malformed,
-    Rst,
-    Syn,
-    Unknown,
-    WndInc,
-)
 
 HEADER_SIZE = 8
 """Bytes of a frame header, in both generations."""
@@ -38,9 +24,6 @@ MAX_STREAM_ID = 0x7FFFFFFF
 MAX_PRIORITY = 0x7FFFFFFF
 """A priority has 31 bits as well."""
 
-COPY_BELOW = 2048
-"""Bytes of a payload below which a copy is cheaper than a view."""
-
 MAX_DEBUG = 4096
 """Bytes of a GOAWAY's debug text that are kept; a peer may announce megabytes."""
 
@@ -48,15 +31,8 @@ SYN_FIN = 0x1
 SYN_PRIORITY = 0x2
 SYN_TYPE = 0x4
 
-_Received: TypeAlias = "bytes | memoryview"
-
-# What a named tuple's class does as well, by one call more for each frame.
-_make_data = partial(tuple.__new__, Data)  # pyright: ignore[reportUnknownMemberType]
-
 _WORD = Struct(">I")
 _TWO_WORDS = Struct(">II")
-_THREE_WORDS = Struct(">III")
-_FOUR_WORDS = Struct(">IIII")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -140,7 +116,9 @@ class Wire:
         )
         return _TWO_WORDS.pack(word, stream_id)
 
-    def data_header(self, stream_id: int, length: int, *, fin: bool, syn: bool = False) -> bytes:
+    def data_header(
+        self, stream_id: int, length: int, *, fin: bool = False, syn: bool = False
+    ) -> bytes:
         """The header of a DATA frame; the payload follows it as it is, uncopied."""
         word = length << self.length_shift | self._data_bits
         if fin:
@@ -184,276 +162,6 @@ class Wire:
         return self.header("GOAWAY", len(body), 0, 0) + body
 
 
-class Decoder:
-    """Bytes of one wire to frames, however they are cut.
-
-    ``knows_stream(stream_id, opening)`` says whether a frame with that id could come next;
-    it settles whether bytes behind a GOAWAY are its debug text or a frame (see
-    ``Wire.goaway_overstates``).  With ``runs``, equal DATA frames in a row may be one ``DataRun``.
-    """
-
-    def __init__(
-        self, wire: Wire, knows_stream: Callable[[int, bool], bool], *, runs: bool = False
-    ) -> None:
-        self._wire = wire
-        self._knows_stream = knows_stream
-        self._runs = runs
-        self._tail = b""
-        self._data_left = 0
-        self._skip_left = 0
-        self._debug_left = 0
-        self._debug = b""
-        self._debug_doubted = False
-        self._broken = False
-        self._newest_syn = 0  # of this read, whose frames nobody has handled yet
-        types = wire.types
-        self._parsers: dict[
-            int, Callable[[_Received, int, int, int, int], tuple[Frame, int] | None]
-        ]
-        self._parsers = {
-            types["RST"]: self._parse_rst,
-            types["WNDINC"]: self._parse_wndinc,
-            types["GOAWAY"]: self._parse_goaway,
-        }
-        if wire.has_syn_frame:
-            self._parsers[types["SYN"]] = self._parse_syn
-
-    def feed(self, data: _Received) -> list[Frame]:
-        """All frames that ``data`` completes; after ``Malformed`` everything is ignored.
-
-        Their payloads may be views of it.
-        """
-        frames: list[Frame] = []
-        self._newest_syn = 0
-        if self._broken:
-            return frames
-        if self._tail:
-            data = self._tail + data
-            self._tail = b""
-        wire = self._wire
-        length_shift, length_mask = wire.length_shift, wire.length_mask
-        type_bits = wire.type_mask << wire.type_shift
-        data_bits, fin_bits, syn_bits = wire._data_bits, wire._fin_bits, wire._syn_bits
-        position, end = 0, len(data)
-        while position < end:
-            if self._data_left:
-                size = min(self._data_left, end - position)
-                self._data_left -= size
-                # A piece that is all that was fed is passed on as it is, uncopied.
-                whole = size == end
-                rest = data if whole else memoryview(data)[position : position + size]
-                frames.append(DataRest(rest, not self._data_left))
-                position += size
-            elif self._skip_left:
-                size = min(self._skip_left, end - position)
-                self._skip_left -= size
-                position += size
-            elif self._debug_left:
-                used = self._take_debug(data, position, frames)
-                if used is None:
-                    break
-                position += used
-            elif end - position < HEADER_SIZE:
-                break
-            else:
-                word, stream_id = _TWO_WORDS.unpack_from(data, position)
-                stream_id &= MAX_STREAM_ID
-                length = word >> length_shift & length_mask
-                if word & type_bits == data_bits:
-                    if not stream_id:
-                        self._fail(frames, ErrorCode.PROTOCOL_ERROR, "DATA with stream id 0")
-                        return frames
-                    position += HEADER_SIZE
-                    payload: bytes | memoryview
-                    if length < COPY_BELOW:
-                        payload = data[position : position + length]
-                    else:
-                        payload = memoryview(data)[position : position + length]
-                    position += len(payload)
-                    self._data_left = length - len(payload)
-                    fin, syn = word & fin_bits != 0, word & syn_bits != 0
-                    frames.append(_make_data((stream_id, length, payload, syn, fin)))
-                    if self._runs and length >= COPY_BELOW and not (fin or syn):
-                        position = self._take_run(data, position, word, stream_id, length, frames)
-                else:
-                    used = self._control_frame(data, position, word, length, stream_id, frames)
-                    if not used:
-                        if frames and type(frames[-1]) is Malformed:
-                            return frames
-                        break
-                    position += used
-        if position < end:
-            self._tail = bytes(data[position:])
-        return frames
-
-    def _take_run(
-        self,
-        data: _Received,
-        position: int,
-        word: int,
-        stream_id: int,
-        length: int,
-        out: list[Frame],
-    ) -> int:
-        """Add the whole frames at ``position`` that have this header; where they end."""
-        view = memoryview(data)
-        last = len(data) - HEADER_SIZE - length  # where the last that is whole could begin
-        payloads: list[memoryview] = []
-        while position <= last and _TWO_WORDS.unpack_from(data, position) == (word, stream_id):
-            position += HEADER_SIZE
-            payloads.append(view[position : position + length])
-            position += length
-        if payloads:
-            out.append(DataRun(stream_id, length, payloads))
-        return position
-
-    def _control_frame(
-        self,
-        data: _Received,
-        position: int,
-        word: int,
-        length: int,
-        stream_id: int,
-        out: list[Frame],
-    ) -> int:
-        """Add the frame at ``position``; its size, or 0 when more bytes must come first."""
-        wire = self._wire
-        flags = word >> wire.flags_shift & wire.flags_mask
-        frame_type = word >> wire.type_shift & wire.type_mask
-        parse = self._parsers.get(frame_type)
-        if parse is None:
-            if not wire.skips_unknown_frames:
-                self._fail(out, ErrorCode.PROTOCOL_ERROR, f"unknown frame type {frame_type}")
-                return 0
-            self._skip_left = length
-            out.append(Unknown(frame_type, flags, stream_id, length))
-            return HEADER_SIZE
-        parsed = parse(data, position + HEADER_SIZE, length, flags, stream_id)
-        if parsed is None:
-            return 0
-        frame, body_size = parsed
-        out.append(frame)
-        if type(frame) is Malformed:
-            self._broken = True
-            return 0
-        return HEADER_SIZE + body_size
-
-    def _fail(self, out: list[Frame], code: ErrorCode, message: str) -> None:
-        self._broken = True
-        out.append(Malformed(code, message))
-
-    def _parse_syn(
-        self, data: _Received, at: int, length: int, flags: int, stream_id: int
-    ) -> tuple[Frame, int] | None:
-        expected = _syn_size(flags)
-        if length != expected:
-            return _wrong_size("SYN", length, expected), 0
-        if len(data) - at < length:
-            return None
-        self._newest_syn = stream_id
-        priority = stream_type = 0
-        if flags & SYN_PRIORITY:
-            priority = _WORD.unpack_from(data, at)[0] & MAX_PRIORITY
-        if flags & SYN_TYPE:
-            stream_type = _WORD.unpack_from(data, at + length - 4)[0]
-        return Syn(stream_id, priority, stream_type, flags & SYN_FIN != 0), length
-
-    def _parse_rst(
-        self, data: _Received, at: int, length: int, flags: int, stream_id: int
-    ) -> tuple[Frame, int] | None:
-        if length != 4:
-            return _wrong_size("RST", length, 4), 0
-        if not stream_id:
-            return Malformed(ErrorCode.PROTOCOL_ERROR, "RST with stream id 0"), 0
-        if len(data) - at < 4:
-            return None
-        return Rst(stream_id, _WORD.unpack_from(data, at)[0]), 4
-
-    def _parse_wndinc(
-        self, data: _Received, at: int, length: int, flags: int, stream_id: int
-    ) -> tuple[Frame, int] | None:
-        if length != 4:
-            return _wrong_size("WNDINC", length, 4), 0
-        if not stream_id:
-            return Malformed(ErrorCode.PROTOCOL_ERROR, "WNDINC with stream id 0"), 0
-        if len(data) - at < 4:
-            return None
-        return WndInc(stream_id, _WORD.unpack_from(data, at)[0] & 0x7FFFFFFF), 4
-
-    def _parse_goaway(
-        self, data: _Received, at: int, length: int, flags: int, stream_id: int
-    ) -> tuple[Frame, int] | None:
-        if stream_id:
-            return Malformed(ErrorCode.PROTOCOL_ERROR, f"GOAWAY with stream id {stream_id}"), 0
-        debug_size = length - 8
-        if debug_size < 0:
-            return _wrong_size("GOAWAY", length, 8), 0
-        if len(data) - at < 8:
-            return None
-        last_stream_id, number = _TWO_WORDS.unpack_from(data, at)
-        self._debug = b""
-        self._debug_left = debug_size
-        # Go v1 announces eight bytes more than its debug text has, so never fewer than eight.
-        self._debug_doubted = self._wire.goaway_overstates and debug_size >= 8
-        return GoAway(last_stream_id & MAX_STREAM_ID, number), 8
-
-    def _take_debug(self, data: _Received, position: int, out: list[Frame]) -> int | None:
-        """Take debug text; how many bytes, or None when more must come to tell what they are."""
-        available = len(data) - position
-        if self._debug_doubted:
-            if available < HEADER_SIZE:
-                return None
-            self._debug_doubted = False
-            if self._looks_like_a_frame(data, position):
-                self._debug_left = 0
-                return 0
-        size = min(self._debug_left, available)
-        self._debug_left -= size
-        room = MAX_DEBUG - len(self._debug)
-        self._debug += data[position : position + min(size, room)]
-        if not self._debug_left:
-            out.append(GoAwayDebug(self._debug))
-        return size
-
-    def _looks_like_a_frame(self, data: _Received, position: int) -> bool:
-        wire = self._wire
-        word, stream_id = _TWO_WORDS.unpack_from(data, position)
-        length = word >> wire.length_shift & wire.length_mask
-        flags = word >> wire.flags_shift & wire.flags_mask
-        names = {number: name for name, number in wire.types.items()}
-        name = names.get(word >> wire.type_shift & wire.type_mask, "")
-        reserved_are_zero = (
-            wire.header(name, length, flags, stream_id) == data[position : position + HEADER_SIZE]
-            if name
-            else False
-        )
-        if not reserved_are_zero or stream_id > MAX_STREAM_ID:
-            return False
-        if name == "GOAWAY":
-            return not stream_id and not flags and length >= 8
-        if name == "SYN":
-            sane = flags <= (SYN_FIN | SYN_PRIORITY | SYN_TYPE) and length == _syn_size(flags)
-        elif name == "DATA":
-            sane = flags <= SYN_FIN
-        else:
-            sane = length == 4 and not flags
-        return sane and self._could_come(stream_id, opening=name == "SYN")
-
-    def _could_come(self, stream_id: int, *, opening: bool) -> bool:
-        newest = self._newest_syn
-        if not newest:
-            return self._knows_stream(stream_id, opening)
-        if opening:
-            return stream_id == newest + 2
-        opened_just_now = 1 < stream_id <= newest and stream_id % 2 == newest % 2
-        return opened_just_now or self._knows_stream(stream_id, opening)
-
-
-def _syn_size(flags: int) -> int:
+def syn_size(flags: int) -> int:
+    """Bytes of the body of a SYN with these flags (v1)."""
     return (4 if flags & SYN_PRIORITY else 0) + (4 if flags & SYN_TYPE else 0)
-
-
-def _wrong_size(frame: str, length: int, expected: int) -> Malformed:
-    return Malformed(
-        ErrorCode.FRAME_SIZE_ERROR, f"{frame} of {length} bytes where {expected} were due"
-    )

@@ -15,15 +15,15 @@ from .codec import MAX_PRIORITY, MAX_STREAM_ID
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .events import (
-    DataReceived,
-    EndReceived,
     Event,
     GoAwayReceived,
     PeerEnded,
     SessionFailed,
     StreamBroken,
-    StreamOpened,
     WireDetected,
+    make_data_received,
+    make_end_received,
+    make_stream_opened,
 )
 from .frames import (
     Data,
@@ -297,7 +297,7 @@ class Connection:
         if self._run_of is None:
             return
         data = bytes(run[0]) if len(run) == 1 else b"".join(run)
-        self._events.append(DataReceived(self._run_of, data))
+        self._events.append(make_data_received((self._run_of, data)))
         self._run = []
         self._run_of = None
 
@@ -321,7 +321,7 @@ class Connection:
         if self._run:
             self._end_run()
         if RECEIVE_DATA in stream.allowed:
-            self._events.append(EndReceived(stream))
+            self._events.append(make_end_received((stream,)))
         stream.step(RECEIVE_END)
         self.streams.repay_read(stream)
         if stream.state in OVER:
@@ -399,7 +399,7 @@ class Connection:
     def _accept_syn(self, stream_id: int, places: Places, extra: int = 0) -> Stream | None:
         """Take up a stream that the peer opens, or refuse it."""
         self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
-        going = self.is_going
+        going = self.state in _GOING
         # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
         # processed, also of extensions.
         unwanted = going and places is not self.streams.heartbeats
@@ -408,8 +408,8 @@ class Connection:
             self._answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
         stream = self.streams.new_remote(stream_id, self._wire)
-        if not going:
-            self.streams.last_taken_id = max(self.streams.last_taken_id, stream_id)
+        if not going and stream_id > self.streams.last_taken_id:
+            self.streams.last_taken_id = stream_id
         stream.take_place(places)
         if self._widens:
             self._widen(stream)
@@ -451,7 +451,7 @@ class Connection:
             self._answer_with_reset(stream, refusal, "refused")
             return False
         self.counts.offered += 1
-        self._events.append(StreamOpened(stream))
+        self._events.append(make_stream_opened((stream,)))
         return True
 
     def _widen(self, stream: Stream) -> None:
@@ -601,14 +601,17 @@ class Connection:
         if not stream.scheduled:
             self._outbox.schedule(stream)
 
-    def consume(self, stream: Stream, size: int) -> None:
-        """The application took ``size`` received bytes: the peer may send as many again."""
+    def consume(self, stream: Stream, size: int) -> bool:
+        """The application took ``size`` received bytes: the peer may send as many again.
+
+        Returns whether there is credit to be sent.
+        """
         stream.answered |= not stream.local
         window = stream.receive_window
         increment = window.consume(size)
         if RECEIVE_DATA not in stream.allowed:
             self.streams.repay_read(stream)
-            return
+            return False
         if window.too_small(self._now):
             self._grow(stream)
             increment += window.grant()
@@ -616,6 +619,7 @@ class Connection:
             # A peer that has half of a grown window left does not wait for it, unless it is one
             # that clamps, and then not for long.
             self._outbox.grant(stream.id, increment, can_wait_below=window.size // 2)
+        return increment > 0
 
     def _grow(self, stream: Stream) -> None:
         """Double the receive window, as far as the session's budget goes."""
@@ -624,14 +628,14 @@ class Connection:
         surplus = max(0, size - window.size)
         window.grow(window.size + self.streams.lend(stream, surplus, self._wire))
 
-    def close(self, stream: Stream) -> None:
+    def close(self, stream: Stream) -> bool:
         """Close gracefully: what waits is sent, then FIN; nothing more is read.
 
-        The credit of what was not read is given back, so that a peer that waits for it sends
+        Returns whether something could still happen on it.  The credit of what was not read is given back, so that a peer that waits for it sends
         again and is told by RST that nobody listens.
         """
         if not self.streams.release(stream):
-            return
+            return False
         stream.answered |= not stream.local
         if SEND_END in stream.allowed:
             stream.end_due = True
@@ -641,8 +645,10 @@ class Connection:
             increment = stream.receive_window.discard()
             if increment:
                 self._outbox.grant(stream.id, increment)
-        self._outbox.schedule(stream)
+        if not stream.scheduled:
+            self._outbox.schedule(stream)
         self.streams.settle(stream)
+        return True
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .errors import ErrorCode
@@ -61,6 +62,11 @@ class SessionFailed(NamedTuple):
     code: ErrorCode
     message: str
 
+
+# What the class of a named tuple does as well, by one call more for each event.
+make_stream_opened = partial(tuple.__new__, StreamOpened)  # pyright: ignore[reportUnknownMemberType]
+make_data_received = partial(tuple.__new__, DataReceived)  # pyright: ignore[reportUnknownMemberType]
+make_end_received = partial(tuple.__new__, EndReceived)  # pyright: ignore[reportUnknownMemberType]
 
 Event: TypeAlias = (
     WireDetected

@@ -6,6 +6,7 @@ v1; on v2 the ``syn`` flag of ``Data`` opens a stream.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from .errors import ErrorCode
@@ -101,6 +102,10 @@ class Malformed(NamedTuple):
     code: ErrorCode
     message: str
 
+
+# What the class of a named tuple does as well, by one call more for each frame.
+make_syn = partial(tuple.__new__, Syn)  # pyright: ignore[reportUnknownMemberType]
+make_data = partial(tuple.__new__, Data)  # pyright: ignore[reportUnknownMemberType]
 
 Frame: TypeAlias = (
     Syn | Data | DataRun | DataRest | Rst | WndInc | GoAway | GoAwayDebug | Unknown | Malformed

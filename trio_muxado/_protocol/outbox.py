@@ -142,7 +142,7 @@ class Outbox:
         size = max(size, least)
         longest_turn = max(min(TURN, (size + 1) // 2), least)
         while size >= least and scheduler.priorities:
-            stream = scheduler.first
+            stream = scheduler.pop()
             if stream.open_due and stream is not self._unopened[0]:
                 streams += self._open_lower(stream, batch)
             turn = longest_turn
@@ -156,8 +156,9 @@ class Outbox:
                 # The batch is full.  The rest comes first in the next: lost, the same stream might
                 # lose it each time.
                 self._cut, self._left = stream, turn
-            else:
-                scheduler.end_turn(again=more)
+                scheduler.put_back(stream)
+            elif more:
+                scheduler.push(stream)
         return batch, streams
 
     def _open_lower(self, stream: Stream, batch: list[Buffer]) -> list[Stream]:
@@ -183,34 +184,35 @@ class Outbox:
         """
         wire, outgoing, window = self._wire, stream.outgoing, stream.send_window
         waiting, allowed = outgoing.size, window.available
-        used = frames = 0
+        left, frames = turn, 0
         header, header_size = b"", -1  # of the frame before, and of which size it had no flags
         while True:
-            size = min(waiting, allowed, most, turn - used - HEADER_SIZE)
+            size = min(waiting, allowed, most, left - HEADER_SIZE)
+            left -= HEADER_SIZE + size
             waiting -= size
             allowed -= size
+            frames += 1
             # FIN joins the last data, but never the frame that opens the stream: the Go acceptors
             # take that FIN for their own direction (and could not answer).
             syn = stream.open_due
-            fin = stream.end_due and not waiting and not syn
-            if size != header_size or fin or syn:
-                header = wire.data_header(stream.id, size, fin=fin, syn=syn)
-                header_size = -1 if fin or syn else size
-            batch.append(header)
+            if syn or (stream.end_due and not waiting):
+                batch.append(wire.data_header(stream.id, size, fin=not syn, syn=syn))
+                header_size = -1
+                stream.end_due = stream.end_due and syn
+            else:
+                if size != header_size:
+                    header, header_size = wire.data_header(stream.id, size), size
+                batch.append(header)
             if size:
                 outgoing.take(size, batch)
-            frames += 1
-            used += HEADER_SIZE + size
-            if fin:
-                stream.end_due = False
             if syn:
                 self._opened(stream, batch)
             more = allowed > 0 if waiting else stream.end_due
-            if not more or turn - used < self._least:
+            if not more or left < self._least:
                 break
-        window.spend(window.available - allowed)
+        window.available = allowed
         self._counts.frames_sent += frames
-        return used, more
+        return turn - left, more
 
     def _opened(self, stream: Stream, batch: list[Buffer]) -> None:
         """The frame that opens it is collected, and a larger window than the usual may follow."""

@@ -26,34 +26,39 @@ class Scheduler:
         self.priorities: list[int] = []
         """Of the streams that wait, in rising order; empty when none does."""
 
-    @property
-    def first(self) -> Stream:
-        """The stream whose turn it is."""
-        return self._queues[self.priorities[-1]][0]
-
-    def end_turn(self, *, again: bool) -> None:
-        """The first has had its turn: it goes behind its equals, or waits no more."""
+    def pop(self) -> Stream:
+        """The stream whose turn it is, which waits no more."""
         priority = self.priorities[-1]
         queue = self._queues[priority]
-        if again:
-            queue.rotate(-1)
-            return
-        queue.popleft().scheduled = False
+        stream = queue.popleft()
+        stream.scheduled = False
         if not queue:
             del self._queues[priority]
             self.priorities.pop()
+        return stream
 
     def push(self, stream: Stream) -> None:
-        """Give ``stream`` a turn, behind all of its priority that wait already."""
-        if stream.scheduled:
-            return
+        """Give ``stream``, which does not wait, a turn behind all of its priority that do."""
+        stream.scheduled = True
+        priority = stream.priority
+        queue = self._queues.get(priority)
+        if queue is None:
+            self._begin(priority, stream)
+        else:
+            queue.append(stream)
+
+    def put_back(self, stream: Stream) -> None:
+        """Give back the turn of ``stream``, which was cut short: it is the next again."""
         stream.scheduled = True
         queue = self._queues.get(stream.priority)
         if queue is None:
-            self._queues[stream.priority] = deque((stream,))
-            insort(self.priorities, stream.priority)
+            self._begin(stream.priority, stream)
         else:
-            queue.append(stream)
+            queue.appendleft(stream)
+
+    def _begin(self, priority: int, stream: Stream) -> None:
+        self._queues[priority] = deque((stream,))
+        insort(self.priorities, priority)
 
     def remove(self, stream: Stream) -> None:
         """``stream`` has nothing to send any more: it must not be kept alive by its place."""

@@ -51,18 +51,16 @@ class StreamTable:
         # Id 1 is never used: v1 peers take it as used already and end the session.
         self._next_id = 3 if client else 2
         self._first_remote_id = 2 if client else 3
-
-    @property
-    def nobody(self) -> int:
+        self.nobody = MAX_STREAM_ID - 1 + self._parity
         """An id of this end that is never reached: a stream that is surely not alive."""
-        return MAX_STREAM_ID - 1 + self._parity
 
     def new_local(self, wire: Wire) -> Stream:
         """A stream with the next id of this end."""
-        if self._next_id >= self.nobody:
+        stream_id = self._next_id
+        if stream_id >= self.nobody:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
-        stream = self.live[self._next_id] = Stream(self._next_id, wire, local=True)
-        self._next_id += 2
+        self._next_id = stream_id + 2
+        stream = self.live[stream_id] = Stream(stream_id, wire, local=True)
         self.spare_window -= wire.initial_window
         return stream
 
@@ -81,6 +79,9 @@ class StreamTable:
             fault = f"stream {stream_id} opened twice"
         elif rising and stream_id <= self.last_remote_id:
             fault = f"stream {stream_id} opened after stream {self.last_remote_id}"
+        elif rising:
+            self.last_remote_id = stream_id
+            return
         else:
             self.last_remote_id = max(self.last_remote_id, stream_id)
             self.gone.forget(stream_id)
@@ -101,13 +102,14 @@ class StreamTable:
 
     def release(self, stream: Stream) -> bool:
         """The application lets go of a stream; whether something can still happen on it."""
-        stream.accepted()
+        if stream.backlog is not None:
+            stream.accepted()
         stream.handled = stream.held = False
         self.spare_window += stream.borrowed
         stream.borrowed = 0
         if self.live.get(stream.id) is stream:
             return True
-        if stream.id not in self._unanswered:
+        if stream.place is not None and stream.id not in self._unanswered:
             stream.leave_place()
         return False
 

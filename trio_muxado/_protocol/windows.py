@@ -18,17 +18,12 @@ fills.  A window ends at a few times what is on its way in a round trip."""
 
 
 class SendWindow:
-    """What the peer allows us to send."""
+    """What the peer allows us to send: ``available``, which whoever sends lowers."""
 
     __slots__ = ("available",)
 
     def __init__(self, initial: int) -> None:
         self.available: int = initial
-
-    def spend(self, size: int) -> None:
-        """``size`` bytes go out."""
-        assert 0 <= size <= self.available
-        self.available -= size
 
     def grant(self, increment: int) -> bool:
         """The peer allows more; False when the window would pass 2^31 - 1."""

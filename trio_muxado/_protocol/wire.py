@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .codec import HEADER_SIZE, Decoder, Wire
+from .codec import HEADER_SIZE, Wire
+from .decoder import Decoder
 from .errors import ErrorCode, ProtocolViolation
 from .wire_v1 import V1
 from .wire_v2 import V2

@@ -1,0 +1,316 @@
+"""Bytes of one wire to frames, however they are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct
+from typing import TypeAlias
+
+from .codec import (
+    HEADER_SIZE,
+    MAX_DEBUG,
+    MAX_PRIORITY,
+    MAX_STREAM_ID,
+    SYN_FIN,
+    SYN_PRIORITY,
+    SYN_TYPE,
+    Wire,
+    syn_size,
+)
+from .errors import ErrorCode
+from .frames import (
+    DataRest,
+    DataRun,
+    Frame,
+    GoAway,
+    GoAwayDebug,
+    Malformed,
+    Rst,
+    Unknown,
+    WndInc,
+    make_data,
+    make_syn,
+)
+
+COPY_BELOW = 2048
+"""Bytes of a payload below which a copy is cheaper than a view."""
+
+_Received: TypeAlias = "bytes | memoryview"
+
+_WORD = Struct(">I")
+_TWO_WORDS = Struct(">II")
+
+
+class Decoder:
+    """Bytes of one wire to frames, however they are cut.
+
+    ``knows_stream(stream_id, opening)`` says whether a frame with that id could come next;
+    it settles whether bytes behind a GOAWAY are its debug text or a frame (see
+    ``Wire.goaway_overstates``).  With ``runs``, equal DATA frames in a row may be one ``DataRun``.
+    """
+
+    def __init__(
+        self, wire: Wire, knows_stream: Callable[[int, bool], bool], *, runs: bool = False
+    ) -> None:
+        self._wire = wire
+        self._knows_stream = knows_stream
+        self._runs = runs
+        self._tail = b""
+        # Bytes that are missing of the frame before, and what takes them.
+        self._left = 0
+        self._take_left: Callable[[_Received, int, list[Frame]], int | None] = self._skip
+        self._debug = b""
+        self._debug_doubted = False
+        self._broken = False
+        self._newest_syn = 0  # of this read, whose frames nobody has handled yet
+        types = wire.types
+        self._parsers: dict[
+            int, Callable[[_Received, int, int, int, int], tuple[Frame, int] | None]
+        ]
+        self._parsers = {
+            types["RST"]: self._parse_rst,
+            types["WNDINC"]: self._parse_wndinc,
+            types["GOAWAY"]: self._parse_goaway,
+        }
+        if wire.has_syn_frame:
+            self._parsers[types["SYN"]] = self._parse_syn
+
+    def feed(self, data: _Received) -> list[Frame]:
+        """All frames that ``data`` completes; after ``Malformed`` everything is ignored.
+
+        Their payloads may be views of it.
+        """
+        frames: list[Frame] = []
+        self._newest_syn = 0
+        if self._broken:
+            return frames
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        wire = self._wire
+        length_shift, length_mask = wire.length_shift, wire.length_mask
+        type_bits = wire.type_mask << wire.type_shift
+        data_bits, fin_bits, syn_bits = wire._data_bits, wire._fin_bits, wire._syn_bits
+        unpack = _TWO_WORDS.unpack_from
+        position, end = 0, len(data)
+        while position < end:
+            if self._left:
+                used = self._take_left(data, position, frames)
+                if used is None:
+                    break
+                position += used
+                continue
+            if end - position < HEADER_SIZE:
+                break
+            word, stream_id = unpack(data, position)
+            stream_id &= MAX_STREAM_ID
+            length = word >> length_shift & length_mask
+            if word & type_bits != data_bits:
+                used = self._control_frame(data, position, word, length, stream_id, frames)
+                if used is None:
+                    break
+                position += used
+                continue
+            if not stream_id:
+                self._fail(frames, ErrorCode.PROTOCOL_ERROR, "DATA with stream id 0")
+                break
+            position += HEADER_SIZE
+            payload: bytes | memoryview
+            if length < COPY_BELOW:
+                payload = data[position : position + length]
+            else:
+                payload = memoryview(data)[position : position + length]
+            position += length
+            if position > end:
+                self._left, self._take_left = position - end, self._take_data
+            fin, syn = word & fin_bits != 0, word & syn_bits != 0
+            frames.append(make_data((stream_id, length, payload, syn, fin)))
+            if length >= COPY_BELOW and self._runs and not (fin or syn):
+                position = self._take_run(data, position, word, stream_id, length, frames)
+        if position < end and not self._broken:
+            self._tail = bytes(data[position:])
+        return frames
+
+    def _take_data(self, data: _Received, position: int, out: list[Frame]) -> int:
+        """Take what comes of a payload that the read before had only the beginning of."""
+        size = min(self._left, len(data) - position)
+        self._left -= size
+        # A piece that is all that was fed is passed on as it is, uncopied.
+        whole = size == len(data)
+        rest = data if whole else memoryview(data)[position : position + size]
+        out.append(DataRest(rest, not self._left))
+        return size
+
+    def _skip(self, data: _Received, position: int, out: list[Frame]) -> int:
+        """Take what comes of the body of an unknown frame."""
+        size = min(self._left, len(data) - position)
+        self._left -= size
+        return size
+
+    def _take_run(
+        self,
+        data: _Received,
+        position: int,
+        word: int,
+        stream_id: int,
+        length: int,
+        out: list[Frame],
+    ) -> int:
+        """Add the whole frames at ``position`` that have this header; where they end."""
+        view = memoryview(data)
+        last = len(data) - HEADER_SIZE - length  # where the last that is whole could begin
+        payloads: list[memoryview] = []
+        while position <= last and _TWO_WORDS.unpack_from(data, position) == (word, stream_id):
+            position += HEADER_SIZE
+            payloads.append(view[position : position + length])
+            position += length
+        if payloads:
+            out.append(DataRun(stream_id, length, payloads))
+        return position
+
+    def _control_frame(
+        self,
+        data: _Received,
+        position: int,
+        word: int,
+        length: int,
+        stream_id: int,
+        out: list[Frame],
+    ) -> int | None:
+        """Add the frame at ``position``; its size, or None where nothing more can be read yet."""
+        wire = self._wire
+        flags = word >> wire.flags_shift & wire.flags_mask
+        frame_type = word >> wire.type_shift & wire.type_mask
+        parse = self._parsers.get(frame_type)
+        if parse is None:
+            if not wire.skips_unknown_frames:
+                self._fail(out, ErrorCode.PROTOCOL_ERROR, f"unknown frame type {frame_type}")
+                return None
+            self._left, self._take_left = length, self._skip
+            out.append(Unknown(frame_type, flags, stream_id, length))
+            return HEADER_SIZE
+        parsed = parse(data, position + HEADER_SIZE, length, flags, stream_id)
+        if parsed is None:
+            return None
+        frame, body_size = parsed
+        out.append(frame)
+        if type(frame) is Malformed:
+            self._broken = True
+            return None
+        return HEADER_SIZE + body_size
+
+    def _fail(self, out: list[Frame], code: ErrorCode, message: str) -> None:
+        self._broken = True
+        out.append(Malformed(code, message))
+
+    def _parse_syn(
+        self, data: _Received, at: int, length: int, flags: int, stream_id: int
+    ) -> tuple[Frame, int] | None:
+        expected = syn_size(flags)
+        if length != expected:
+            return _wrong_size("SYN", length, expected), 0
+        if len(data) - at < length:
+            return None
+        self._newest_syn = stream_id
+        priority = stream_type = 0
+        if flags & SYN_PRIORITY:
+            priority = _WORD.unpack_from(data, at)[0] & MAX_PRIORITY
+        if flags & SYN_TYPE:
+            stream_type = _WORD.unpack_from(data, at + length - 4)[0]
+        return make_syn((stream_id, priority, stream_type, flags & SYN_FIN != 0)), length
+
+    def _parse_rst(
+        self, data: _Received, at: int, length: int, flags: int, stream_id: int
+    ) -> tuple[Frame, int] | None:
+        if length != 4:
+            return _wrong_size("RST", length, 4), 0
+        if not stream_id:
+            return Malformed(ErrorCode.PROTOCOL_ERROR, "RST with stream id 0"), 0
+        if len(data) - at < 4:
+            return None
+        return Rst(stream_id, _WORD.unpack_from(data, at)[0]), 4
+
+    def _parse_wndinc(
+        self, data: _Received, at: int, length: int, flags: int, stream_id: int
+    ) -> tuple[Frame, int] | None:
+        if length != 4:
+            return _wrong_size("WNDINC", length, 4), 0
+        if not stream_id:
+            return Malformed(ErrorCode.PROTOCOL_ERROR, "WNDINC with stream id 0"), 0
+        if len(data) - at < 4:
+            return None
+        return WndInc(stream_id, _WORD.unpack_from(data, at)[0] & 0x7FFFFFFF), 4
+
+    def _parse_goaway(
+        self, data: _Received, at: int, length: int, flags: int, stream_id: int
+    ) -> tuple[Frame, int] | None:
+        if stream_id:
+            return Malformed(ErrorCode.PROTOCOL_ERROR, f"GOAWAY with stream id {stream_id}"), 0
+        debug_size = length - 8
+        if debug_size < 0:
+            return _wrong_size("GOAWAY", length, 8), 0
+        if len(data) - at < 8:
+            return None
+        last_stream_id, number = _TWO_WORDS.unpack_from(data, at)
+        self._debug = b""
+        self._left, self._take_left = debug_size, self._take_debug
+        # Go v1 announces eight bytes more than its debug text has, so never fewer than eight.
+        self._debug_doubted = self._wire.goaway_overstates and debug_size >= 8
+        return GoAway(last_stream_id & MAX_STREAM_ID, number), 8
+
+    def _take_debug(self, data: _Received, position: int, out: list[Frame]) -> int | None:
+        """Take debug text; how many bytes, or None when more must come to tell what they are."""
+        available = len(data) - position
+        if self._debug_doubted:
+            if available < HEADER_SIZE:
+                return None
+            self._debug_doubted = False
+            if self._looks_like_a_frame(data, position):
+                self._left = 0
+                return 0
+        size = min(self._left, available)
+        self._left -= size
+        room = MAX_DEBUG - len(self._debug)
+        self._debug += data[position : position + min(size, room)]
+        if not self._left:
+            out.append(GoAwayDebug(self._debug))
+        return size
+
+    def _looks_like_a_frame(self, data: _Received, position: int) -> bool:
+        wire = self._wire
+        word, stream_id = _TWO_WORDS.unpack_from(data, position)
+        length = word >> wire.length_shift & wire.length_mask
+        flags = word >> wire.flags_shift & wire.flags_mask
+        names = {number: name for name, number in wire.types.items()}
+        name = names.get(word >> wire.type_shift & wire.type_mask, "")
+        reserved_are_zero = (
+            wire.header(name, length, flags, stream_id) == data[position : position + HEADER_SIZE]
+            if name
+            else False
+        )
+        if not reserved_are_zero or stream_id > MAX_STREAM_ID:
+            return False
+        if name == "GOAWAY":
+            return not stream_id and not flags and length >= 8
+        if name == "SYN":
+            sane = flags <= (SYN_FIN | SYN_PRIORITY | SYN_TYPE) and length == syn_size(flags)
+        elif name == "DATA":
+            sane = flags <= SYN_FIN
+        else:
+            sane = length == 4 and not flags
+        return sane and self._could_come(stream_id, opening=name == "SYN")
+
+    def _could_come(self, stream_id: int, *, opening: bool) -> bool:
+        newest = self._newest_syn
+        if not newest:
+            return self._knows_stream(stream_id, opening)
+        if opening:
+            return stream_id == newest + 2
+        opened_just_now = 1 < stream_id <= newest and stream_id % 2 == newest % 2
+        return opened_just_now or self._knows_stream(stream_id, opening)
+
+
+def _wrong_size(frame: str, length: int, expected: int) -> Malformed:
+    return Malformed(
+        ErrorCode.FRAME_SIZE_ERROR, f"{frame} of {length} bytes where {expected} were due"
+    )
