@@ -479,6 +479,51 @@ async def test_serve_streams_runs_a_handler_for_each(kind: Kind) -> None:
         await client.aclose()  # serve_streams returns then, and the nursery can end
 
 
+def names_of_tasks(root: trio.lowlevel.Task | None) -> list[str]:
+    assert root is not None
+    tasks = [root]
+    for task in tasks:
+        tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return [task.name for task in tasks]
+
+
+class EchoObject:
+    """A handler that is no function."""
+
+    async def __call__(self, stream: MuxadoStream) -> None:
+        await echo(stream)
+
+    def __repr__(self) -> str:
+        return "EchoObject()"
+
+
+async def echo_with(_: str, stream: MuxadoStream) -> None:
+    await echo(stream)
+
+
+@pytest.mark.parametrize(
+    "handler, name",
+    [
+        pytest.param(echo, "tests.helpers.echo", id="function"),
+        pytest.param(partial(echo_with, "a"), "tests.test_sessions.echo_with", id="partial"),
+        pytest.param(EchoObject(), "EchoObject()", id="object"),
+    ],
+)
+@each_wire
+async def test_tasks_have_the_names_of_what_they_run(
+    kind: Kind, handler: Callable[[MuxadoStream], Awaitable[None]], name: str
+) -> None:
+    """Whoever looks at the tree of tasks sees handlers, and the session's own by what they do."""
+    async with session_pair(kind) as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_streams, handler)
+        await client.open_stream()
+        await wait_all_tasks_blocked()
+        names = names_of_tasks(trio.lowlevel.current_root_task())
+        assert names.count(name) == 1
+        assert names.count("trio_muxado._writer.FrameWriter.run") == 2
+        nursery.cancel_scope.cancel()
+
+
 @each_wire
 async def test_serve_streams_waits_for_its_handlers(kind: Kind) -> None:
     done: list[bytes] = []

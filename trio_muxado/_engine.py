@@ -36,6 +36,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
@@ -155,12 +156,14 @@ class Engine:
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self._guard, self.writer.run)
-                    self._nursery.start_soon(self._guard, keepalive)
+                    self._nursery.start_soon(self._guard, self.writer.run, name=self.writer.run)
+                    self._nursery.start_soon(self._guard, keepalive, name=keepalive)
                     patience = self.config.half_open_timeout
                     if patience is not None:
                         self._nursery.start_soon(
-                            self._guard, lambda: reset_half_open(self, patience)
+                            self._guard,
+                            lambda: reset_half_open(self, patience),
+                            name=reset_half_open,
                         )
                     await self._guard(self._read_frames)
                     if self.reason is not None and not self.reason.clean:
@@ -211,7 +214,8 @@ class Engine:
     # ---- events
 
     def _on_data(self, event: events.DataReceived) -> None:
-        event.stream.owner._deliver(event.data)
+        stream, data = event
+        stream.owner._deliver(data)
 
     def _on_end(self, event: events.EndReceived) -> None:
         event.stream.owner._deliver_end()
@@ -220,7 +224,8 @@ class Engine:
         stream = self._make_stream(event.stream)
         if event.stream.backlog is None:  # an extension's
             handler = self.config.extensions.get(stream.type, self._answer_heartbeats)
-            self._nursery.start_soon(self._guard, lambda: self._serve_extension(handler, stream))
+            serve = partial(self._serve_extension, handler, stream)
+            self._nursery.start_soon(self._guard, serve, name=handler)
         else:
             self.backlog.put(stream)
 

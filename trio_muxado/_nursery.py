@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import trio
@@ -82,6 +83,16 @@ async def open_bare_nursery() -> AsyncGenerator[BareNursery, None]:
         raise BaseExceptionGroup("several tasks failed at once", failures)
     # The tasks may have been cancelled from outside while the body waited for them here.
     await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def task_name(function: Callable[..., Any]) -> str:
+    """What trio calls a task of ``function``, once for many tasks."""
+    if isinstance(function, partial):
+        function = function.func
+    try:
+        return f"{function.__module__}.{function.__qualname__}"
+    except AttributeError:
+        return repr(function)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

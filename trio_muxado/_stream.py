@@ -116,7 +116,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
         receiver, received, core = self._receiver, self._received, self._core
-        receiver.hold()
+        if receiver.held:
+            raise receiver.busy()
+        receiver.held = True
         try:
             if self._closed is not None:
                 raise self._closed_error()
@@ -191,14 +193,21 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           StreamClosedError: the stream was closed by this end, or ``send_eof`` was called.
           trio.BusyResourceError: another task is sending.
         """
-        self._sender.hold()
+        sender = self._sender
+        if sender.held:
+            raise sender.busy()
+        sender.held = True
         try:
-            self._check_sendable()
+            core, engine = self._core, self._engine
+            if self._closed is not None or SEND_END not in core.allowed:
+                raise self._unsendable_error()
             await checkpoint_if_cancelled()
             if type(data) is bytes:
                 if data:
-                    self._queue(data)
-                if self._core.outgoing.size <= self._engine.config.send_buffer:
+                    engine.connection.send(core, data)
+                    if engine.writer.sleeps:
+                        engine.writer.wake()
+                if core.outgoing.size <= engine.config.send_buffer:
                     await cancel_shielded_checkpoint()
                 else:
                     await self._wait_until_accepted()
@@ -212,7 +221,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                         self._queue(piece)
                     await self._wait_until_accepted()
         finally:
-            self._sender.held = False
+            sender.held = False
 
     def _queue(self, data: bytes) -> None:
         engine = self._engine
@@ -253,7 +262,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream's send buffer has room.  Raises what :meth:`send_all` raises."""
-        self._sender.hold()
+        sender = self._sender
+        if sender.held:
+            raise sender.busy()
+        sender.held = True
         try:
             self._check_sendable()
             await checkpoint()
@@ -261,14 +273,17 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             while self._core.outgoing.size >= self._engine.config.send_buffer:
                 await self._wait_for_room()
         finally:
-            self._sender.held = False
+            sender.held = False
 
     async def send_eof(self) -> None:
         """End this direction behind what was sent; the other goes on.  Again: does nothing.
 
         Never waits for window.  Raises what :meth:`send_all` raises.
         """
-        self._sender.hold()
+        sender = self._sender
+        if sender.held:
+            raise sender.busy()
+        sender.held = True
         try:
             if self._closed is not None:
                 raise self._closed_error()
@@ -281,16 +296,18 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                     self._engine.writer.wake()
             await cancel_shielded_checkpoint()
         finally:
-            self._sender.held = False
+            sender.held = False
 
     def _check_sendable(self) -> None:
+        if self._closed is not None or SEND_END not in self._core.allowed:
+            raise self._unsendable_error()
+
+    def _unsendable_error(self) -> MuxadoError:
         if self._closed is not None:
-            raise self._closed_error()
-        if SEND_END in self._core.allowed:
-            return
+            return self._closed_error()
         if self._core.broken is not None:
-            raise self._broken_error()
-        raise StreamClosedError(
+            return self._broken_error()
+        return StreamClosedError(
             "send_eof was called on this stream", code=ErrorCode.NO_ERROR, initiator="local"
         )
 

@@ -12,7 +12,6 @@ import trio
 from trio_muxado import (
     MuxadoConfig,
     MuxadoSession,
-    MuxadoStream,
     open_muxado_session,
     serve_muxado,
 )
@@ -41,12 +40,8 @@ def config(args: Namespace) -> MuxadoConfig:
     )
 
 
-async def handle_stream(stream: MuxadoStream) -> None:
-    await answer(stream)
-
-
 async def handle_session(session: MuxadoSession) -> None:
-    await session.serve_streams(handle_stream)
+    await session.serve_streams(answer)
 
 
 async def serve(args: Namespace) -> None:

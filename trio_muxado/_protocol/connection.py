@@ -200,15 +200,14 @@ class Connection:
     # ---- frames in
 
     def _on_syn(self, frame: Syn) -> None:
-        places = self.streams.inbound
-        if frame.stream_type in self._extensions:
-            places = self._extensions[frame.stream_type]
-        stream = self._accept_syn(frame.stream_id, places)
+        stream_id, priority, stream_type, fin = frame
+        places = self._extensions.get(stream_type, self.streams.inbound)
+        stream = self._accept_syn(stream_id, places)
         if stream is None:
             return
-        stream.type = frame.stream_type
-        stream.priority = frame.priority
-        if self._announce(stream) and frame.fin:
+        stream.type = stream_type
+        stream.priority = priority
+        if self._announce(stream) and fin:
             self._receive_end(stream)
 
     def _on_data(self, frame: Data) -> None:
@@ -526,7 +525,8 @@ class Connection:
         wire = self._wire
         if not 0 <= stream_type <= 0xFFFFFFFF:
             raise ValueError(f"a stream type is an unsigned 32-bit number, not {stream_type}")
-        _check_priority(priority)
+        if priority:
+            _check_priority(priority)
         if stream_type and not (wire.has_syn_frame or self._typed):
             raise ValueError("v2 carries stream types in typed sessions only (typed=True)")
         if not self.can_open:
@@ -631,8 +631,9 @@ class Connection:
     def close(self, stream: Stream) -> bool:
         """Close gracefully: what waits is sent, then FIN; nothing more is read.
 
-        Returns whether something could still happen on it.  The credit of what was not read is given back, so that a peer that waits for it sends
-        again and is told by RST that nobody listens.
+        The credit of what was not read is given back, so that a peer that waits for it sends
+        again and is told by RST that nobody listens.  Returns whether something could still
+        happen on the stream: else nothing is to be sent.
         """
         if not self.streams.release(stream):
             return False

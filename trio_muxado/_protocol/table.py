@@ -154,7 +154,8 @@ class StreamTable:
         the Go peers do: what still comes is answered with RST.  One that is not
         ``OVER`` stays; where most are not, the connection looks first, which saves a call each.
         """
-        if stream.state not in OVER or not stream.nothing_due:
+        # What ``nothing_due`` says; to ask it costs a call for each stream.
+        if stream.state not in OVER or stream.outgoing.size or stream.end_due or stream.open_due:
             return
         if self.live.get(stream.id) is not stream:
             return
