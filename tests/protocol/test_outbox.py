@@ -281,7 +281,23 @@ def test_a_batch_has_one_frame_at_least(wire: Wire) -> None:
 def test_no_frame_is_larger_than_its_batch(wire: Wire) -> None:
     end = End(wire, client=True)
     busy(end, 10_000)
-    assert data_sizes(end.sent(4096)) == {3: 4096 - 2 * HEADER_SIZE}  # two turns
+    assert data_sizes(end.sent(4096)) == {3: 4096 - HEADER_SIZE}
+
+
+@both
+def test_a_stream_beside_which_nobody_waits_has_the_whole_batch(wire: Wire) -> None:
+    end = End(wire, client=True)
+    streams = busy(end, 6_000, 6_000)
+    batches = [end.core.data_to_send(4096)[1] for _ in range(3)]
+    assert batches == [streams, streams, streams]
+    end.core.send(streams[0], bytes(10_000))
+    assert end.core.data_to_send(4096)[1] == [streams[0]]
+
+
+def test_on_v2_a_turn_is_one_frame() -> None:
+    end = End(V2, client=True)
+    busy(end, *[TURN] * 3)
+    assert [f.length for f in end.sent(2 * TURN) if isinstance(f, Data)] == [TURN - HEADER_SIZE] * 2
 
 
 def test_a_small_batch_does_not_cut_a_type() -> None:
@@ -401,11 +417,11 @@ def test_a_new_priority_counts_for_what_waits_already(wire: Wire) -> None:
     end = End(wire)
     first, second = end.accept(3), end.accept(5)
     for stream in (first, second):
-        end.core.send(stream, bytes(2 * wire.max_payload))
+        end.core.send(stream, bytes(wire.initial_window))
     end.core.prioritize(second, 1)
     frames = end.sent()
     assert turns(frames) == [5, 3]
-    assert set(data_sizes(frames).values()) == {2 * wire.max_payload}
+    assert set(data_sizes(frames).values()) == {wire.initial_window}
 
 
 @both

@@ -17,8 +17,8 @@ from .stream import Stream
 from .windows import MAX_WINDOW
 
 TURN = 128 * 1024
-"""Bytes that a stream may send before the next one of its priority, but half of a batch at most,
-which is less on slow links: two frames in a row on v2, eight on v1, and the last is shorter.
+"""Bytes that a stream may send before the next one that waits, but half of a batch at most, which
+is less on slow links: one frame on v2, eight on v1, and the last is shorter.
 
 With less, many bulk streams cost more: each turn wakes a task at both ends and is granted by itself
 (100 of them on v1: with 64 KiB a seventh fewer bytes a second).  With more, a small answer waits
@@ -145,7 +145,7 @@ class Outbox:
             stream = scheduler.pop()
             if stream.open_due and stream is not self._unopened[0]:
                 streams += self._open_lower(stream, batch)
-            turn = longest_turn
+            turn = longest_turn if scheduler.priorities else size  # where nobody else waits
             if stream is self._cut:
                 turn, self._cut = min(turn, self._left), None
             used, more = self._take_turn(stream, batch, min(turn, size), wire.max_payload)

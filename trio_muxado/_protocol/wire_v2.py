@@ -17,9 +17,10 @@ V2 = Wire(
     types={"RST": 0, "DATA": 1, "WNDINC": 2, "GOAWAY": 3},
     syn_flag=0x2,
     initial_window=0x40000,
-    # The wire would carry 16 MiB.  64 KiB costs one header byte in 8,000 and lets another
-    # stream's turn come soon.
-    max_payload=0x10000,
+    # The wire would carry 16 MiB.  The Go library puts as much as a window into a frame, where a
+    # write has so much.  Our frames are as long as a turn: with 64 KiB bulk takes a tenth more
+    # of a CPU (measured).
+    max_payload=0x40000,
     error_codes={code: code.value for code in ErrorCode},
     heartbeat_type=0xFFFFFFFF,
     heartbeat_interval=10.0,
