@@ -26,6 +26,7 @@ ROWS = (
     ("_protocol.wire", "_protocol.stream"),
     ("_protocol.events", "_protocol.scheduler", "_protocol.table"),
     ("_protocol.outbox",),
+    ("_protocol.inbound",),
     ("_protocol.connection",),
     ("_protocol",),
     ("_errors", "_config", "_batches", "_gather", "_half_open", "_nursery", "_reads", "_solo"),

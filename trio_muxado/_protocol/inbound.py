@@ -1,0 +1,503 @@
+"""What the peer sends, and what follows: bytes in, events out.
+
+A received byte goes ``receive_data`` -> ``Decoder.feed`` -> the handler of its frame here ->
+an event.  No call waits, calls back, or looks at a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from .codec import MAX_STREAM_ID
+from .counts import Counts
+from .errors import ErrorCode, ProtocolViolation
+from .events import (
+    Event,
+    GoAwayReceived,
+    PeerEnded,
+    SessionFailed,
+    StreamBroken,
+    WireDetected,
+    make_data_received,
+    make_end_received,
+    make_stream_opened,
+)
+from .frames import (
+    Data,
+    DataRest,
+    DataRun,
+    GoAway,
+    GoAwayDebug,
+    Malformed,
+    Rst,
+    Syn,
+    Unknown,
+    WndInc,
+)
+from .guards import Allowance, Places
+from .limits import Limits
+from .outbox import Outbox
+from .states import (
+    CLOSED_LOCAL,
+    OVER,
+    RECEIVE_DATA,
+    RECEIVE_END,
+    RECEIVE_RESET,
+    SEND_RESET,
+    SESSION_END,
+    SESSION_TRANSITIONS,
+    SessionInput,
+    SessionState,
+    StreamInput,
+)
+from .stream import Broken, Stream
+from .table import StreamTable
+from .wire import DETECTION_SIZE, Decoder, Wire, detect
+
+_REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
+
+GOING = frozenset((SessionState.GOING_AWAY, SessionState.DRAINING))
+"""This end has sent GOAWAY."""
+
+TYPE_SIZE = 4
+"""Bytes of a stream's type on a typed v2 session."""
+
+_MAX_VIOLATION_TEXT = 256
+"""Bytes of our explanation in a GOAWAY; enough for a sentence, small for every peer."""
+
+
+class Inbound:
+    """The state of one end of a session, and what becomes of the bytes of the other.
+
+    The base of :class:`~trio_muxado._protocol.connection.Connection`, which adds what this end
+    does, and says what the arguments are.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        wire: Wire | None,
+        limits: Limits,
+        typed: bool = False,
+        extensions: Collection[int] = (),
+    ) -> None:
+        self._limits = limits
+        self._typed = typed
+        self.wire: Wire | None = None
+        """The generation; None until it is detected."""
+        self.state = SessionState.ACTIVE
+        self.streams = StreamTable(client=client, limits=limits)
+        """The streams on which something can still happen, and the places they take."""
+        self._extensions = dict.fromkeys(extensions, self.streams.extensions)
+        self.counts = Counts()
+        self.peer_debug = b""
+        """The debug text of the peer's GOAWAY, as far as it came and fits."""
+        self._peer_last_id = MAX_STREAM_ID + 1
+        self._run: list[bytes | memoryview] = []
+        self._run_of: Stream | None = None  # whose payloads are in the run
+        self._receiving: tuple[Stream, bool] | None = None  # whose DataRest comes, and its FIN
+        self._empty_frames = 0
+        self._unread_resets = Allowance(limits.unread_resets, limits.resets_per_second)
+        self._provoked_resets = Allowance(limits.provoked_resets, limits.resets_per_second)
+        self._now = 0.0
+        self._events: list[Event] = []
+        self._undetected = b""
+        self._handlers: dict[type[Any], Any] = {
+            Data: self._on_data,
+            DataRun: self._on_data_run,
+            DataRest: self._on_data_rest,
+            Syn: self._on_syn,
+            Rst: self._on_rst,
+            WndInc: self._on_wndinc,
+            GoAway: self._on_goaway,
+            GoAwayDebug: self._on_goaway_debug,
+            Unknown: self._on_unknown,
+            Malformed: self._on_malformed,
+        }
+        if wire is not None:
+            self._use(wire)
+
+    def _use(self, wire: Wire) -> None:
+        self.wire = self._wire = wire
+        if wire.has_syn_frame or self._typed:
+            self._extensions[wire.heartbeat_type] = self.streams.heartbeats
+        self._decoder = Decoder(wire, self.streams.could_come_next, runs=True)
+        self._types_in_band = self._typed and not wire.has_syn_frame
+        type_size = TYPE_SIZE if self._types_in_band else 0
+        self._outbox = Outbox(wire, self.counts, type_size=type_size)
+        self._window = max(wire.initial_window, self._limits.receive_window or 0)
+        self._widens = self._window > wire.initial_window
+        self._largest_data = max(self._window, self._limits.max_receive_window)
+
+    # ---- bytes in
+
+    def receive_data(self, data: bytes | memoryview, now: float) -> list[Event]:
+        """Handle bytes of the transport, however they are cut; they may change afterwards.
+
+        ``now`` is a time in seconds on any steady clock.  Nothing that a peer sends makes this
+        raise: what breaks the protocol ends in ``SessionFailed`` as the last event.
+        """
+        self._now = now
+        events = self._events = []
+        if self.state is SessionState.ENDED:
+            return events
+        try:
+            if self.wire is None:
+                data = self._undetected = self._undetected + bytes(data)
+                if len(data) < DETECTION_SIZE:
+                    return events
+                self._use(detect(data[:DETECTION_SIZE]))
+                self._undetected = b""
+                events.append(WireDetected(self._wire))
+            handlers = self._handlers
+            frames = self._decoder.feed(data)
+            self.counts.frames_received += len(frames)
+            for frame in frames:
+                handlers[type(frame)](frame)
+            if self._run:
+                self._end_run()
+        except ProtocolViolation as violation:
+            self._end_run()
+            self._fail(violation)
+        return events
+
+    def _fail(self, violation: ProtocolViolation) -> None:
+        message = str(violation)
+        if self.wire is not None:
+            debug = message.encode()[:_MAX_VIOLATION_TEXT]
+            self._outbox.put(self._wire.goaway(self.streams.last_taken_id, violation.code, debug))
+        self._end(Broken(violation.code, "local", message, ends_session=True))
+        self._events.append(SessionFailed(violation.code, message))
+
+    def end(self, broken: Broken) -> list[Event]:
+        """The session is over: every stream on which something could happen is broken."""
+        self._events = []
+        self._end(broken)
+        return self._events
+
+    def _end(self, broken: Broken) -> None:
+        self.state = SESSION_TRANSITIONS[self.state][SessionInput.END]
+        in_vain = broken._replace(unprocessed=True)
+        live = self.streams.live
+        unseen = self._outbox.take_back(live) if live else set[int]()
+        for stream in list(live.values()):
+            reason = in_vain if stream.id in unseen else broken
+            self._break(stream, SESSION_END, reason)
+            self._events.append(StreamBroken(stream))
+
+    # ---- frames in
+
+    def _on_syn(self, frame: Syn) -> None:
+        stream_id, priority, stream_type, fin = frame
+        places = self._extensions.get(stream_type, self.streams.inbound)
+        stream = self._accept_syn(stream_id, places)
+        if stream is None:
+            return
+        stream.type = stream_type
+        stream.priority = priority
+        if self._announce(stream) and fin:
+            self._receive_end(stream)
+
+    def _on_data(self, frame: Data) -> None:
+        stream_id, length, payload, syn, fin = frame
+        self._receiving = None
+        if length > self._largest_data:
+            raise ProtocolViolation(
+                ErrorCode.FRAME_SIZE_ERROR, f"DATA of {length} bytes, larger than any window"
+            )
+        if length or fin or syn:
+            self._empty_frames = 0
+        else:
+            self._empty_frames += 1
+            if self._empty_frames > self._limits.empty_frames:
+                raise _calm("DATA frames without data")
+        if syn:
+            stream = self._open_by_data(stream_id)
+        else:
+            stream = self.streams.live.get(stream_id)
+            if stream is None:
+                self.streams.note_answer(stream_id)
+                if length:
+                    self._data_for_gone(stream_id)
+        if stream is None:
+            return
+        if length:
+            late = RECEIVE_DATA not in stream.allowed  # where it is, the state stays as it is
+            if late and not (stream.state is CLOSED_LOCAL and stream.can_send):
+                self._late_data(stream)
+                return
+            if not stream.receive_window.take(length):
+                allowed = stream.receive_window.credit
+                message = f"{length} bytes came where {allowed} were allowed"
+                self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
+                return
+            if late:
+                # RST would take with it what is about to go out.  So this is skipped, and with
+                # its credit more can come: behind our end it meets the RST.
+                self._outbox.grant(stream.id, stream.receive_window.discard())
+        if stream.local:
+            stream.answered = stream.seen = True
+        complete = len(payload) == length
+        if not complete:
+            self._receiving = (stream, fin)
+        self._deliver(stream, payload, end=fin and complete)
+
+    def _on_data_run(self, frame: DataRun) -> None:
+        stream_id, length, payloads = frame
+        self.counts.frames_received += len(payloads) - 1
+        stream = self._run_of
+        # Where the frame before has been taken, its equals can be, as far as the window goes.
+        if (
+            stream is not None
+            and stream.id == stream_id
+            and stream.receive_window.take(length * len(payloads))
+        ):
+            self._run += payloads
+            return
+        for payload in payloads:
+            self._on_data(Data(stream_id, length, payload, syn=False, fin=False))
+
+    def _on_data_rest(self, frame: DataRest) -> None:
+        self.counts.frames_received -= 1  # a piece of one that is counted
+        if self._receiving is not None:
+            stream, fin = self._receiving
+            self._deliver(stream, frame.payload, end=fin and frame.last)
+
+    def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
+        if stream.type_bytes is not None and payload and stream.broken is None:
+            payload = self._take_type(stream, payload)
+        # Between the pieces of a frame this end may have closed or reset the stream.
+        if stream.broken is not None:
+            return
+        if payload and RECEIVE_DATA in stream.allowed:
+            if stream is not self._run_of:
+                if self._run:
+                    self._end_run()
+                self._run_of = stream
+            self._run.append(payload)
+        if end:
+            self._receive_end(stream)
+
+    def _end_run(self) -> None:
+        """Make one event of the payloads that came for a stream in a row: one copy serves all."""
+        run = self._run
+        if self._run_of is None:
+            return
+        data = bytes(run[0]) if len(run) == 1 else b"".join(run)
+        self._events.append(make_data_received((self._run_of, data)))
+        self._run = []
+        self._run_of = None
+
+    def _take_type(self, stream: Stream, payload: bytes | memoryview) -> bytes | memoryview:
+        """Take the type of a typed v2 stream off its first bytes; what is left of them."""
+        assert stream.type_bytes is not None
+        missing = TYPE_SIZE - len(stream.type_bytes)
+        stream.type_bytes += payload[:missing]
+        stream.receive_window.consume(len(payload[:missing]))
+        if len(stream.type_bytes) == TYPE_SIZE:
+            stream.type = int.from_bytes(stream.type_bytes, "big")
+            stream.type_bytes = None
+            self._announce(stream)
+        return payload[missing:]
+
+    def _receive_end(self, stream: Stream) -> None:
+        if stream.type_bytes is not None:
+            message = "the stream ended before its type"
+            self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message)
+            return
+        if self._run:
+            self._end_run()
+        if RECEIVE_DATA in stream.allowed:
+            self._events.append(make_end_received((stream,)))
+        stream.step(RECEIVE_END)
+        self.streams.repay_read(stream)
+        if stream.state in OVER:
+            self.streams.settle(stream)
+
+    def _on_rst(self, frame: Rst) -> None:
+        stream = self.streams.live.get(frame.stream_id)
+        if stream is None:
+            self.streams.note_answer(frame.stream_id)
+            return
+        untouched = not stream.answered
+        if untouched and not stream.local and not self._unread_resets.spend(self._now):
+            raise _calm("streams opened and reset")
+        self.counts.resets_received += 1
+        code = self._wire.code_from_wire(frame.error_code)
+        name = code.name if isinstance(code, ErrorCode) else f"error {code}"
+        refused = code in _REFUSALS and stream.local and untouched
+        broken = Broken(code, "remote", f"the peer reset the stream: {name}", refused)
+        self._break(stream, RECEIVE_RESET, broken)
+        self._events.append(StreamBroken(stream))
+
+    def _on_wndinc(self, frame: WndInc) -> None:
+        if not frame.increment and not self._wire.ignores_zero_increment:
+            raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WNDINC of zero")
+        stream = self.streams.live.get(frame.stream_id)
+        if stream is None:
+            self.streams.note_credit(frame.stream_id, frame.increment, self._wire)
+            return
+        stream.answered |= stream.local
+        stream.seen |= stream.gets_back(frame.increment, self._wire)
+        if stream.send_window.grant(frame.increment):
+            if not stream.scheduled:
+                self._outbox.schedule(stream)
+        else:
+            message = "the window passed 2^31 - 1"
+            self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
+
+    def _on_goaway(self, frame: GoAway) -> None:
+        self._end_run()  # what came before it is told before it
+        self.state = SESSION_TRANSITIONS[self.state][SessionInput.RECEIVE_GOAWAY]
+        self.peer_debug = b""
+        self._events.append(GoAwayReceived(self._wire.code_from_wire(frame.error_code)))
+        last = frame.last_stream_id
+        if last >= self._peer_last_id:
+            return  # nothing new is above it, and a flood of them must cost no look at each stream
+        self._peer_last_id = last
+        above = [s for s in self.streams.live.values() if s.local and s.id > last]
+        # The id is exact on v1, and on v2 too, where our SYNs rise: what peers put there is the
+        # latest.  A stream above it that was answered goes on, and shows that this peer's is not.
+        trusted = not any(stream.answered for stream in above)
+        message = "the peer went away before it took the stream"
+        broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, trusted)
+        for stream in above:
+            if not stream.answered:
+                self._break(stream, RECEIVE_RESET, broken)
+                self._events.append(StreamBroken(stream))
+
+    def _on_goaway_debug(self, frame: GoAwayDebug) -> None:
+        self.counts.frames_received -= 1  # a piece of one that is counted
+        self.peer_debug = frame.debug
+
+    def _on_unknown(self, frame: Unknown) -> None:
+        """Skipped: a later generation may know it."""
+
+    def _on_malformed(self, frame: Malformed) -> None:
+        peer_has_gone = self.state in (SessionState.GONE_AWAY, SessionState.DRAINING)
+        if peer_has_gone and self._wire.goaway_understates:
+            self._end_run()  # what came before is no part of the end
+            self._events.append(PeerEnded())
+        else:
+            raise ProtocolViolation(frame.code, frame.message)
+
+    # ---- streams of the peer
+
+    def _accept_syn(self, stream_id: int, places: Places, extra: int = 0) -> Stream | None:
+        """Take up a stream that the peer opens, or refuse it."""
+        self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
+        going = self.state in GOING
+        # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
+        # processed, also of extensions.
+        unwanted = going and places is not self.streams.heartbeats
+        if unwanted or places.taken >= places.limit + extra:
+            self.counts.refused += 1
+            self._answer(stream_id, ErrorCode.STREAM_REFUSED)
+            return None
+        stream = self.streams.new_remote(stream_id, self._wire)
+        if not going and stream_id > self.streams.last_taken_id:
+            self.streams.last_taken_id = stream_id
+        stream.take_place(places)
+        if self._widens:
+            self._widen(stream)
+        return stream
+
+    def _open_by_data(self, stream_id: int) -> Stream | None:
+        """A v2 stream begins: announce it, or wait for its type."""
+        if self._types_in_band:
+            # It may turn out to be an extension, which has a place even in a full session.
+            extra = self._limits.max_extension_streams
+            stream = self._accept_syn(stream_id, self.streams.inbound, extra=extra)
+            if stream is not None:
+                stream.type_bytes = b""
+            return stream
+        stream = self._accept_syn(stream_id, self.streams.inbound)
+        return stream if stream is not None and self._announce(stream) else None
+
+    def _announce(self, stream: Stream) -> bool:
+        """The type is known: show the stream to the application, or refuse it."""
+        streams = self.streams
+        refusal = None
+        if stream.type and stream.type in self._extensions:
+            places = self._extensions[stream.type]
+            stream.take_place(places)
+            if places.taken > places.limit:
+                refusal = ErrorCode.STREAM_REFUSED
+        elif stream.type >= self._wire.first_extension_type:
+            refusal = ErrorCode.STREAM_CLOSED  # as Go v1 answers an extension it does not have
+        elif streams.inbound.taken > streams.inbound.limit:
+            refusal = ErrorCode.STREAM_REFUSED
+        elif streams.waiting.full:
+            refusal = ErrorCode.ACCEPT_QUEUE_FULL
+        else:
+            stream.wait_in(streams.waiting)
+        stream.handled = refusal is None
+        if refusal is not None:
+            self.counts.refused += 1
+            streams.release(stream)  # nobody will read what came with it
+            self._answer_with_reset(stream, refusal, "refused")
+            return False
+        self.counts.offered += 1
+        self._events.append(make_stream_opened((stream,)))
+        return True
+
+    def _widen(self, stream: Stream) -> None:
+        """Promise the configured receive window, which is larger than the generation's."""
+        window = stream.receive_window
+        lent = self.streams.lend(stream, self._window - window.size, self._wire)
+        window.grow(window.size + lent)
+        if lent and not stream.open_due:  # else the credit follows the frame that opens it
+            self._outbox.grant(stream.id, window.grant())
+
+    # ---- resets, and streams that end
+
+    def _data_for_gone(self, stream_id: int) -> None:
+        gone = self.streams.gone
+        if gone.was_reset(stream_id):
+            return
+        if not self.streams.was_opened(stream_id) and self._wire.syns_rise:
+            raise ProtocolViolation(
+                ErrorCode.PROTOCOL_ERROR, f"DATA for stream {stream_id}, which was never opened"
+            )
+        self._answer(stream_id, ErrorCode.STREAM_CLOSED, our_doing=stream_id in gone)
+
+    def _late_data(self, stream: Stream) -> None:
+        """Data after the peer's end, or for an application that has closed the stream."""
+        our_doing = stream.state is CLOSED_LOCAL
+        message = "data came for a stream that is closed"
+        self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message, our_doing=our_doing)
+
+    def _answer_with_reset(
+        self, stream: Stream, code: ErrorCode, message: str, *, our_doing: bool = False
+    ) -> None:
+        """Reset a stream because of what the peer sent."""
+        self._break(stream, SEND_RESET, Broken(code, "local", message))
+        self._events.append(StreamBroken(stream))
+        self._answer(stream.id, code, our_doing=our_doing)
+
+    def _answer(self, stream_id: int, code: ErrorCode, *, our_doing: bool = False) -> None:
+        """Queue an RST that the peer provoked, within what it may provoke."""
+        if not our_doing:  # else as many as this end has closed, which is bounded by that
+            if not self._provoked_resets.spend(self._now):
+                raise _calm("frames that must be answered with RST")
+            if self._outbox.answers >= self._limits.waiting_control_frames:
+                raise _calm("frames that must be answered, while it takes no answers")
+        self.counts.resets_sent += 1
+        self._outbox.put(self._wire.rst(stream_id, code), answer=not our_doing)
+        self.streams.gone.add(stream_id, reset=True)
+
+    def _break(self, stream: Stream, what: StreamInput, broken: Broken) -> None:
+        self._end_run()  # what came before still reaches the application
+        stream.step(what)
+        stream.broken = broken
+        stream.outgoing.drop()
+        stream.end_due = False
+        self._outbox.forget(stream)
+        self.streams.repay_read(stream)
+        self.streams.settle(stream)
+
+
+def _calm(what: str) -> ProtocolViolation:
+    return ProtocolViolation(ErrorCode.ENHANCE_YOUR_CALM, f"the peer floods with {what}")
