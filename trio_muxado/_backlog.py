@@ -20,12 +20,13 @@ class Backlog:
     def __init__(self) -> None:
         self._streams: deque[MuxadoStream] = deque()
         self._takers = trio.lowlevel.ParkingLot()
+        self._parked = 0  # takers: to ask the lot costs a call for each stream
         self._ended = False
 
     def put(self, stream: MuxadoStream) -> None:
         """The peer has opened a stream."""
         self._streams.append(stream)
-        if self._takers:
+        if self._parked:
             self._takers.unpark()
 
     def clear(self) -> None:
@@ -46,7 +47,11 @@ class Backlog:
             if self._ended:
                 await trio.lowlevel.checkpoint()
                 return None
-            await self._takers.park()
+            self._parked += 1
+            try:
+                await self._takers.park()
+            finally:
+                self._parked -= 1
         return self._streams.popleft()
 
     def take_now(self, most: int) -> list[MuxadoStream]:

@@ -45,18 +45,15 @@ def test_spending_slower_than_it_comes_back_goes_on_for_ever() -> None:
 # ---- Places
 
 
-def test_places_are_full_when_as_many_live_as_may() -> None:
+def test_places_may_have_a_limit() -> None:
     places = Places(2)
-    places.taken = 1
-    assert not places.full
-    places.taken = 2
-    assert places.full
+    assert places.bounded
+    assert places.limit == 2
 
 
 def test_no_limit_is_never_reached() -> None:
     places = Places(None)
-    places.taken = 10**9
-    assert not places.full
+    assert not places.bounded
     assert places.limit == math.inf
 
 

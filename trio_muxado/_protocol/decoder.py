@@ -72,8 +72,10 @@ class Decoder:
             types["WNDINC"]: self._parse_wndinc,
             types["GOAWAY"]: self._parse_goaway,
         }
+        self._bare_syn = -1  # the first word of a SYN without type and priority
         if wire.has_syn_frame:
             self._parsers[types["SYN"]] = self._parse_syn
+            self._bare_syn = types["SYN"] << wire.type_shift
 
     def feed(self, data: _Received) -> list[Frame]:
         """All frames that ``data`` completes; after ``Malformed`` everything is ignored.
@@ -91,7 +93,7 @@ class Decoder:
         length_shift, length_mask = wire.length_shift, wire.length_mask
         type_bits = wire.type_mask << wire.type_shift
         data_bits, fin_bits, syn_bits = wire._data_bits, wire._fin_bits, wire._syn_bits
-        unpack = _TWO_WORDS.unpack_from
+        bare_syn, unpack = self._bare_syn, _TWO_WORDS.unpack_from
         position, end = 0, len(data)
         while position < end:
             if self._left:
@@ -105,6 +107,11 @@ class Decoder:
             word, stream_id = unpack(data, position)
             stream_id &= MAX_STREAM_ID
             length = word >> length_shift & length_mask
+            if word == bare_syn:  # in short what follows in full: so most streams of v1 begin
+                self._newest_syn = stream_id
+                frames.append(make_syn((stream_id, 0, 0, False)))
+                position += HEADER_SIZE
+                continue
             if word & type_bits != data_bits:
                 used = self._control_frame(data, position, word, length, stream_id, frames)
                 if used is None:

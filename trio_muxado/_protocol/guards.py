@@ -36,11 +36,6 @@ class Places:
         """There is a limit."""
         return self.limit != math.inf
 
-    @property
-    def full(self) -> bool:
-        """No more streams of this kind may live."""
-        return self.taken >= self.limit
-
 
 class GoneStreams:
     """The latest streams that ended from this side, and whether their RST has been sent.

@@ -429,7 +429,7 @@ class Inbound:
             refusal = ErrorCode.STREAM_CLOSED  # as Go v1 answers an extension it does not have
         elif streams.inbound.taken > streams.inbound.limit:
             refusal = ErrorCode.STREAM_REFUSED
-        elif streams.waiting.full:
+        elif streams.waiting.taken >= streams.waiting.limit:
             refusal = ErrorCode.ACCEPT_QUEUE_FULL
         else:
             stream.wait_in(streams.waiting)
