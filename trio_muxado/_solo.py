@@ -10,7 +10,7 @@ class Solo:
     """``held`` holds off a second task, and ``await wait()`` waits inside until ``wake()``.
 
     The second task raises ``busy()``; a lock would hide the bug.  Whoever holds it lets go in a
-    ``finally``: a ``with`` would cost five times as much, for each call on a stream.
+    ``finally``: a ``with``, or a method for it, would cost more, for each call on a stream.
     """
 
     __slots__ = ("_what", "held", "waiting")

@@ -203,7 +203,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._unsendable_error()
             await checkpoint_if_cancelled()
             if type(data) is bytes:
-                if data:
+                if data:  # what _queue does, without its call
                     engine.connection.send(core, data)
                     if engine.writer.sleeps:
                         engine.writer.wake()

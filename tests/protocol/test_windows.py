@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_muxado._protocol.windows import MAX_WINDOW, ReceiveWindow, SendWindow
+from trio_muxado._protocol.windows import ENOUGH, MAX_WINDOW, PLENTY, ReceiveWindow, SendWindow
 
 INITIAL = 1000
 HALF = INITIAL // 2
@@ -169,6 +169,22 @@ def test_a_window_is_large_enough_when_more_of_it_takes_longer() -> None:
     for _ in range(5):
         now += 0.2
         assert not use_up(window, now)
+
+
+@pytest.mark.parametrize("seconds, size", [(0.003, PLENTY), (0.010, 8 << 20), (0.1, 64 << 20)])
+def test_a_window_grows_until_as_much_as_an_end_takes_comes_in_a_round(
+    seconds: float, size: int
+) -> None:
+    """Rounds that stay as short as they were would let it double for ever."""
+    window = ReceiveWindow(64 * 1024)
+    now = 0.0
+    for _ in range(40):
+        now += seconds
+        if use_up(window, now):
+            window.grow(2 * window.size)
+            window.grant()
+    assert window.size == size
+    assert size == PLENTY or size // 2 < seconds * ENOUGH <= size
 
 
 def test_a_clock_that_stands_still_shows_nothing() -> None:
