@@ -19,7 +19,7 @@ from ._statistics import SessionStatistics, statistics_of
 from ._stream import MuxadoStream
 
 MAX_BURST = 12
-"""Streams that ``serve_streams`` takes up in one turn of trio's loop.
+"""Streams that ``serve_streams`` takes up with another in one turn of trio's loop.
 
 One a turn, and a burst of requests costs a transport write for each answer.  All in one turn,
 and the two ends work by turns, each waiting for the other's batch: with 64 requests at once two

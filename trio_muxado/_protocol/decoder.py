@@ -106,12 +106,12 @@ class Decoder:
                 break
             word, stream_id = unpack(data, position)
             stream_id &= MAX_STREAM_ID
-            length = word >> length_shift & length_mask
             if word == bare_syn:  # in short what follows in full: so most streams of v1 begin
                 self._newest_syn = stream_id
                 frames.append(make_syn((stream_id, 0, 0, False)))
                 position += HEADER_SIZE
                 continue
+            length = word >> length_shift & length_mask
             if word & type_bits != data_bits:
                 used = self._control_frame(data, position, word, length, stream_id, frames)
                 if used is None:
