@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from trio_muxado import MuxadoStream, _reads, client_session, server_session
-from trio_muxado._reads import COPY_UP_TO, READ_SIZE, receive_on
+from trio_muxado._reads import AT_ONCE, COPY_UP_TO, READ_SIZE, receive_on
 
 from .helpers import Kind, Transport, each_wire, read_all, read_exactly, socket_pair
 
@@ -24,7 +24,7 @@ async def test_reads_of_a_socket_lie_in_one_buffer() -> None:
     async with near, far, other_near, other_far:
         await far.send_all(LARGE)
         await other_far.send_all(LARGE)
-        one, two = await receive_on(near)(), await receive_on(other_near)()
+        one, two = await receive_on(near)(False), await receive_on(other_near)(False)
         assert isinstance(one, memoryview)
         assert isinstance(two, memoryview)
         assert one.obj is two.obj
@@ -36,12 +36,12 @@ async def test_a_small_read_is_bytes_of_its_own() -> None:
     async with near, far:
         receive = receive_on(near)
         await far.send_all(b"a" * COPY_UP_TO)
-        first = await receive()
+        first = await receive(False)
         await far.send_all(b"b")
-        assert await receive() == b"b"
+        assert await receive(False) == b"b"
         assert first == b"a" * COPY_UP_TO
         await far.send_eof()
-        assert await receive() == b""
+        assert await receive(False) == b""
 
 
 async def test_a_read_that_finds_nothing_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ async def test_a_read_that_finds_nothing_waits_again(monkeypatch: pytest.MonkeyP
     near, far = socket_pair()
     async with near, far:
         await far.send_all(b"here")
-        assert await receive_on(near)() == b"here"
+        assert await receive_on(near)(False) == b"here"
     assert tries == 2
 
 
@@ -68,7 +68,7 @@ async def test_other_transports_are_asked_as_every_stream_is() -> None:
     near, far = socket_pair()
     async with near, far:
         await far.send_all(LARGE)
-        received = await receive_on(Transport(near))()
+        received = await receive_on(Transport(near))(False)
         assert type(received) is bytes
         assert received == LARGE[: len(received)]
 
@@ -78,7 +78,7 @@ async def test_a_system_without_readv_reads_as_well(monkeypatch: pytest.MonkeyPa
     near, far = socket_pair()
     async with near, far:
         await far.send_all(b"here")
-        assert await receive_on(near)() == b"here"
+        assert await receive_on(near)(False) == b"here"
 
 
 async def test_a_transport_that_was_closed_is_an_error() -> None:
@@ -87,7 +87,36 @@ async def test_a_transport_that_was_closed_is_an_error() -> None:
     async with far:
         await near.aclose()
         with pytest.raises((OSError, ValueError, trio.ClosedResourceError)):
-            await receive()
+            await receive(False)
+
+
+@pytest.mark.parametrize("others_can_wait", [False, True])
+async def test_others_have_their_turn_between_reads_of_bulk(
+    monkeypatch: pytest.MonkeyPatch, others_can_wait: bool
+) -> None:
+    """After each, or after a few, however much the peer has sent."""
+    monkeypatch.setattr(os, "readv", lambda fd, buffers: len(buffers[0]))
+    near, far = socket_pair()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with near, far, trio.open_nursery() as nursery:
+        await far.send_all(b"here")
+        receive = receive_on(near)
+        await receive(others_can_wait)
+        nursery.start_soon(count)
+        reads = 4 * AT_ONCE
+        for _ in range(reads):
+            await receive(others_can_wait)
+        passed = turns
+        nursery.cancel_scope.cancel()
+    assert passed >= 3
+    assert passed <= reads // AT_ONCE + 1 if others_can_wait else passed >= reads - 2
 
 
 @each_wire

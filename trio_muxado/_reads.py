@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import trio
 
-Receive: TypeAlias = "Callable[[], Awaitable[bytes | memoryview]]"
+Receive: TypeAlias = "Callable[[bool], Awaitable[bytes | memoryview]]"
 
 READ_SIZE = 256 * 1024
 """Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
@@ -21,6 +21,9 @@ MORE_FROM = 64 * 1024
 """Bytes of a read after which the next is tried without asking whether there is more: in bulk there
 mostly is, and to be told costs two calls of the system."""
 
+AT_ONCE = 4
+"""Reads after which others run in any case: what they take is 1 MiB at most."""
+
 _FREED_ONCE = 1024 * 1024
 """Bytes of a block that is freed once: see ``_keep_memory``."""
 
@@ -31,11 +34,12 @@ def receive_on(transport: trio.abc.Stream) -> Receive:
     """What waits for the next bytes of ``transport``; nothing else receives from it.
 
     What it returns may be overwritten by the next read of any session: whoever wants to keep
-    something of it takes a copy before the next checkpoint.
+    something of it takes a copy before the next checkpoint.  Where it is told that others can wait,
+    it mostly is no checkpoint itself while there is more in bulk, ``AT_ONCE`` times in a row.
     """
     _keep_memory()
 
-    async def receive_new() -> bytes | memoryview:
+    async def receive_new(others_can_wait: bool) -> bytes | memoryview:
         return bytes(await transport.receive_some(READ_SIZE))
 
     # Not of a class derived from it, which may change what is received.
@@ -43,14 +47,18 @@ def receive_on(transport: trio.abc.Stream) -> Receive:
         return receive_new
     sock, buffer = transport.socket, _shared_buffer()
     more = False
+    reads = 0  # since others had their turn
 
-    async def receive_shared() -> bytes | memoryview:
-        nonlocal more
+    async def receive_shared(others_can_wait: bool) -> bytes | memoryview:
+        nonlocal more, reads
         while True:
-            if more:
-                await trio.lowlevel.checkpoint()
-            else:
+            if not more:
+                reads = 0
                 await trio.lowlevel.wait_readable(sock)
+            elif not others_can_wait or reads == AT_ONCE:
+                reads = 0
+                await trio.lowlevel.checkpoint()
+            reads += 1
             # With no checkpoint between the read and its use, one buffer serves all sessions.
             try:
                 size = os.readv(sock.fileno(), (buffer,))

@@ -94,6 +94,8 @@ class Inbound:
         self.counts = Counts()
         self.peer_debug = b""
         """The debug text of the peer's GOAWAY, as far as it came and fits."""
+        self.last_data_of = 0
+        """The id of the stream that the latest data came for."""
         self._peer_last_id = MAX_STREAM_ID + 1
         self._run: list[bytes | memoryview] = []
         self._run_of: Stream | None = None  # whose payloads are in the run
@@ -287,6 +289,7 @@ class Inbound:
             return
         data = bytes(run[0]) if len(run) == 1 else b"".join(run)
         self._events.append(make_data_received((self._run_of, data)))
+        self.last_data_of = self._run_of.id
         self._run = []
         self._run_of = None
 
