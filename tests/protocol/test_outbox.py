@@ -365,6 +365,30 @@ def test_equals_get_equal_shares_below_a_higher_priority(wire: Wire, above: int)
 
 
 @both
+def test_a_short_rest_of_a_turn_is_no_turn_of_its_own(wire: Wire) -> None:
+    """It would make three of two in each batch to come."""
+    end = End(wire, client=True)
+    small, *large = busy(end, 1000, *[16 * TURN] * 5)
+    assert end.core.data_to_send(2 * TURN)[1] == [small, *large[:2]]
+    for i in range(10):
+        batch, streams = end.core.data_to_send(2 * TURN)
+        assert streams == [large[(2 * i + 2) % 5], large[(2 * i + 3) % 5]]
+        assert sum(map(len, batch)) == 2 * TURN
+
+
+@both
+def test_short_rests_of_turns_add_up_to_one(wire: Wire) -> None:
+    """Whoever always comes last in a batch loses nothing by it."""
+    end = End(wire, client=True)
+    first, last = busy(end, 64 * TURN, 64 * TURN)
+    sizes = Counter[int]()
+    for _ in range(40):
+        end.core.send(end.open(priority=1), bytes(TURN // 6))
+        sizes.update(data_sizes(end.sent(2 * TURN)))
+    assert abs(sizes[first.id] - sizes[last.id]) <= 1.5 * TURN
+
+
+@both
 def test_a_turn_that_was_cut_short_dies_with_its_stream(wire: Wire) -> None:
     end = End(wire, client=True)
     first, second = busy(end, 8 * TURN, 8 * TURN)
