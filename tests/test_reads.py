@@ -96,7 +96,11 @@ async def test_others_have_their_turn_between_reads_of_bulk(
     monkeypatch: pytest.MonkeyPatch, others_can_wait: bool
 ) -> None:
     """After each, or after a few, however much the peer has sent."""
-    monkeypatch.setattr(os, "readv", lambda fd, buffers: len(buffers[0]))
+
+    def full(fd: int, buffers: tuple[memoryview]) -> int:
+        return len(buffers[0])
+
+    monkeypatch.setattr(os, "readv", full)
     near, far = socket_pair()
     turns = 0
 

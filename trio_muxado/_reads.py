@@ -22,7 +22,9 @@ MORE_FROM = 64 * 1024
 mostly is, and to be told costs two calls of the system."""
 
 AT_ONCE = 4
-"""Reads after which others run in any case: what they take is 1 MiB at most."""
+"""Reads in a row, of 1 MiB together at most, before others have their turn in any case.  With 100
+bulk streams a turn of trio's loop for each read costs a tenth to a fourth of all bytes (measured).
+"""
 
 _FREED_ONCE = 1024 * 1024
 """Bytes of a block that is freed once: see ``_keep_memory``."""
