@@ -192,10 +192,10 @@ class Engine:
         connection, handlers = self.connection, self._handlers
         receive = receive_on(self.transport)
         self.last_heard = trio.current_time()
-        other = False
+        others_can_wait = False
         while self.reason is None:
             try:
-                data = await receive(other)
+                data = await receive(others_can_wait)
             except Exception as error:
                 # A transport can be anything that is a stream, and raise anything.
                 self._transport_ended(error)
@@ -212,7 +212,7 @@ class Engine:
                 handlers[type(event)](event)
             # Whoever receives takes a piece in a turn of the loop: more for the same task would
             # only lie there, and for another one costs less without a turn in between.
-            other = connection.last_data_of != before
+            others_can_wait = connection.last_data_of != before
             del data  # the next may be long in coming
             self.changed()
 
