@@ -389,11 +389,11 @@ def test_short_rests_of_turns_add_up_to_one(wire: Wire) -> None:
 
 
 @both
-def test_a_turn_that_was_cut_short_dies_with_its_stream(wire: Wire) -> None:
+@pytest.mark.parametrize("rest", [TURN // 2, TURN // 8], ids=["first in the next batch", "owed"])
+def test_a_turn_that_was_cut_short_dies_with_its_stream(wire: Wire, rest: int) -> None:
     end = End(wire, client=True)
-    first, second = busy(end, 8 * TURN, 8 * TURN)
-    end.sent(2 * TURN - 1)
-    end.sent(TURN // 4)
+    _, first, second = busy(end, rest, 8 * TURN, 8 * TURN)
+    end.sent(2 * TURN)
     for stream in (first, second):
         end.core.reset(stream, 7)
     assert [type(frame) for frame in end.sent()] == [Rst, Rst]
