@@ -28,8 +28,8 @@ longer for its equals, and nothing is gained."""
 SHORT_REST = 4
 """The rest of a turn that a full batch has cut short goes out first in the next one, unless it is
 less than a turn divided by this: then the stream's next turn is longer by it.  By itself it would
-cost both ends as much as a whole turn, and each batch would end with another (on v1, where 100
-bulk streams are, a third of all turns were rests of a few KiB)."""
+cost both ends as much as a whole turn, and each batch would end with another (with 100 bulk streams
+on v1 a third of all turns were rests of a few KiB)."""
 
 
 class Outbox:
@@ -49,10 +49,8 @@ class Outbox:
         self._credit: dict[int, int] = {}
         self._credit_hurries = False
         self._scheduler = Scheduler()
-        # Bytes of their turns that streams could not send, as a batch was full, and who of them is
-        # the next again.
+        # Bytes of their turns that streams could not send, as a batch was full.
         self._owed: dict[Stream, int] = {}
-        self._cut: Stream | None = None
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
         self._unopened: deque[Stream] = deque()  # v2: the frame that opens them is due; ids rise
@@ -111,8 +109,6 @@ class Outbox:
         if stream.open_due:
             stream.open_due = False
             self._unopened.remove(stream)
-        if stream is self._cut:
-            self._cut = None
         self._owed.pop(stream, None)
         self._credit.pop(stream.id, None)
         self._scheduler.remove(stream)
@@ -151,6 +147,7 @@ class Outbox:
         least = self._least
         size = max(size, least)
         longest_turn = max(min(TURN, (size + 1) // 2), least)
+        long_rest = max(longest_turn // SHORT_REST, least)
         while size >= least and scheduler.priorities:
             stream = scheduler.pop()
             if stream.open_due and stream is not self._unopened[0]:
@@ -158,10 +155,7 @@ class Outbox:
             turn = longest_turn if scheduler.priorities else size  # where nobody else waits
             if self._owed:
                 owed = self._owed.pop(stream, 0)
-                if stream is self._cut:
-                    turn, self._cut = min(turn, owed), None
-                else:
-                    turn += owed
+                turn = min(turn, owed) if owed >= long_rest else turn + owed
             used, more = self._take_turn(stream, batch, min(turn, size), wire.max_payload)
             size -= used
             streams.append(stream)
@@ -172,8 +166,7 @@ class Outbox:
             owed = turn - used
             if owed > 0:
                 self._owed[stream] = owed
-            if owed >= max(least, longest_turn // SHORT_REST):
-                self._cut = stream
+            if owed >= long_rest:
                 scheduler.put_back(stream)
             else:
                 scheduler.push(stream)
