@@ -84,7 +84,7 @@ def usage_text(kind: bytes) -> bytes:
 
 
 async def answer(stream: ByteStream) -> None:
-    """The server's side of one stream."""
+    """The server's side of one stream; its end is left to whoever serves, in the library's way."""
     first = await stream.receive_some(SMALL)
     kind = first[:1]
     reply = RESPONSE
@@ -104,8 +104,6 @@ async def answer(stream: ByteStream) -> None:
         reply = usage_text(kind)
     if kind != b"i":
         await stream.send_all(reply)
-        await stream.send_eof()
-    await stream.aclose()
 
 
 class StreamPeer:

@@ -42,6 +42,11 @@ def yamux(stream: trio.SocketStream, client: bool) -> Yamux:
     return Yamux(conn, PEER, is_initiator=client)
 
 
+async def handle_stream(stream: LibStream) -> None:
+    await answer(stream)
+    await stream.aclose()
+
+
 async def serve(args: Namespace) -> None:
     async def handler(tcp: trio.SocketStream) -> None:
         session = yamux(tcp, client=False)
@@ -49,7 +54,7 @@ async def serve(args: Namespace) -> None:
             streams.start_soon(session.start)
             try:
                 while True:
-                    streams.start_soon(answer, LibStream(await session.accept_stream()))
+                    streams.start_soon(handle_stream, LibStream(await session.accept_stream()))
             except MuxedConnUnavailable:
                 streams.cancel_scope.cancel()
 

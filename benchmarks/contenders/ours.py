@@ -41,7 +41,7 @@ def config(args: Namespace) -> MuxadoConfig:
 
 
 async def handle_session(session: MuxadoSession) -> None:
-    await session.serve_streams(answer)
+    await session.serve_streams(answer)  # which closes a stream when its handler returns
 
 
 async def serve(args: Namespace) -> None:

@@ -56,6 +56,9 @@ class Stream:
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
+        self.end()
+
+    def end(self) -> None:
         self._frame(0, FIN)
 
     def _frame(self, length: int, flags: int) -> None:
@@ -81,6 +84,9 @@ class Stream:
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
+        self.forget()
+
+    def forget(self) -> None:
         self.session.streams.pop(self.id, None)
 
 
@@ -156,10 +162,16 @@ class Session:
                 stream.put.close()
 
 
+async def handle_stream(stream: Stream) -> None:
+    await answer(stream)
+    stream.end()
+    stream.forget()
+
+
 async def serve(args: Namespace) -> None:
     async def handler(transport: trio.SocketStream) -> None:
         async with trio.open_nursery() as nursery:
-            session = Session(transport, lambda stream: nursery.start_soon(answer, stream), 2)
+            session = Session(transport, lambda new: nursery.start_soon(handle_stream, new), 2)
             nursery.start_soon(session.write)
             await session.read()
             nursery.cancel_scope.cancel()

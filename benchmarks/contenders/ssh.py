@@ -30,7 +30,9 @@ class SshStream:
 
 
 async def handle_channel(reader: Any, writer: Any) -> None:
-    await answer(SshStream(reader, writer))
+    stream = SshStream(reader, writer)
+    await answer(stream)
+    await stream.aclose()
 
 
 class Server(asyncssh.SSHServer):

@@ -52,10 +52,13 @@ async def serve(args: Namespace) -> None:
 
     async def handler(stream: trio.SocketStream) -> None:
         if context is None:
-            await answer(stream)
+            await answer(stream)  # serve_tcp closes it
         else:
             tls = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
-            await answer(TlsStream(tls))
+            wrapped = TlsStream(tls)
+            await answer(wrapped)
+            await wrapped.send_eof()
+            await wrapped.aclose()
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(
