@@ -25,6 +25,11 @@ transport, so that bulk is not cut into more pieces than it came in."""
 _ENOUGH = 64 * 1024
 """Bytes from which a chunk is returned as it is: joining it with the next costs another copy."""
 
+_SMALL = 8 * 1024
+"""Bytes of a message that is queued last in ``send_all``, and not first.  In bulk, where a stream
+that was woken should have its next chunk in the batch that follows, that would cost a sixth of what
+100 streams of v1 carry (measured)."""
+
 _COPY_SIZE = 256 * 1024
 """Bytes of a mutable buffer that ``send_all`` copies at a time."""
 
@@ -199,18 +204,26 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         sender.held = True
         try:
             core, engine = self._core, self._engine
-            if self._closed is not None or SEND_END not in core.allowed:
-                raise self._unsendable_error()
-            await checkpoint_if_cancelled()
-            if type(data) is bytes:
-                if data:  # what _queue does, without its call
+            if (
+                type(data) is bytes
+                and (size := len(data)) <= _SMALL
+                and core.outgoing.size + size <= engine.config.send_buffer
+            ):
+                # Queued behind the checkpoint: an end that follows at once goes in the same frame,
+                # as the writer can't come between them.
+                await checkpoint()
+                if self._closed is not None or SEND_END not in core.allowed:
+                    raise self._unsendable_error()
+                if size:  # what _queue does, without its call
                     engine.connection.send(core, data)
                     if engine.writer.sleeps:
                         engine.writer.wake()
-                if core.outgoing.size <= engine.config.send_buffer:
-                    await cancel_shielded_checkpoint()
-                else:
-                    await self._wait_until_accepted()
+                return
+            self._check_sendable()
+            await checkpoint_if_cancelled()
+            if type(data) is bytes:
+                self._queue(data)
+                await self._wait_until_accepted()
                 return
             with memoryview(data) as view, view.cast("B") as octets:
                 for start in range(0, len(octets) or 1, _COPY_SIZE):

@@ -101,10 +101,12 @@ class Connection(Inbound):
         return self.state in GOING
 
     def hold(self, stream: Stream) -> None:
-        """A handler runs on a stream of the peer, which keeps its place until that lets go.
+        """Accept a stream of the peer for a handler that runs on it, and will surely let go of it.
 
-        It lets go with ``close`` or ``reset``; without them the place would be lost.
+        It keeps its place until then.  To let go is ``close`` or ``reset``; without them the place
+        would be lost.
         """
+        stream.accepted()
         stream.held = True
 
     def accept(self, stream: Stream) -> None:
@@ -141,10 +143,11 @@ class Connection(Inbound):
         """
         stream.answered |= not stream.local
         window = stream.receive_window
-        increment = window.consume(size)
         if RECEIVE_DATA not in stream.allowed:
+            window.unconsumed -= size  # nothing more can come, so nothing is promised again
             self.streams.repay_read(stream)
             return False
+        increment = window.consume(size)
         if window.too_small(self._now):
             self._grow(stream)
             increment += window.grant()
