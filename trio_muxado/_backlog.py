@@ -20,13 +20,14 @@ class Backlog:
     def __init__(self) -> None:
         self._streams: deque[MuxadoStream] = deque()
         self._takers = trio.lowlevel.ParkingLot()
-        self._parked = 0  # takers: to ask the lot costs a call for each stream
+        self._waiting = 0  # takers that park: to ask the lot costs a call for each stream
         self._ended = False
 
     def put(self, stream: MuxadoStream) -> None:
         """The peer has opened a stream."""
         self._streams.append(stream)
-        if self._parked:
+        if self._waiting:
+            self._waiting -= 1
             self._takers.unpark()
 
     def clear(self) -> None:
@@ -36,25 +37,23 @@ class Backlog:
     def end(self) -> None:
         """No more will come."""
         self._ended = True
+        self._waiting = 0
         self._takers.unpark_all()
 
-    async def take(self) -> MuxadoStream | None:
-        """Wait for the next; None when there will be none."""
+    async def take(self, most: int) -> list[MuxadoStream]:
+        """Wait for the next, and take up to ``most`` that wait; none when there will be none."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._streams:
             await trio.lowlevel.cancel_shielded_checkpoint()
         while not self._streams:
             if self._ended:
                 await trio.lowlevel.checkpoint()
-                return None
-            self._parked += 1
+                return []
+            self._waiting += 1
             try:
                 await self._takers.park()
-            finally:
-                self._parked -= 1
-        return self._streams.popleft()
-
-    def take_now(self, most: int) -> list[MuxadoStream]:
-        """Those that wait already."""
+            except BaseException:
+                self._waiting -= 1
+                raise
         streams = self._streams
         return [streams.popleft() for _ in range(min(most, len(streams)))]

@@ -226,8 +226,9 @@ class Engine:
         event.stream.owner._deliver_end()
 
     def _on_opened(self, event: events.StreamOpened) -> None:
-        stream = self._make_stream(event.stream)
-        if event.stream.backlog is None:  # an extension's
+        core = event.stream
+        stream = self._make_stream(core)
+        if core.backlog is None:  # an extension's
             handler = self.config.extensions.get(stream.type, self._answer_heartbeats)
             serve = partial(self._serve_extension, handler, stream)
             self._nursery.start_soon(self._guard, serve, name=handler)
