@@ -204,26 +204,24 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         sender.held = True
         try:
             core, engine = self._core, self._engine
-            if (
-                type(data) is bytes
-                and (size := len(data)) <= _SMALL
-                and core.outgoing.size + size <= engine.config.send_buffer
-            ):
+            small = type(data) is bytes and len(data) <= _SMALL
+            if small:
                 # Queued behind the checkpoint: an end that follows at once goes in the same frame,
                 # as the writer can't come between them.
                 await checkpoint()
-                if self._closed is not None or SEND_END not in core.allowed:
-                    raise self._unsendable_error()
-                if size:  # what _queue does, without its call
+            if self._closed is not None or SEND_END not in core.allowed:
+                raise self._unsendable_error()
+            if not small:
+                await checkpoint_if_cancelled()
+            if type(data) is bytes:
+                if data:  # what _queue does, without its call
                     engine.connection.send(core, data)
                     if engine.writer.sleeps:
                         engine.writer.wake()
-                return
-            self._check_sendable()
-            await checkpoint_if_cancelled()
-            if type(data) is bytes:
-                self._queue(data)
-                await self._wait_until_accepted()
+                if core.outgoing.size > engine.config.send_buffer:
+                    await self._wait_until_accepted()
+                elif not small:
+                    await cancel_shielded_checkpoint()
                 return
             with memoryview(data) as view, view.cast("B") as octets:
                 for start in range(0, len(octets) or 1, _COPY_SIZE):

@@ -241,6 +241,10 @@ class Inbound:
                 self._outbox.grant(stream.id, stream.receive_window.discard())
         if stream.local:
             stream.answered = stream.seen = True
+        if not length:
+            if fin:
+                self._receive_end(stream)
+            return
         complete = len(payload) == length
         if not complete:
             self._receiving = (stream, fin)
