@@ -116,7 +116,7 @@ CONTENDERS = (
         "sketch",
         "a sketch on trio",
         _build.python("sketch"),
-        "170 lines that carry streams and guarantee nothing: what ours is measured by.",
+        "180 lines that carry streams and guarantee nothing: what ours is measured by.",
         lacks={"tls": "it is the floor of the plain works"},
     ),
     Contender("go-v1", "Go muxado v1", _build.go_v1("muxado-v1")),

@@ -163,7 +163,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _deliver(self, data: bytes) -> None:
         self._received.put(data)
-        self._receiver.wake()
+        if self._receiver.waiting is not None:
+            self._receiver.wake()
 
     def _deliver_end(self) -> None:
         self._ended = True

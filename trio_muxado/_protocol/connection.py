@@ -184,7 +184,8 @@ class Connection(Inbound):
                 self._outbox.grant(stream.id, increment)
         if not stream.scheduled:
             self._outbox.schedule(stream)
-        self.streams.settle(stream)
+        if not stream.scheduled:  # else something is due on it
+            self.streams.settle(stream)
         return True
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:

@@ -105,8 +105,9 @@ class StreamTable:
         if stream.backlog is not None:
             stream.accepted()
         stream.handled = stream.held = False
-        self.spare_window += stream.borrowed
-        stream.borrowed = 0
+        if stream.borrowed:
+            self.spare_window += stream.borrowed
+            stream.borrowed = 0
         if self.live.get(stream.id) is stream:
             return True
         if stream.place is not None and stream.id not in self._unanswered:
