@@ -106,6 +106,12 @@ async def answer(stream: ByteStream) -> None:
         await stream.send_all(reply)
 
 
+async def answer_and_close(stream: ByteStream) -> None:
+    """The same for a library that leaves the closing to the handler."""
+    await answer(stream)
+    await stream.aclose()
+
+
 class StreamPeer:
     """A `Peer` for everything that offers streams of bytes."""
 

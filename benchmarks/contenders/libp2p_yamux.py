@@ -18,7 +18,7 @@ from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamEOF
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
-from .._common import HOST, StreamPeer, answer, listening, main
+from .._common import HOST, StreamPeer, answer_and_close, listening, main
 
 PEER = ID(b"benchmark")
 
@@ -42,11 +42,6 @@ def yamux(stream: trio.SocketStream, client: bool) -> Yamux:
     return Yamux(conn, PEER, is_initiator=client)
 
 
-async def handle_stream(stream: LibStream) -> None:
-    await answer(stream)
-    await stream.aclose()
-
-
 async def serve(args: Namespace) -> None:
     async def handler(tcp: trio.SocketStream) -> None:
         session = yamux(tcp, client=False)
@@ -54,7 +49,7 @@ async def serve(args: Namespace) -> None:
             streams.start_soon(session.start)
             try:
                 while True:
-                    streams.start_soon(handle_stream, LibStream(await session.accept_stream()))
+                    streams.start_soon(answer_and_close, LibStream(await session.accept_stream()))
             except MuxedConnUnavailable:
                 streams.cancel_scope.cancel()
 

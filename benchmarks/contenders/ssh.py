@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncssh
 
-from .._common import HOST, StreamPeer, answer, listening, main
+from .._common import HOST, StreamPeer, answer_and_close, listening, main
 
 
 class SshStream:
@@ -30,9 +30,7 @@ class SshStream:
 
 
 async def handle_channel(reader: Any, writer: Any) -> None:
-    stream = SshStream(reader, writer)
-    await answer(stream)
-    await stream.aclose()
+    await answer_and_close(SshStream(reader, writer))
 
 
 class Server(asyncssh.SSHServer):

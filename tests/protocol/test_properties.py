@@ -240,11 +240,11 @@ class Sessions(RuleBasedStateMachine):
         for side in getattr(self, "sides", ()):
             for talk in side.talks.values():
                 window = talk.stream.receive_window
-                assert min(window.credit, window.unconsumed, window.owed) >= 0
+                assert window.credit + window.unconsumed + window.owed == window.size
+                assert window.credit >= 0
                 assert talk.stream.send_window.available >= 0
                 if StreamInput.RECEIVE_DATA in talk.stream.allowed:
                     assert talk.stream.borrowed == window.size
-                    assert window.credit + window.unconsumed + window.owed == window.size
             streams = side.end.core.streams
             # A stream that waits for its type is in no talk, one that has ended does not live.
             known = {*streams.live.values(), *(talk.stream for talk in side.talks.values())}

@@ -144,7 +144,8 @@ class Connection(Inbound):
         stream.answered |= not stream.local
         window = stream.receive_window
         if RECEIVE_DATA not in stream.allowed:
-            window.unconsumed -= size  # nothing more can come, so nothing is promised again
+            window.unconsumed -= size
+            window.owed += size  # and stays so: nothing more can come
             self.streams.repay_read(stream)
             return False
         increment = window.consume(size)

@@ -47,8 +47,7 @@ class ReceiveWindow:
     """What we allow the peer to send, and what of it the application has not consumed yet.
 
     ``credit`` is what the peer may still send, ``unconsumed`` what came and still waits,
-    ``owed`` what was consumed and not granted again.  The three add up to ``size`` until the peer's
-    end has come, behind which nothing is owed.
+    ``owed`` what was consumed and not granted again.  The three always add up to ``size``.
 
     How large it has to be is found out in *rounds*.  A round is over when the peer has sent more
     than all that it could send when the round began: it can only once a later grant has reached
