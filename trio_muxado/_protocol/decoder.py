@@ -58,7 +58,7 @@ class Decoder:
         self._tail = b""
         # Bytes that are missing of the frame before, and what takes them.
         self._left = 0
-        self._take_left: Callable[[_Received, int, list[Frame]], int | None] = self._skip
+        self._take_left: Callable[[_Received, int, list[Frame]], int] = self._skip
         self._debug = b""
         self._debug_doubted = False
         self._broken = False
@@ -84,7 +84,7 @@ class Decoder:
         """
         frames: list[Frame] = []
         self._newest_syn = 0
-        if self._broken:
+        if self._broken or not data:
             return frames
         if self._tail:
             data = self._tail + data
@@ -94,47 +94,46 @@ class Decoder:
         type_bits = wire.type_mask << wire.type_shift
         data_bits, fin_bits, syn_bits = wire._data_bits, wire._fin_bits, wire._syn_bits
         bare_syn, unpack = self._bare_syn, _TWO_WORDS.unpack_from
-        position, end = 0, len(data)
-        while position < end:
-            if self._left:
-                used = self._take_left(data, position, frames)
-                if used is None:
-                    break
-                position += used
-                continue
-            if end - position < HEADER_SIZE:
-                break
+        last_header = len(data) - HEADER_SIZE  # where the last one that is whole could begin
+        position = self._take_left(data, 0, frames) if self._left else 0
+        while position <= last_header:
             word, stream_id = unpack(data, position)
             stream_id &= MAX_STREAM_ID
-            if word == bare_syn:  # in short what follows in full: so most streams of v1 begin
-                self._newest_syn = stream_id
-                frames.append(make_syn((stream_id, 0, 0, False)))
-                position += HEADER_SIZE
-                continue
             length = word >> length_shift & length_mask
             if word & type_bits != data_bits:
+                if word == bare_syn:  # so most streams of v1 begin; a parser's call less for each
+                    self._newest_syn = stream_id
+                    frames.append(make_syn((stream_id, 0, 0, False)))
+                    position += HEADER_SIZE
+                    continue
                 used = self._control_frame(data, position, word, length, stream_id, frames)
                 if used is None:
                     break
                 position += used
+                if self._left:
+                    position += self._take_left(data, position, frames)
                 continue
             if not stream_id:
                 self._fail(frames, ErrorCode.PROTOCOL_ERROR, "DATA with stream id 0")
                 break
             position += HEADER_SIZE
-            payload: bytes | memoryview
+            fin, syn = word & fin_bits != 0, word & syn_bits != 0
             if length < COPY_BELOW:
                 payload = data[position : position + length]
-            else:
-                payload = memoryview(data)[position : position + length]
+                frames.append(make_data((stream_id, length, payload, syn, fin)))
+                position += length
+                continue
+            view = memoryview(data)[position : position + length]
+            frames.append(make_data((stream_id, length, view, syn, fin)))
             position += length
-            if position > end:
-                self._left, self._take_left = position - end, self._take_data
-            fin, syn = word & fin_bits != 0, word & syn_bits != 0
-            frames.append(make_data((stream_id, length, payload, syn, fin)))
-            if length >= COPY_BELOW and self._runs and not (fin or syn):
+            if self._runs and not (fin or syn):
                 position = self._take_run(data, position, word, stream_id, length, frames)
-        if position < end and not self._broken:
+        if self._broken:
+            return frames
+        missing = position - len(data)
+        if missing > 0:
+            self._left, self._take_left = missing, self._take_data
+        elif missing:
             self._tail = bytes(data[position:])
         return frames
 
@@ -265,12 +264,12 @@ class Decoder:
         self._debug_doubted = self._wire.goaway_overstates and debug_size >= 8
         return GoAway(last_stream_id & MAX_STREAM_ID, number), 8
 
-    def _take_debug(self, data: _Received, position: int, out: list[Frame]) -> int | None:
-        """Take debug text; how many bytes, or None when more must come to tell what they are."""
+    def _take_debug(self, data: _Received, position: int, out: list[Frame]) -> int:
+        """Take debug text; how many bytes: none when more must come to tell what they are."""
         available = len(data) - position
         if self._debug_doubted:
             if available < HEADER_SIZE:
-                return None
+                return 0
             self._debug_doubted = False
             if self._looks_like_a_frame(data, position):
                 self._left = 0
