@@ -22,9 +22,7 @@ def make_table(*, client: bool = False) -> StreamTable:
 
 def remote(table: StreamTable, stream_id: int = 3, wire: Wire = V2) -> Stream:
     table.check_opening(stream_id, rising=wire.syns_rise)
-    stream = table.new_remote(stream_id, wire)
-    stream.take_place(table.inbound)
-    return stream
+    return table.new_remote(stream_id, wire, table.inbound)
 
 
 # ---- ids

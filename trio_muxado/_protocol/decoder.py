@@ -128,12 +128,10 @@ class Decoder:
             position += length
             if self._runs and not (fin or syn):
                 position = self._take_run(data, position, word, stream_id, length, frames)
-        if self._broken:
-            return frames
         missing = position - len(data)
         if missing > 0:
             self._left, self._take_left = missing, self._take_data
-        elif missing:
+        elif missing and not self._broken:
             self._tail = bytes(data[position:])
         return frames
 

@@ -204,7 +204,6 @@ class Inbound:
 
     def _on_data(self, frame: Data) -> None:
         stream_id, length, payload, syn, fin = frame
-        self._receiving = None
         if length > self._largest_data:
             raise ProtocolViolation(
                 ErrorCode.FRAME_SIZE_ERROR, f"DATA of {length} bytes, larger than any window"
@@ -226,29 +225,22 @@ class Inbound:
         if stream is None:
             return
         if length:
-            late = RECEIVE_DATA not in stream.allowed  # where it is, the state stays as it is
-            if late and not (stream.state is CLOSED_LOCAL and stream.can_send):
-                self._late_data(stream)
+            if RECEIVE_DATA not in stream.allowed:
+                if not self._skip_late_data(stream, length):
+                    return
+            elif not stream.receive_window.take(length):
+                self._refuse_overflow(stream, length)
                 return
-            if not stream.receive_window.take(length):
-                allowed = stream.receive_window.credit
-                message = f"{length} bytes came where {allowed} were allowed"
-                self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
-                return
-            if late:
-                # RST would take with it what is about to go out.  So this is skipped, and with
-                # its credit more can come: behind our end it meets the RST.
-                self._outbox.grant(stream.id, stream.receive_window.discard())
         if stream.local:
             stream.answered = stream.seen = True
         if not length:
             if fin:
                 self._receive_end(stream)
-            return
-        complete = len(payload) == length
-        if not complete:
+        elif len(payload) == length:
+            self._deliver(stream, payload, end=fin)
+        else:
             self._receiving = (stream, fin)
-        self._deliver(stream, payload, end=fin and complete)
+            self._deliver(stream, payload, end=False)
 
     def _on_data_run(self, frame: DataRun) -> None:
         stream_id, length, payloads = frame
@@ -267,9 +259,12 @@ class Inbound:
 
     def _on_data_rest(self, frame: DataRest) -> None:
         self.counts.frames_received -= 1  # a piece of one that is counted
-        if self._receiving is not None:
-            stream, fin = self._receiving
-            self._deliver(stream, frame.payload, end=fin and frame.last)
+        if self._receiving is None:
+            return  # of a frame that was not taken
+        stream, fin = self._receiving
+        if frame.last:
+            self._receiving = None
+        self._deliver(stream, frame.payload, end=fin and frame.last)
 
     def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
         if stream.type_bytes is not None and payload and stream.broken is None:
@@ -288,12 +283,12 @@ class Inbound:
 
     def _end_run(self) -> None:
         """Make one event of the payloads that came for a stream in a row: one copy serves all."""
-        run = self._run
-        if self._run_of is None:
+        run, stream = self._run, self._run_of
+        if stream is None:
             return
         data = bytes(run[0]) if len(run) == 1 else b"".join(run)
-        self._events.append(make_data_received((self._run_of, data)))
-        self.last_data_of = self._run_of.id
+        self._events.append(make_data_received((stream, data)))
+        self.last_data_of = stream.id
         self._run = []
         self._run_of = None
 
@@ -394,19 +389,19 @@ class Inbound:
 
     def _accept_syn(self, stream_id: int, places: Places, extra: int = 0) -> Stream | None:
         """Take up a stream that the peer opens, or refuse it."""
-        self.streams.check_opening(stream_id, rising=self._wire.syns_rise)
+        streams = self.streams
+        streams.check_opening(stream_id, rising=self._wire.syns_rise)
         going = self.state in GOING
         # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
         # processed, also of extensions.
-        unwanted = going and places is not self.streams.heartbeats
+        unwanted = going and places is not streams.heartbeats
         if unwanted or places.taken >= places.limit + extra:
             self.counts.refused += 1
             self._answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
-        stream = self.streams.new_remote(stream_id, self._wire)
-        if not going and stream_id > self.streams.last_taken_id:
-            self.streams.last_taken_id = stream_id
-        stream.take_place(places)
+        stream = streams.new_remote(stream_id, self._wire, places)
+        if stream_id > streams.last_taken_id and not going:
+            streams.last_taken_id = stream_id
         if self._widens:
             self._widen(stream)
         return stream
@@ -425,8 +420,7 @@ class Inbound:
 
     def _announce(self, stream: Stream) -> bool:
         """The type is known: show the stream to the application, or refuse it."""
-        streams = self.streams
-        refusal = None
+        streams, refusal = self.streams, None
         if stream.type and stream.type in self._extensions:
             places = self._extensions[stream.type]
             stream.take_place(places)
@@ -440,12 +434,12 @@ class Inbound:
             refusal = ErrorCode.ACCEPT_QUEUE_FULL
         else:
             stream.wait_in(streams.waiting)
-        stream.handled = refusal is None
         if refusal is not None:
             self.counts.refused += 1
             streams.release(stream)  # nobody will read what came with it
             self._answer_with_reset(stream, refusal, "refused")
             return False
+        stream.handled = True
         self.counts.offered += 1
         self._events.append(make_stream_opened((stream,)))
         return True
@@ -470,11 +464,28 @@ class Inbound:
             )
         self._answer(stream_id, ErrorCode.STREAM_CLOSED, our_doing=stream_id in gone)
 
-    def _late_data(self, stream: Stream) -> None:
-        """Data after the peer's end, or for an application that has closed the stream."""
-        our_doing = stream.state is CLOSED_LOCAL
-        message = "data came for a stream that is closed"
-        self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message, our_doing=our_doing)
+    def _skip_late_data(self, stream: Stream, length: int) -> bool:
+        """Data after the peer's end, or for an application that has closed the stream.
+
+        It is answered with RST, or skipped; whether its FIN still counts.
+        """
+        closed_here = stream.state is CLOSED_LOCAL
+        if not (closed_here and stream.can_send):
+            message = "data came for a stream that is closed"
+            self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message, our_doing=closed_here)
+            return False
+        if not stream.receive_window.take(length):
+            self._refuse_overflow(stream, length)
+            return False
+        # RST would take with it what is about to go out.  So this is skipped, and with its credit
+        # more can come: behind our end it meets the RST.
+        self._outbox.grant(stream.id, stream.receive_window.discard())
+        return True
+
+    def _refuse_overflow(self, stream: Stream, length: int) -> None:
+        """More data than the stream's window allows."""
+        message = f"{length} bytes came where {stream.receive_window.credit} were allowed"
+        self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
 
     def _answer_with_reset(
         self, stream: Stream, code: ErrorCode, message: str, *, our_doing: bool = False

@@ -64,10 +64,11 @@ class StreamTable:
         self.spare_window -= wire.initial_window
         return stream
 
-    def new_remote(self, stream_id: int, wire: Wire) -> Stream:
-        """A stream that the peer opens; see ``check_opening``."""
+    def new_remote(self, stream_id: int, wire: Wire, places: Places) -> Stream:
+        """A stream that the peer opens, counted in ``places``; see ``check_opening``."""
         stream = self.live[stream_id] = Stream(stream_id, wire, local=False)
         self.spare_window -= wire.initial_window
+        stream.take_place(places)
         return stream
 
     def check_opening(self, stream_id: int, *, rising: bool) -> None:
@@ -77,15 +78,16 @@ class StreamTable:
             fault = f"the peer cannot open a stream with id {stream_id}"
         elif stream_id in self.live:
             fault = f"stream {stream_id} opened twice"
-        elif rising and stream_id <= self.last_remote_id:
-            fault = f"stream {stream_id} opened after stream {self.last_remote_id}"
-        elif rising:
+        elif not rising:
+            if stream_id > self.last_remote_id:
+                self.last_remote_id = stream_id
+            self.gone.forget(stream_id)
+            return
+        elif stream_id > self.last_remote_id:
             self.last_remote_id = stream_id
             return
         else:
-            self.last_remote_id = max(self.last_remote_id, stream_id)
-            self.gone.forget(stream_id)
-            return
+            fault = f"stream {stream_id} opened after stream {self.last_remote_id}"
         raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, fault)
 
     def was_opened(self, stream_id: int) -> bool:
