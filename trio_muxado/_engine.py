@@ -132,7 +132,6 @@ class Engine:
         self._peer_code: ErrorCode | int | None = None
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             events.DataReceived: self._on_data,
-            events.EndReceived: self._on_end,
             events.StreamOpened: self._on_opened,
             events.StreamBroken: self._on_broken,
             events.GoAwayReceived: self._on_goaway,
@@ -219,11 +218,8 @@ class Engine:
     # ---- events
 
     def _on_data(self, event: events.DataReceived) -> None:
-        stream, data = event
-        stream.owner._deliver(data)
-
-    def _on_end(self, event: events.EndReceived) -> None:
-        event.stream.owner._deliver_end()
+        stream, data, ended = event
+        stream.owner._deliver(data, ended=ended)
 
     def _on_opened(self, event: events.StreamOpened) -> None:
         core = event.stream

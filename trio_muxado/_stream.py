@@ -117,8 +117,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           StreamClosedError: the stream was closed by this end, now or before.
           trio.BusyResourceError: another task is receiving.
         """
-        limit = _DEFAULT_RECEIVE if max_bytes is None else operator.index(max_bytes)
-        if limit < 1:
+        if max_bytes is None:
+            limit = _DEFAULT_RECEIVE
+        elif (limit := operator.index(max_bytes)) < 1:
             raise ValueError("max_bytes must be at least 1")
         receiver, received, core = self._receiver, self._received, self._core
         if receiver.held:
@@ -161,13 +162,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     # ---- what the session's frame reader and writer tell; none of it waits
 
-    def _deliver(self, data: bytes) -> None:
-        self._received.put(data)
-        if self._receiver.waiting is not None:
-            self._receiver.wake()
-
-    def _deliver_end(self) -> None:
-        self._ended = True
+    def _deliver(self, data: bytes, *, ended: bool) -> None:
+        if data:
+            self._received.put(data)
+        self._ended = ended
         if self._receiver.waiting is not None:
             self._receiver.wake()
 

@@ -6,7 +6,7 @@ import pytest
 
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode
-from trio_muxado._protocol.events import DataReceived, EndReceived
+from trio_muxado._protocol.events import DataReceived
 from trio_muxado._protocol.frames import Data, Rst, WndInc
 from trio_muxado._protocol.states import StreamInput, StreamState
 
@@ -30,7 +30,7 @@ def test_the_peers_end_is_told_behind_its_data(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3)
     events = end.feed(end.data(3, b"bye", fin=True))
-    assert events == [DataReceived(stream, b"bye"), EndReceived(stream)]
+    assert events == [DataReceived(stream, b"bye", ended=True)]
     assert stream.state is StreamState.ENDED_REMOTE
 
 

@@ -10,7 +10,6 @@ from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
     DataReceived,
-    EndReceived,
     Event,
     StreamBroken,
     StreamOpened,
@@ -78,7 +77,7 @@ def test_data_behind_the_type_is_the_streams(end: End) -> None:
 def test_an_end_behind_the_type_is_the_streams(end: End) -> None:
     event, ended = end.feed(end.data(3, TYPE, syn=True, fin=True))
     assert isinstance(event, StreamOpened)
-    assert ended == EndReceived(event.stream)
+    assert ended == DataReceived(event.stream, b"", ended=True)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3])
@@ -95,7 +94,7 @@ def test_a_type_may_come_in_the_pieces_of_one_frame(end: End) -> None:
     events = end.feed(*(frame[i : i + 1] for i in range(len(frame))))
     assert opened(events) == [3]
     assert b"".join(e.data for e in events if isinstance(e, DataReceived)) == b"hello"
-    assert isinstance(events[-1], EndReceived)
+    assert events[-1] == DataReceived(end.core.streams.live[3], b"o", ended=True)
 
 
 def test_a_type_that_comes_byte_by_byte_blocks_nobody(end: End) -> None:

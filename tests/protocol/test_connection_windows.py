@@ -8,7 +8,6 @@ from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
     DataReceived,
-    EndReceived,
     SessionFailed,
     StreamBroken,
     StreamOpened,
@@ -141,17 +140,16 @@ def test_a_frame_is_delivered_as_it_comes(wire: Wire) -> None:
     assert end.feed(frame[:10], frame[10:13], frame[13:]) == [
         DataReceived(stream, b"ab"),
         DataReceived(stream, b"cde"),
-        DataReceived(stream, b"f"),
-        EndReceived(stream),
+        DataReceived(stream, b"f", ended=True),
     ]
 
 
 @both
 def test_the_end_comes_with_the_last_piece_and_not_before(wire: Wire) -> None:
     end = End(wire)
-    end.accept(3)
+    stream = end.accept(3)
     frame = end.data(3, b"abc", fin=True)
-    assert not any(isinstance(event, EndReceived) for event in end.feed(frame[:-1]))
+    assert end.feed(frame[:-1]) == [DataReceived(stream, b"ab")]
 
 
 @both
@@ -159,7 +157,7 @@ def test_frames_in_a_row_are_one_event(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3)
     events = end.feed(end.data(3, b"ab") + end.data(3, b"cd") + end.data(3, b"ef", fin=True))
-    assert events == [DataReceived(stream, b"abcdef"), EndReceived(stream)]
+    assert events == [DataReceived(stream, b"abcdef", ended=True)]
 
 
 @both

@@ -62,10 +62,11 @@ class Side:
             case events.StreamOpened(stream):
                 self.end.core.accept(stream)
                 self.talks[stream.id] = Talk(self, stream)
-            case events.DataReceived(stream, data):
-                self.talks[stream.id].receive(data)
-            case events.EndReceived(stream):
-                self.talks[stream.id].receive_end()
+            case events.DataReceived(stream, data, ended):
+                if data:
+                    self.talks[stream.id].receive(data)
+                if ended:
+                    self.talks[stream.id].receive_end()
             case events.StreamBroken(stream) if stream.id in self.talks:
                 assert stream.broken is not None
                 self.talks[stream.id].broken = True
@@ -451,7 +452,7 @@ def test_many_times_the_same_frames_do_not_either(
 
 
 def by_stream(events_told: Iterable[events.Event]) -> dict[object, list[object]]:
-    """What is told, stream by stream, with data in one piece."""
+    """What is told, stream by stream, with data in one piece and its end behind it."""
     stories: dict[tuple[int, int], list[object]] = {}
     for event in list(events_told):  # which keeps every stream, and with it its identity
         stream = getattr(event, "stream", None)
@@ -459,8 +460,10 @@ def by_stream(events_told: Iterable[events.Event]) -> dict[object, list[object]]
         if isinstance(event, events.DataReceived):
             if story and isinstance(story[-1], bytes):
                 story[-1] += event.data
-            else:
+            elif event.data:
                 story.append(event.data)
+            if event.ended:
+                story.append("end")
         elif isinstance(event, events.StreamBroken):
             story.append(event.stream.broken)
         elif stream is None:

@@ -54,12 +54,11 @@ class Session:
                     if stream.backlog is not None:
                         self.seen.append(Seen(stream))
                         self.core.accept(stream)
-                case events.DataReceived(stream, data):
+                case events.DataReceived(stream, data, ended):
                     for seen in self.of(stream):
                         seen.received += data
-                case events.EndReceived(stream):
-                    for seen in self.of(stream):
-                        seen.ended("fin")
+                        if ended:
+                            seen.ended("fin")
                 case events.StreamBroken(stream):
                     for seen in self.of(stream):
                         seen.ended("error")

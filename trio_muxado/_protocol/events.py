@@ -25,19 +25,15 @@ class StreamOpened(NamedTuple):
 
 
 class DataReceived(NamedTuple):
-    """Bytes of a stream, within its window, never empty.
+    """Bytes of a stream, within its window, or its end, or both: never nothing.
 
-    Give them back with ``Connection.consume`` once the application has taken them.
+    Give the bytes back with ``Connection.consume`` once the application has taken them.
     """
 
     stream: Stream
     data: bytes
-
-
-class EndReceived(NamedTuple):
+    ended: bool = False
     """The peer will send no more on this stream."""
-
-    stream: Stream
 
 
 class StreamBroken(NamedTuple):
@@ -66,13 +62,11 @@ class SessionFailed(NamedTuple):
 # What the class of a named tuple does as well, by one call more for each event.
 make_stream_opened = partial(tuple.__new__, StreamOpened)  # pyright: ignore[reportUnknownMemberType]
 make_data_received = partial(tuple.__new__, DataReceived)  # pyright: ignore[reportUnknownMemberType]
-make_end_received = partial(tuple.__new__, EndReceived)  # pyright: ignore[reportUnknownMemberType]
 
 Event: TypeAlias = (
     WireDetected
     | StreamOpened
     | DataReceived
-    | EndReceived
     | StreamBroken
     | GoAwayReceived
     | PeerEnded

@@ -20,7 +20,6 @@ from .events import (
     StreamBroken,
     WireDetected,
     make_data_received,
-    make_end_received,
     make_stream_opened,
 )
 from .frames import (
@@ -281,13 +280,13 @@ class Inbound:
         if end:
             self._receive_end(stream)
 
-    def _end_run(self) -> None:
+    def _end_run(self, *, ended: bool = False) -> None:
         """Make one event of the payloads that came for a stream in a row: one copy serves all."""
         run, stream = self._run, self._run_of
         if stream is None:
             return
         data = bytes(run[0]) if len(run) == 1 else b"".join(run)
-        self._events.append(make_data_received((stream, data)))
+        self._events.append(make_data_received((stream, data, ended)))
         self.last_data_of = stream.id
         self._run = []
         self._run_of = None
@@ -309,10 +308,12 @@ class Inbound:
             message = "the stream ended before its type"
             self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message)
             return
-        if self._run:
+        if stream is self._run_of:
+            self._end_run(ended=True)
+        else:
             self._end_run()
-        if RECEIVE_DATA in stream.allowed:
-            self._events.append(make_end_received((stream,)))
+            if RECEIVE_DATA in stream.allowed:
+                self._events.append(make_data_received((stream, b"", True)))
         stream.step(RECEIVE_END)
         self.streams.repay_read(stream)
         if stream.state in OVER:
