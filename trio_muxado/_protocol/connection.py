@@ -116,7 +116,7 @@ class Connection(Inbound):
     def send(self, stream: Stream, data: bytes | memoryview) -> None:
         """Queue bytes, which must never change; ``stream.outgoing.size`` tells how many wait."""
         assert SEND_END in stream.allowed
-        stream.answered |= not stream.local
+        stream.used = True
         stream.outgoing.put(data)
         if not stream.scheduled:
             self._outbox.schedule(stream)
@@ -126,11 +126,11 @@ class Connection(Inbound):
         if stream.open_due and self._types_in_band:
             keep = max(keep, TYPE_SIZE)  # which nobody has cancelled
         stream.outgoing.drop(keep)
-        self._outbox.schedule(stream)
+        self._outbox.reconsider(stream)
 
     def end_sending(self, stream: Stream) -> None:
         """Half-close: FIN goes out behind what waits."""
-        stream.answered |= not stream.local
+        stream.used = True
         stream.step(SEND_END)
         stream.end_due = True
         if not stream.scheduled:
@@ -141,7 +141,7 @@ class Connection(Inbound):
 
         Returns whether there is credit to be sent.
         """
-        stream.answered |= not stream.local
+        stream.used = True
         window = stream.receive_window
         if RECEIVE_DATA not in stream.allowed:
             window.unconsumed -= size
@@ -174,7 +174,7 @@ class Connection(Inbound):
         """
         if not self.streams.release(stream):
             return False
-        stream.answered |= not stream.local
+        stream.used = True
         if SEND_END in stream.allowed:
             stream.end_due = True
         stream.step(CLOSE)

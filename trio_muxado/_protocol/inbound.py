@@ -324,7 +324,7 @@ class Inbound:
         if stream is None:
             self.streams.note_answer(frame.stream_id)
             return
-        untouched = not stream.answered
+        untouched = not (stream.answered if stream.local else stream.used)
         if untouched and not stream.local and not self._unread_resets.spend(self._now):
             raise _calm("streams opened and reset")
         self.counts.resets_received += 1
@@ -342,7 +342,7 @@ class Inbound:
         if stream is None:
             self.streams.note_credit(frame.stream_id, frame.increment, self._wire)
             return
-        stream.answered |= stream.local
+        stream.answered = True
         stream.seen |= stream.gets_back(frame.increment, self._wire)
         if stream.send_window.grant(frame.increment):
             if not stream.scheduled:

@@ -83,7 +83,7 @@ class Outbox:
         """Queue the DATA frame that opens a stream, with the data that waits by then (v2)."""
         stream.open_due = True
         self._unopened.append(stream)
-        self.schedule(stream)
+        self._scheduler.push(stream)
 
     def take_back(self, live: Container[int]) -> set[int]:
         """Never send the frames that open streams of this end, where there is still time.
@@ -114,13 +114,17 @@ class Outbox:
         self._scheduler.remove(stream)
 
     def schedule(self, stream: Stream) -> None:
-        """What ``stream`` has to send, or may send, has changed.
+        """What ``stream``, which waits for no turn, has to send, or may send, is more than before.
 
-        Where it can only be more, whoever calls looks at ``scheduled`` first, which saves a call.
+        Whoever calls looks at ``scheduled`` first, which saves a call.
         """
+        if stream.can_send:
+            self._scheduler.push(stream)
+
+    def reconsider(self, stream: Stream) -> None:
+        """What ``stream`` has to send may be less than before."""
         if not stream.scheduled:
-            if stream.can_send:
-                self._scheduler.push(stream)
+            self.schedule(stream)
         elif not stream.can_send:
             self._scheduler.remove(stream)
 
@@ -182,7 +186,7 @@ class Outbox:
         while (lower := self._unopened[0]) is not stream:
             # With its type: the known peers accept nothing else until they have that.
             self._take_turn(lower, batch, self._least, self._type_size)
-            self.schedule(lower)
+            self.reconsider(lower)
             opened.append(lower)
         return opened
 
@@ -193,9 +197,15 @@ class Outbox:
 
         Returns the bytes that they are, and whether the stream could send more.
         """
+        left = turn
+        if stream.open_due:
+            left -= self._take_opening(stream, batch, turn, most)
+            if left < self._least or not stream.can_send:
+                return turn - left, stream.can_send
         wire, outgoing, window = self._wire, stream.outgoing, stream.send_window
         waiting, allowed = outgoing.size, window.available
-        if waiting <= min(allowed, most, turn - HEADER_SIZE) and not stream.open_due:
+        room = left - HEADER_SIZE
+        if waiting <= allowed and waiting <= most and waiting <= room:
             # In short what follows in full: so most turns go.
             batch.append(wire.data_header(stream.id, waiting, fin=stream.end_due))
             if waiting:
@@ -203,8 +213,8 @@ class Outbox:
                 window.available = allowed - waiting
             stream.end_due = False
             self._counts.frames_sent += 1
-            return HEADER_SIZE + waiting, False
-        left, frames = turn, 0
+            return turn - room + waiting, False
+        frames = 0
         header, header_size = b"", -1  # of the frame before, and of which size it had no flags
         while True:
             size = min(waiting, allowed, most, left - HEADER_SIZE)
@@ -212,32 +222,37 @@ class Outbox:
             waiting -= size
             allowed -= size
             frames += 1
-            # FIN joins the last data, but never the frame that opens the stream: the Go acceptors
-            # take that FIN for their own direction (and could not answer).
-            syn = stream.open_due
-            if syn or (stream.end_due and not waiting):
-                batch.append(wire.data_header(stream.id, size, fin=not syn, syn=syn))
-                header_size = -1
-                stream.end_due = stream.end_due and syn
+            if stream.end_due and not waiting:  # FIN joins the last data
+                batch.append(wire.data_header(stream.id, size, fin=True))
+                stream.end_due = False
             else:
                 if size != header_size:
                     header, header_size = wire.data_header(stream.id, size), size
                 batch.append(header)
-            if size:
-                outgoing.take(size, batch)
-            if syn:
-                self._opened(stream, batch)
-            more = allowed > 0 if waiting else stream.end_due
+            outgoing.take(size, batch)
+            more = waiting > 0 and allowed > 0
             if not more or left < self._least:
                 break
         window.available = allowed
         self._counts.frames_sent += frames
         return turn - left, more
 
-    def _opened(self, stream: Stream, batch: list[Buffer]) -> None:
-        """The frame that opens it is collected, and a larger window than the usual may follow."""
+    def _take_opening(self, stream: Stream, batch: list[Buffer], turn: int, most: int) -> int:
+        """Collect the frame that opens a stream (v2), with data that waits; the bytes it is.
+
+        Its FIN never joins it: the Go acceptors take that for their own direction (and could not
+        answer).
+        """
+        outgoing, window = stream.outgoing, stream.send_window
+        size = min(outgoing.size, window.available, most, turn - HEADER_SIZE)
+        batch.append(self._wire.data_header(stream.id, size, syn=True))
+        if size:
+            outgoing.take(size, batch)
+            window.available -= size
         stream.open_due = False
         self._unopened.popleft()
-        if stream.receive_window.owed:
+        self._counts.frames_sent += 1
+        if stream.receive_window.owed:  # a larger window than the usual
             self._counts.frames_sent += 1
             batch.append(self._wire.wndinc(stream.id, stream.receive_window.grant()))
+        return HEADER_SIZE + size

@@ -51,6 +51,7 @@ class Stream:
         "state",
         "type",
         "type_bytes",
+        "used",
     )
 
     def __init__(self, stream_id: int, wire: Wire, *, local: bool) -> None:
@@ -63,8 +64,9 @@ class Stream:
         self.allowed: Mapping[StreamInput, StreamState] = STREAM_TRANSITIONS[OPEN]
         """What can happen to it now: the row of its state in the table."""
         self.broken: Broken | None = None
-        self.send_window: SendWindow = SendWindow(wire.initial_window)
-        self.receive_window: ReceiveWindow = ReceiveWindow(wire.initial_window)
+        window = wire.initial_window
+        self.send_window: SendWindow = SendWindow(window)
+        self.receive_window: ReceiveWindow = ReceiveWindow(window)
         self.outgoing: ByteQueue = ByteQueue()
         self.open_due: bool = False
         """The frame that opens it has not been collected yet (v2)."""
@@ -73,7 +75,9 @@ class Stream:
         self.scheduled: bool = False
         """It stands in the scheduler's queue."""
         self.answered: bool = False
-        """The end that did not open it has acted on it: it is not untouched any more."""
+        """Of ours: the peer has acted on it."""
+        self.used: bool = False
+        """The application of this end has acted on it, by more than taking it up."""
         self.seen: bool = False
         """Of ours: the peer's application knows of it.  A larger window, which comes with no doing
         of the application, is an answer and does not show that."""
@@ -81,7 +85,7 @@ class Stream:
         """A handler runs on it that will surely let go of it: see ``Connection.hold``."""
         self.handled: bool = False
         """The application was given it (a stream of the peer), and has not closed it yet."""
-        self.borrowed: int = wire.initial_window
+        self.borrowed: int = window
         """Bytes of the session's budget that its receive window takes, or what of it is unread."""
         self.backlog: Places | None = None
         """Where it is counted until it is accepted."""

@@ -27,6 +27,9 @@ socket, and a peer that waits for its socket sends in pieces: a fourth fewer byt
 quarter more of a CPU (measured)."""
 
 
+_NEVER = -math.inf
+
+
 class SendWindow:
     """What the peer allows us to send: ``available``, which whoever sends lowers."""
 
@@ -74,7 +77,7 @@ class ReceiveWindow:
         self.pinched: bool = False
         """The peer could send more if the window were larger."""
         self._round_left = -1  # bytes to be consumed until the round is over, which is below 0
-        self._round_since = -math.inf
+        self._round_since = _NEVER
         self._shortest_round = math.inf
         self.unconsumed: int = 0
         self.owed: int = 0
