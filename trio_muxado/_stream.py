@@ -202,8 +202,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             raise sender.busy()
         sender.held = True
         try:
+            if type(data) is not bytes:
+                await self._send_copies(data)
+                return
             core, engine = self._core, self._engine
-            small = type(data) is bytes and len(data) <= _SMALL
+            small = len(data) <= _SMALL
             if small:
                 # Queued behind the checkpoint: an end that follows at once goes in the same frame,
                 # as the writer can't come between them.
@@ -212,26 +215,28 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._unsendable_error()
             if not small:
                 await checkpoint_if_cancelled()
-            if type(data) is bytes:
-                if data:  # what _queue does, without its call
-                    engine.connection.send(core, data)
-                    if engine.writer.sleeps:
-                        engine.writer.wake()
-                if core.outgoing.size > engine.config.send_buffer:
-                    await self._wait_until_accepted()
-                elif not small:
-                    await cancel_shielded_checkpoint()
-                return
-            with memoryview(data) as view, view.cast("B") as octets:
-                for start in range(0, len(octets) or 1, _COPY_SIZE):
-                    piece = bytes(octets[start : start + _COPY_SIZE])
-                    if start:
-                        self._check_sendable()  # others had their turn meanwhile
-                    if piece:
-                        self._queue(piece)
-                    await self._wait_until_accepted()
+            if data:  # what _queue does, without its call
+                engine.connection.send(core, data)
+                if engine.writer.sleeps:
+                    engine.writer.wake()
+            if core.outgoing.size > engine.config.send_buffer:
+                await self._wait_until_accepted()
+            elif not small:
+                await cancel_shielded_checkpoint()
         finally:
             sender.held = False
+
+    async def _send_copies(self, data: bytes | bytearray | memoryview) -> None:
+        self._check_sendable()
+        await checkpoint_if_cancelled()
+        with memoryview(data) as view, view.cast("B") as octets:
+            for start in range(0, len(octets) or 1, _COPY_SIZE):
+                piece = bytes(octets[start : start + _COPY_SIZE])
+                if start:
+                    self._check_sendable()  # others had their turn meanwhile
+                if piece:
+                    self._queue(piece)
+                await self._wait_until_accepted()
 
     def _queue(self, data: bytes) -> None:
         engine = self._engine

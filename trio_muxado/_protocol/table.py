@@ -68,7 +68,8 @@ class StreamTable:
         """A stream that the peer opens, counted in ``places``; see ``check_opening``."""
         stream = self.live[stream_id] = Stream(stream_id, wire, local=False)
         self.spare_window -= wire.initial_window
-        stream.take_place(places)
+        stream.place = places
+        places.taken += 1
         return stream
 
     def check_opening(self, stream_id: int, *, rising: bool) -> None:
