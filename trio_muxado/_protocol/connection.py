@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from .byte_queue import Buffer
 from .codec import MAX_PRIORITY
+from .endpoint import GOING, TYPE_SIZE
 from .errors import ErrorCode, OpenRefused
 from .events import Event, StreamBroken
-from .inbound import GOING, TYPE_SIZE, Inbound
+from .inbound import Inbound
 from .scheduler import ABOVE_ALL
 from .states import (
     CLOSE,

@@ -10,13 +10,12 @@ from collections.abc import Collection
 from typing import Any
 
 from .codec import MAX_STREAM_ID
-from .counts import Counts
+from .endpoint import GOING, TYPE_SIZE, Endpoint, calm
 from .errors import ErrorCode, ProtocolViolation
 from .events import (
     Event,
     GoAwayReceived,
     PeerEnded,
-    SessionFailed,
     StreamBroken,
     WireDetected,
     make_data_received,
@@ -36,38 +35,24 @@ from .frames import (
 )
 from .guards import Allowance, Places
 from .limits import Limits
-from .outbox import Outbox
 from .states import (
     CLOSED_LOCAL,
     OVER,
     RECEIVE_DATA,
     RECEIVE_END,
     RECEIVE_RESET,
-    SEND_RESET,
-    SESSION_END,
     SESSION_TRANSITIONS,
     SessionInput,
     SessionState,
-    StreamInput,
 )
 from .stream import Broken, Stream
-from .table import StreamTable
 from .wire import DETECTION_SIZE, Decoder, Wire, detect
 
 _REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
 
-GOING = frozenset((SessionState.GOING_AWAY, SessionState.DRAINING))
-"""This end has sent GOAWAY."""
 
-TYPE_SIZE = 4
-"""Bytes of a stream's type on a typed v2 session."""
-
-_MAX_VIOLATION_TEXT = 256
-"""Bytes of our explanation in a GOAWAY; enough for a sentence, small for every peer."""
-
-
-class Inbound:
-    """The state of one end of a session, and what becomes of the bytes of the other.
+class Inbound(Endpoint):
+    """What becomes of the bytes of the peer.
 
     The base of :class:`~trio_muxado._protocol.connection.Connection`, which adds what this end
     does, and says what the arguments are.
@@ -82,28 +67,13 @@ class Inbound:
         typed: bool = False,
         extensions: Collection[int] = (),
     ) -> None:
-        self._limits = limits
-        self._typed = typed
-        self.wire: Wire | None = None
-        """The generation; None until it is detected."""
-        self.state = SessionState.ACTIVE
-        self.streams = StreamTable(client=client, limits=limits)
-        """The streams on which something can still happen, and the places they take."""
-        self._extensions = dict.fromkeys(extensions, self.streams.extensions)
-        self.counts = Counts()
+        super().__init__(client=client, limits=limits, typed=typed, extensions=extensions)
         self.peer_debug = b""
         """The debug text of the peer's GOAWAY, as far as it came and fits."""
-        self.last_data_of = 0
-        """The id of the stream that the latest data came for."""
         self._peer_last_id = MAX_STREAM_ID + 1
-        self._run: list[bytes | memoryview] = []
-        self._run_of: Stream | None = None  # whose payloads are in the run
         self._receiving: tuple[Stream, bool] | None = None  # whose DataRest comes, and its FIN
         self._empty_frames = 0
         self._unread_resets = Allowance(limits.unread_resets, limits.resets_per_second)
-        self._provoked_resets = Allowance(limits.provoked_resets, limits.resets_per_second)
-        self._now = 0.0
-        self._events: list[Event] = []
         self._undetected = b""
         self._handlers: dict[type[Any], Any] = {
             Data: self._on_data,
@@ -121,15 +91,8 @@ class Inbound:
             self._use(wire)
 
     def _use(self, wire: Wire) -> None:
-        self.wire = self._wire = wire
-        if wire.has_syn_frame or self._typed:
-            self._extensions[wire.heartbeat_type] = self.streams.heartbeats
+        super()._use(wire)
         self._decoder = Decoder(wire, self.streams.could_come_next, runs=True)
-        self._types_in_band = self._typed and not wire.has_syn_frame
-        type_size = TYPE_SIZE if self._types_in_band else 0
-        self._outbox = Outbox(wire, self.counts, type_size=type_size)
-        self._window = max(wire.initial_window, self._limits.receive_window or 0)
-        self._widens = self._window > wire.initial_window
         self._largest_data = max(self._window, self._limits.max_receive_window)
 
     # ---- bytes in
@@ -164,30 +127,6 @@ class Inbound:
             self._fail(violation)
         return events
 
-    def _fail(self, violation: ProtocolViolation) -> None:
-        message = str(violation)
-        if self.wire is not None:
-            debug = message.encode()[:_MAX_VIOLATION_TEXT]
-            self._outbox.put(self._wire.goaway(self.streams.last_taken_id, violation.code, debug))
-        self._end(Broken(violation.code, "local", message, ends_session=True))
-        self._events.append(SessionFailed(violation.code, message))
-
-    def end(self, broken: Broken) -> list[Event]:
-        """The session is over: every stream on which something could happen is broken."""
-        self._events = []
-        self._end(broken)
-        return self._events
-
-    def _end(self, broken: Broken) -> None:
-        self.state = SESSION_TRANSITIONS[self.state][SessionInput.END]
-        in_vain = broken._replace(unprocessed=True)
-        live = self.streams.live
-        unseen = self._outbox.take_back(live) if live else set[int]()
-        for stream in list(live.values()):
-            reason = in_vain if stream.id in unseen else broken
-            self._break(stream, SESSION_END, reason)
-            self._events.append(StreamBroken(stream))
-
     # ---- frames in
 
     def _on_syn(self, frame: Syn) -> None:
@@ -212,7 +151,7 @@ class Inbound:
         else:
             self._empty_frames += 1
             if self._empty_frames > self._limits.empty_frames:
-                raise _calm("DATA frames without data")
+                raise calm("DATA frames without data")
         if syn:
             stream = self._open_by_data(stream_id)
         else:
@@ -280,17 +219,6 @@ class Inbound:
         if end:
             self._receive_end(stream)
 
-    def _end_run(self, *, ended: bool = False) -> None:
-        """Make one event of the payloads that came for a stream in a row: one copy serves all."""
-        run, stream = self._run, self._run_of
-        if stream is None:
-            return
-        data = bytes(run[0]) if len(run) == 1 else b"".join(run)
-        self._events.append(make_data_received((stream, data, ended)))
-        self.last_data_of = stream.id
-        self._run = []
-        self._run_of = None
-
     def _take_type(self, stream: Stream, payload: bytes | memoryview) -> bytes | memoryview:
         """Take the type of a typed v2 stream off its first bytes; what is left of them."""
         assert stream.type_bytes is not None
@@ -326,7 +254,7 @@ class Inbound:
             return
         untouched = not (stream.answered if stream.local else stream.used)
         if untouched and not stream.local and not self._unread_resets.spend(self._now):
-            raise _calm("streams opened and reset")
+            raise calm("streams opened and reset")
         self.counts.resets_received += 1
         code = self._wire.code_from_wire(frame.error_code)
         name = code.name if isinstance(code, ErrorCode) else f"error {code}"
@@ -445,15 +373,7 @@ class Inbound:
         self._events.append(make_stream_opened((stream,)))
         return True
 
-    def _widen(self, stream: Stream) -> None:
-        """Promise the configured receive window, which is larger than the generation's."""
-        window = stream.receive_window
-        lent = self.streams.lend(stream, self._window - window.size, self._wire)
-        window.grow(window.size + lent)
-        if lent and not stream.open_due:  # else the credit follows the frame that opens it
-            self._outbox.grant(stream.id, window.grant())
-
-    # ---- resets, and streams that end
+    # ---- data that is answered with RST
 
     def _data_for_gone(self, stream_id: int) -> None:
         gone = self.streams.gone
@@ -487,36 +407,3 @@ class Inbound:
         """More data than the stream's window allows."""
         message = f"{length} bytes came where {stream.receive_window.credit} were allowed"
         self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
-
-    def _answer_with_reset(
-        self, stream: Stream, code: ErrorCode, message: str, *, our_doing: bool = False
-    ) -> None:
-        """Reset a stream because of what the peer sent."""
-        self._break(stream, SEND_RESET, Broken(code, "local", message))
-        self._events.append(StreamBroken(stream))
-        self._answer(stream.id, code, our_doing=our_doing)
-
-    def _answer(self, stream_id: int, code: ErrorCode, *, our_doing: bool = False) -> None:
-        """Queue an RST that the peer provoked, within what it may provoke."""
-        if not our_doing:  # else as many as this end has closed, which is bounded by that
-            if not self._provoked_resets.spend(self._now):
-                raise _calm("frames that must be answered with RST")
-            if self._outbox.answers >= self._limits.waiting_control_frames:
-                raise _calm("frames that must be answered, while it takes no answers")
-        self.counts.resets_sent += 1
-        self._outbox.put(self._wire.rst(stream_id, code), answer=not our_doing)
-        self.streams.gone.add(stream_id, reset=True)
-
-    def _break(self, stream: Stream, what: StreamInput, broken: Broken) -> None:
-        self._end_run()  # what came before still reaches the application
-        stream.step(what)
-        stream.broken = broken
-        stream.outgoing.drop()
-        stream.end_due = False
-        self._outbox.forget(stream)
-        self.streams.repay_read(stream)
-        self.streams.settle(stream)
-
-
-def _calm(what: str) -> ProtocolViolation:
-    return ProtocolViolation(ErrorCode.ENHANCE_YOUR_CALM, f"the peer floods with {what}")

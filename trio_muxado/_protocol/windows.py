@@ -26,8 +26,9 @@ both ends got going.  Without this windows double on to 8 MiB on loopback, where
 socket, and a peer that waits for its socket sends in pieces: a fourth fewer bytes a second for a
 quarter more of a CPU (measured)."""
 
-
 _NEVER = -math.inf
+"""When the first round of a window began: so long ago that it counts for nothing.  To negate it for
+each stream would cost more than to look it up."""
 
 
 class SendWindow:
