@@ -26,6 +26,7 @@ ROWS = (
     ("_protocol.wire", "_protocol.stream"),
     ("_protocol.events", "_protocol.scheduler", "_protocol.table"),
     ("_protocol.outbox",),
+    ("_protocol.endpoint",),
     ("_protocol.inbound",),
     ("_protocol.connection",),
     ("_protocol",),
