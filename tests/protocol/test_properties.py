@@ -63,6 +63,7 @@ class Side:
                 self.end.core.accept(stream)
                 self.talks[stream.id] = Talk(self, stream)
             case events.DataReceived(stream, data, ended):
+                assert data or ended
                 if data:
                     self.talks[stream.id].receive(data)
                 if ended:

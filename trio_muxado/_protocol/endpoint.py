@@ -1,7 +1,7 @@
 """One end of a session: its state, and how its streams and itself end.
 
 What :mod:`~trio_muxado._protocol.inbound`, where the peer acts, and
-:mod:`~trio_muxado._protocol.connection`, where this end does, have in common.
+:mod:`~trio_muxado._protocol.connection`, where this end does, are built on.
 """
 
 from __future__ import annotations

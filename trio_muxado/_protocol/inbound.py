@@ -252,13 +252,13 @@ class Inbound(Endpoint):
         if stream is None:
             self.streams.note_answer(frame.stream_id)
             return
-        untouched = not (stream.answered if stream.local else stream.used)
-        if untouched and not stream.local and not self._unread_resets.spend(self._now):
+        unread = not (stream.local or stream.used)
+        if unread and not self._unread_resets.spend(self._now):
             raise calm("streams opened and reset")
         self.counts.resets_received += 1
         code = self._wire.code_from_wire(frame.error_code)
         name = code.name if isinstance(code, ErrorCode) else f"error {code}"
-        refused = code in _REFUSALS and stream.local and untouched
+        refused = code in _REFUSALS and stream.local and not stream.answered
         broken = Broken(code, "remote", f"the peer reset the stream: {name}", refused)
         self._break(stream, RECEIVE_RESET, broken)
         self._events.append(StreamBroken(stream))

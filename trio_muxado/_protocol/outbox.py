@@ -200,12 +200,12 @@ class Outbox:
         left = turn
         if stream.open_due:
             left -= self._take_opening(stream, batch, turn, most)
-            if left < self._least or not stream.can_send:
-                return turn - left, stream.can_send
+            more = stream.can_send
+            if not more or left < self._least:
+                return turn - left, more
         wire, outgoing, window = self._wire, stream.outgoing, stream.send_window
         waiting, allowed = outgoing.size, window.available
-        room = left - HEADER_SIZE
-        if waiting <= allowed and waiting <= most and waiting <= room:
+        if waiting <= allowed and waiting <= most and waiting <= left - HEADER_SIZE:
             # In short what follows in full: so most turns go.
             batch.append(wire.data_header(stream.id, waiting, fin=stream.end_due))
             if waiting:
@@ -213,7 +213,8 @@ class Outbox:
                 window.available = allowed - waiting
             stream.end_due = False
             self._counts.frames_sent += 1
-            return turn - room + waiting, False
+            left -= HEADER_SIZE + waiting
+            return turn - left, False
         frames = 0
         header, header_size = b"", -1  # of the frame before, and of which size it had no flags
         while True:

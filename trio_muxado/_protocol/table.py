@@ -68,8 +68,7 @@ class StreamTable:
         """A stream that the peer opens, counted in ``places``; see ``check_opening``."""
         stream = self.live[stream_id] = Stream(stream_id, wire, local=False)
         self.spare_window -= wire.initial_window
-        stream.place = places
-        places.taken += 1
+        stream.take_place(places)
         return stream
 
     def check_opening(self, stream_id: int, *, rising: bool) -> None:
