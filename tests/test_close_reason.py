@@ -1,0 +1,207 @@
+"""Why a session ended, and who is told so."""
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+
+from trio_muxado import (
+    CloseReason,
+    ErrorCode,
+    MuxadoSession,
+    NoMoreStreamsError,
+    SessionClosedError,
+    SessionEndedError,
+    TracedFrame,
+)
+from trio_muxado._protocol.frames import GoAway
+
+from .helpers import V1, V2, Kind, each_kind, each_wire, echo, raw_session, session_pair
+
+
+async def reason_of(session: MuxadoSession) -> tuple[Any, str, bool]:
+    with assert_checkpoints():
+        reason = await session.wait_closed()
+    assert reason is await session.wait_closed()
+    return reason.code, reason.initiator, reason.clean
+
+
+@each_kind
+async def test_reason_closed_in_good_order(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        await client.open_stream()
+        await server.accept_stream()
+        await client.aclose()
+        assert await reason_of(client) == (ErrorCode.NO_ERROR, "local", True)
+        assert await reason_of(server) == (ErrorCode.NO_ERROR, "remote", True)
+        with pytest.raises(SessionClosedError):
+            await client.accept_stream()
+        with pytest.raises(NoMoreStreamsError):
+            await server.accept_stream()
+        for name in ("open_stream", "goaway", "drain", "ping"):
+            with pytest.raises(SessionClosedError) as closed:
+                await getattr(client, name)()
+            with pytest.raises(SessionEndedError) as ended:
+                await getattr(server, name)()
+            for caught in closed, ended:  # nothing was sent for what was to be opened
+                assert caught.value.safe_to_retry is (name == "open_stream")
+
+
+@each_wire
+async def test_reason_goaway_with_a_code(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.goaway(0, ErrorCode.INTERNAL_ERROR, b"out of \xffpaper"))
+        peer.end()
+        assert await reason_of(session) == (ErrorCode.INTERNAL_ERROR, "remote", False)
+        reason = await session.wait_closed()
+        assert reason.debug == b"out of \xffpaper"
+        assert reason.message == "the peer ended the session: INTERNAL_ERROR (out of \ufffdpaper)"
+        with pytest.raises(SessionEndedError) as caught:
+            await session.open_stream()
+        assert caught.value.debug == reason.debug
+        assert caught.value.code is reason.code
+        assert caught.value.initiator == "remote"
+        assert caught.value.safe_to_retry
+
+
+@pytest.mark.parametrize(
+    "debug, shown",
+    [
+        (b"x\r\nINFO trio_muxado all is well", r"x\r\nINFO trio_muxado all is well"),
+        (b"\x1b[2Jgone\x00", r"\x1b[2Jgone\x00"),
+        ("\x9b\u2028\u202e".encode(), r"\x9b\u2028\u202e"),
+        (rb"not a line: \n", r"not a line: \\n"),
+        (b"\xff\xfe\n", "\ufffd\ufffd\\n"),
+        ("Kein Papier mehr: für heute'".encode(), "Kein Papier mehr: für heute'"),
+        (b"\n" * 10_000, r"\n" * 4096),
+    ],
+)
+@each_wire
+async def test_the_peer_s_text_cannot_leave_its_line(
+    kind: Kind, debug: bytes, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    details: list[str] = []
+
+    def tracer(frame: TracedFrame) -> None:
+        details.append(frame.detail)
+
+    async with raw_session(kind, tracer=tracer) as (session, peer):
+        peer.send(peer.syn(3), peer.goaway(0, ErrorCode.INTERNAL_ERROR, debug))
+        peer.end()
+        reason = await session.wait_closed()
+        with pytest.raises(SessionEndedError) as caught:
+            await session.open_stream()
+        assert reason.message == f"the peer ended the session: INTERNAL_ERROR ({shown})"
+        assert str(caught.value) == f"open_stream: {reason.message}"
+        assert reason.debug == caught.value.debug == debug[:4096]
+        assert details[-1] == shown
+        (record,) = caplog.records
+        number, transport = session._engine.number, session.transport_stream
+        assert record.getMessage() == f"session {number} over {transport!r} ended: {reason.message}"
+
+
+@each_wire
+async def test_reason_goaway_with_a_number_nobody_knows(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.goaway(0, 4711))
+        peer.end()
+        assert await reason_of(session) == (4711, "remote", False)
+        assert "error 4711" in (await session.wait_closed()).message
+
+
+async def test_reason_a_go_v1_peer_that_closes_right_after_its_short_goaway() -> None:
+    """Go v1 announces 16 bytes and sends 8; then the transport ends."""
+    async with raw_session(V1) as (session, peer):
+        peer.send(peer.syn(3), peer.data(3, b"last words"))
+        peer.send(peer.wire.header("GOAWAY", 16, 0, 0) + bytes(8))
+        peer.end()
+        assert await reason_of(session) == (ErrorCode.NO_ERROR, "remote", True)
+        stream = await session.accept_stream()
+        assert await stream.receive_some() == b"last words"
+
+
+@pytest.mark.parametrize("debug", [b"shutdown", b"bye\x00bye!"])
+async def test_reason_a_rust_peer_whose_goaway_is_too_short(debug: bytes) -> None:
+    """Rust leaves eight bytes out of the length; what is left over is an unknown frame, or none."""
+    async with raw_session(V2) as (session, peer):
+        peer.send(peer.syn(3), peer.wire.header("GOAWAY", len(debug), 0, 0), bytes(8), debug)
+        if debug == b"shutdown":
+            peer.end()
+        assert await reason_of(session) == (ErrorCode.NO_ERROR, "remote", True)
+
+
+@each_wire
+async def test_reason_the_transport_just_ended(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3))
+        peer.end()
+        assert await reason_of(session) == (ErrorCode.PEER_EOF, "transport", False)
+
+
+@each_wire
+async def test_reason_the_peer_broke_the_protocol(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.violation())
+        assert await reason_of(session) == (ErrorCode.PROTOCOL_ERROR, "local", False)
+        with pytest.raises(SessionEndedError) as caught:
+            await session.accept_stream()
+            await session.accept_stream()
+        assert caught.value.code is ErrorCode.PROTOCOL_ERROR
+        frames = await peer.frames()
+        assert GoAway(3, 1) in frames
+        assert peer.has_ended
+
+
+@each_kind
+async def test_nothing_is_logged_of_a_session_that_ends_in_order(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither of its heartbeats nor of a handler whose stream was still open."""
+    caplog.set_level(logging.DEBUG)
+    async with session_pair(kind) as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_streams, echo)
+        stream = await client.open_stream()
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
+        if kind is not V2:
+            for session in (client, server):
+                await session.ping()
+        await client.aclose()
+    assert not caplog.records
+
+
+@each_wire
+async def test_another_end_is_logged_once(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with raw_session(kind) as (_, peer):
+        peer.send(peer.violation())
+        await wait_all_tasks_blocked()
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("trio_muxado", logging.INFO)
+
+
+@each_wire
+async def test_one_calm_end_for_a_flood(kind: Kind) -> None:
+    async with raw_session(kind, empty_frames=10) as (session, peer):
+        peer.send(peer.syn(3), *[peer.data(3)] * 11)
+        reason = await session.wait_closed()
+        assert reason.code is ErrorCode.ENHANCE_YOUR_CALM
+        number = {"v1": 1, "v2": 10}[kind.wire]
+        assert [f.error_code for f in await peer.frames() if isinstance(f, GoAway)] == [number]
+
+
+def test_a_close_reason_is_clean_without_an_error() -> None:
+    assert CloseReason(ErrorCode.NO_ERROR, "local", "bye").clean
+    assert not CloseReason(ErrorCode.PEER_EOF, "transport", "gone").clean
+
+
+@each_wire
+async def test_the_reason_of_a_goaway_is_not_lost_when_the_session_then_closes(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        await client.goaway(ErrorCode.INTERNAL_ERROR, b"sorry")
+        await client.aclose()
+        reason = await server.wait_closed()
+        assert (reason.code, reason.debug) == (ErrorCode.INTERNAL_ERROR, b"sorry")
