@@ -114,7 +114,10 @@ class Engine:
             wire_known=self.wire_known,
             ended=self.ended,
             may_open=lambda: self.connection.can_open and not self.over,
+            reclaim=self.reclaim,
         )
+        self.idle: dict[MuxadoStream, None] = {}
+        """Streams that are kept for later use, the one that has been for longest first."""
         self.writer = FrameWriter(
             transport,
             self.connection,
@@ -281,6 +284,11 @@ class Engine:
         if self.connection.close(core) and self.writer.sleeps:
             self.writer.wake_if_due()
         self.places.count()
+
+    def reclaim(self) -> None:
+        """A task waits to open a stream: close an idle one, if there is any."""
+        if self.idle:
+            next(iter(self.idle))._close_now("this end has closed the idle stream, to open another")
 
     def expire_stream(self, core: Stream, code: ErrorCode, message: str) -> None:
         """Reset a live stream in its application's stead, which is told."""

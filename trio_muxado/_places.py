@@ -22,6 +22,7 @@ class PlaceWaiters:
       wire_known: set when it is known how to open a stream, or that none will be.
       ended: set when the session is over.
       may_open: whether the session still opens streams.
+      reclaim: closes a stream of this end that is idle, if there is one.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class PlaceWaiters:
         wire_known: trio.Event,
         ended: trio.Event,
         may_open: Callable[[], bool],
+        reclaim: Callable[[], None],
     ) -> None:
         self._streams = streams
         self._wire_known = wire_known
         self._ended = ended
         self._may_open = may_open
+        self._reclaim = reclaim
         self._openers = trio.lowlevel.ParkingLot()
         self._waiting = 0  # openers that park: to ask the lot costs a call for each request
         self._promised = 0  # places of openers that were woken and have not run yet
@@ -47,6 +50,11 @@ class PlaceWaiters:
         outbound = self._streams.outbound
         return outbound.limit - outbound.taken - self._promised
 
+    @property
+    def openers_wait(self) -> bool:
+        """Whether a task waits for a place."""
+        return self._waiting > 0
+
     async def wait_for_place(self) -> None:
         """Wait until a stream may be opened, or never can: first come, first served.
 
@@ -55,6 +63,8 @@ class PlaceWaiters:
         if not self._wire_known.is_set():
             await self._wire_known.wait()
         await trio.lowlevel.checkpoint()
+        if self.free <= 0:
+            self._reclaim()
         if (self._waiting or self.free <= 0) and self._may_open():
             self._waiting += 1
             try:
@@ -68,7 +78,8 @@ class PlaceWaiters:
     async def wait_until_idle(self) -> None:
         """Wait until no stream of either end lives, but for heartbeats, or the session is over."""
         while not self._ended.is_set() and not self._streams.idle:
-            self._stream_ended = self._stream_ended or trio.Event()
+            if self._stream_ended is None:
+                self._stream_ended = trio.Event()
             await self._stream_ended.wait()
 
     def count(self) -> None:

@@ -43,6 +43,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
+        "_breaking",
         "_closed",
         "_core",
         "_ended",
@@ -63,6 +64,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._ended = False  # the peer's FIN has come
         self._closed: str | None = None  # what this end did
         self._starved_since: float | None = None  # a sender waits, and the window is used up
+        self._breaking: trio.Event | None = None  # where tasks wait for that
         self._sender = Solo("sending on this stream")
         self._receiver = Solo("receiving from this stream")
         core.owner = self
@@ -101,6 +103,32 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     def session(self) -> MuxadoSession:
         """The session that carries it."""
         return self._session
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that ``send_all`` has accepted and that have not left for the transport yet."""
+        return self._core.outgoing.size
+
+    @property
+    def idle(self) -> bool:
+        """Whether this end closes the stream as soon as it needs its slot for another; False.
+
+        Set it on a stream of this end that is kept for later use.  When a task waits in
+        :meth:`MuxadoSession.open_stream`, now or later, the stream that has been idle for longest
+        is closed in favour of it: it is readable then, and its methods raise
+        :exc:`StreamClosedError`.  Set it back to False, and ask :meth:`is_readable`, before it is
+        used again.
+        """
+        return self in self._engine.idle
+
+    @idle.setter
+    def idle(self, idle: bool) -> None:
+        if idle and self._closed is None:
+            self._engine.idle[self] = None
+            if self._engine.places.openers_wait:
+                self._engine.reclaim()
+        else:
+            self._engine.idle.pop(self, None)
 
     # ---- receiving
 
@@ -160,6 +188,25 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             or self._closed is not None
         )
 
+    async def wait_broken(self) -> MuxadoError:
+        """Wait until the stream has broken, and return the error that says why; takes nothing.
+
+        It has broken when the peer has reset it, or when its session has ended; what came before
+        that can still be received.  It has not when the peer has only ended its direction.  Any
+        number of tasks may wait, also while others send and receive.
+
+        Raises:
+          StreamClosedError: the stream was closed by this end, now or before.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._closed is None and self._core.broken is None:
+            if self._breaking is None:
+                self._breaking = trio.Event()
+            await self._breaking.wait()
+        if self._closed is not None:
+            raise self._closed_error()
+        return self._broken_error()
+
     # ---- what the session's frame reader and writer tell; none of it waits
 
     def _deliver(self, data: bytes, *, ended: bool) -> None:
@@ -172,6 +219,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     def _deliver_break(self) -> None:
         self._receiver.wake()
         self._sender.wake()
+        if self._breaking is not None:
+            self._breaking.set()
+        if self._engine.idle:
+            self._engine.idle.pop(self, None)
 
     def _collected(self) -> None:
         core = self._core
@@ -351,8 +402,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._reset_now(code)
         await checkpoint()
 
-    def _close_now(self) -> None:
-        self._close("this end has closed the stream")
+    def _close_now(self, why: str = "this end has closed the stream") -> None:
+        self._close(why)
         self._engine.close_stream(self._core)
 
     def _reset_now(self, code: ErrorCode | int) -> None:
@@ -368,6 +419,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 self._receiver.wake()
             if self._sender.waiting is not None:
                 self._sender.wake()
+            if self._breaking is not None:
+                self._breaking.set()
+            if self._engine.idle:
+                self._engine.idle.pop(self, None)
 
     # ---- errors
 
