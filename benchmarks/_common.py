@@ -221,16 +221,21 @@ async def hold(peer: Peer, together: Together, streams: int) -> None:
     await together([opener] * min(streams, OPEN_AT_ONCE))
 
 
-async def beside_idle(peer: Peer, together: Together, args: argparse.Namespace) -> dict[str, float]:
-    if args.idle > 1:  # what only the first streams cost is not a stream's memory
+async def memory(peer: Peer, together: Together, idle: int) -> dict[str, float]:
+    if idle > 1:  # what only the first streams cost is not a stream's memory
         await hold(peer, together, 20)
     there, here = await peer.report(b"m"), usage(b"m")
-    await hold(peer, together, args.idle)
+    await hold(peer, together, idle)
     here_after, there_after = usage(b"m"), await peer.report(b"m")
-    result = await requests(peer, together, args.at_once, args.seconds)
-    result["client_memory"] = (here_after["rss"] - here["rss"]) / args.idle
-    result["server_memory"] = (there_after["rss"] - there["rss"]) / args.idle
-    return result
+    return {
+        "client_memory": (here_after["rss"] - here["rss"]) / idle,
+        "server_memory": (there_after["rss"] - there["rss"]) / idle,
+    }
+
+
+async def beside_idle(peer: Peer, together: Together, args: argparse.Namespace) -> dict[str, float]:
+    held = await memory(peer, together, args.idle)
+    return held | await requests(peer, together, args.at_once, args.seconds)
 
 
 async def bulk(peer: Peer, together: Together, args: argparse.Namespace) -> dict[str, float]:
@@ -284,6 +289,8 @@ async def run(peer: Peer, together: Together, args: argparse.Namespace) -> dict[
         return await requests(peer, together, args.at_once, args.seconds)
     if args.work == "b":
         return await bulk(peer, together, args)
+    if args.work == "m":
+        return await memory(peer, together, args.idle)
     return await beside_bulk(peer, together, args)
 
 
@@ -292,12 +299,13 @@ async def run(peer: Peer, together: Together, args: argparse.Namespace) -> dict[
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("side", choices=["server", "client"])
-    parser.add_argument("work", nargs="?", choices=["a", "b", "f"], default="a")
+    parser.add_argument("side", choices=["server", "client", "steps"])
+    parser.add_argument("work", nargs="?", choices=["a", "b", "f", "m"], default="a")
     parser.add_argument("--port", type=int, default=0, help="where the server listens")
     parser.add_argument("--at-once", type=int, default=64, help="requests at once")
     parser.add_argument("--streams", type=int, default=1, help="bulk streams at once")
     parser.add_argument("--idle", type=int, default=0, help="idle streams that live beside")
+    parser.add_argument("--sessions", action="store_true", help="sessions instead of streams")
     parser.add_argument("--seconds", type=float, default=2, help="how long to measure")
     parser.add_argument("--bytes", type=int, default=1 << 30, help="how much bulk at most")
     parser.add_argument("--cert", help="serve TLS with this PEM file")
@@ -332,7 +340,7 @@ async def _together_asyncio(works: Sequence[Work]) -> None:
     await asyncio.gather(*(work() for work in works))
 
 
-async def _together_trio(works: Sequence[Work]) -> None:
+async def together_trio(works: Sequence[Work]) -> None:
     import trio
 
     async with trio.open_nursery() as nursery:
@@ -345,11 +353,15 @@ def main(
     connect: Callable[[argparse.Namespace], AbstractAsyncContextManager[Peer]],
     *,
     loop: str = "trio",
+    stay: Callable[[argparse.Namespace], Awaitable[None]] | None = None,
     parser: argparse.ArgumentParser | None = None,
 ) -> None:
-    """Be one side of a contender, as the command line says."""
+    """Be one side of a contender, as the command line says.
+
+    ``stay``, where a contender has it, is a client that does one work after the other.
+    """
     args = (parser or arguments()).parse_args()
-    together = _together_trio if loop == "trio" else _together_asyncio
+    together = together_trio if loop == "trio" else _together_asyncio
 
     async def client() -> None:
         async with connect(args) as peer:
@@ -359,7 +371,13 @@ def main(
     async def server() -> None:
         await serve(args)
 
-    side: Callable[[], Any] = server if args.side == "server" else client
+    async def client_of_many_works() -> None:
+        if stay is None:
+            raise SystemExit("this contender's client does one work and ends")
+        await stay(args)
+
+    sides = {"server": server, "client": client, "steps": client_of_many_works}
+    side: Callable[[], Any] = sides[args.side]
     if loop == "trio":
         import trio
 

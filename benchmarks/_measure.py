@@ -7,8 +7,11 @@ import resource
 import select
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 from . import _build
 from ._registry import Contender, Work
@@ -34,15 +37,49 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _said(errors: IO[str]) -> str:
-    errors.seek(0)
-    return _build.last_line(errors.read())
+@contextmanager
+def started(
+    command: Sequence[str], cwd: Path, environ: Mapping[str, str] | None
+) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
+    """Run a program that speaks in lines; yields it, and what says why it failed."""
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+
+        def why() -> str:
+            errors.seek(0)
+            return _build.last_line(errors.read())
+
+        try:
+            yield process, why
+        finally:
+            _end(process)
 
 
-def _first_line(server: subprocess.Popen[str]) -> str:
-    assert server.stdout is not None
-    ready, _, _ = select.select([server.stdout], [], [], START_TIMEOUT)
-    return server.stdout.readline() if ready else ""
+def line_of(process: subprocess.Popen[str], timeout: float) -> str:
+    """The next line that a program prints; empty where none comes in time."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], timeout)
+    return process.stdout.readline() if ready else ""
+
+
+@contextmanager
+def serving(
+    command: Sequence[str], *, cwd: Path = _build.ROOT, environ: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """Run a contender's server; yields its port.  Raises Failed."""
+    with started(command, cwd, environ) as (server, why):
+        line = line_of(server, START_TIMEOUT)
+        if not line.startswith("{"):
+            raise Failed(f"the server did not start: {why()}")
+        yield json.loads(line)["port"]
 
 
 def measure(contender: Contender, work: Work, settings: Settings) -> dict[str, float]:
@@ -56,22 +93,8 @@ def measure(contender: Contender, work: Work, settings: Settings) -> dict[str, f
     if work.name in contender.at_once:
         request += ["--at-once", str(contender.at_once[work.name])]
     request += ["--seconds", str(settings.seconds), "--bytes", str(settings.bytes)]
-    with tempfile.TemporaryFile("w+") as errors:
-        server = subprocess.Popen(
-            serve,
-            cwd=_build.ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        try:
-            line = _first_line(server)
-            if not line.startswith("{"):
-                raise Failed(f"the server did not start: {_said(errors)}")
-            return _client([*request, "--port", str(json.loads(line)["port"])], settings)
-        finally:
-            _end(server)
+    with serving(serve) as port:
+        return _client([*request, "--port", str(port)], settings)
 
 
 def _client(command: list[str], settings: Settings) -> dict[str, float]:
@@ -88,14 +111,14 @@ def _client(command: list[str], settings: Settings) -> dict[str, float]:
     return result
 
 
-def _end(server: subprocess.Popen[str]) -> None:
-    """Closing its standard input ends a server; one that does not heed it is killed."""
-    assert server.stdin is not None
-    assert server.stdout is not None
-    server.stdin.close()
+def _end(process: subprocess.Popen[str]) -> None:
+    """Closing its standard input ends a program; one that does not heed it is killed."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
     try:
-        server.wait(2)
+        process.wait(2)
     except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
-    server.stdout.close()
+        process.kill()
+        process.wait()
+    process.stdout.close()

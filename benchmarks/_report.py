@@ -57,13 +57,17 @@ def ratio(metric: Metric, ours: Outcome | None, theirs: Outcome) -> Spread | Non
     return Spread.of(ratios)
 
 
-def _cells(rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table, the first column to the left and the others to the right."""
+def cells(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Lines of a table, the first column to the left and the others to the right.
+
+    A row of one cell is a heading, and as wide as it likes.
+    """
     table = [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        first, *rest = (cell for cell in row)
-        padded = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+    widths = [
+        max(map(len, column)) for column in zip(*(r for r in table if len(r) > 1), strict=True)
+    ]
+    for first, *rest in table:
+        padded = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=False))
         yield "  ".join([first.ljust(widths[0]), *padded]).rstrip()
 
 
@@ -90,7 +94,7 @@ def table(work: Work, outcomes: Outcomes, contenders: Sequence[Contender]) -> st
         row += [f"{median(outcome.values(m)):,.{m.digits}f}" for m in others]
         rows.append(row)
     title = f"{work.name}: {work.title}"
-    lines = [title, "-" * len(title), *(_cells(rows) if len(rows) > 1 else ["no result"])]
+    lines = [title, "-" * len(title), *(cells(rows) if len(rows) > 1 else ["no result"])]
     return "\n".join(lines + [f"  {note}" for note in notes]) + "\n"
 
 
@@ -105,7 +109,7 @@ def across(outcomes: dict[str, Outcomes]) -> str:
                 times = ratio(metric, outcomes[busy].get(name), reference)
                 row.append("" if times is None else times.text(2))
             rows.append(row)
-    return "\n".join(_cells(rows)) + "\n" if len(rows) > 1 else ""
+    return "\n".join(cells(rows)) + "\n" if len(rows) > 1 else ""
 
 
 def notes(contenders: Sequence[Contender]) -> str:

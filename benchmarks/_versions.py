@@ -1,0 +1,94 @@
+"""Two versions of the library side by side, each in a folder of its own.
+
+A process that runs in such a folder imports the library from there, and the benchmarks, which
+are the same for both, from the working tree.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ._build import BUILD, ROOT
+
+PACKAGE = "trio_muxado"
+SOURCE = ROOT
+"""The repository that the library comes from."""
+CONTENDER = "benchmarks.contenders.ours"
+
+
+@dataclass(frozen=True)
+class Version:
+    title: str
+    commit: str
+    folder: Path
+    python: str
+    changed: bool = False  # the working tree's library is not what its commit has
+
+    def command(self, module: str, *arguments: str) -> list[str]:
+        return [self.python, "-m", module, *arguments]
+
+    def environ(self, seed: int) -> dict[str, str]:
+        """For its processes. ``seed`` decides the order of sets, so it is the same for both."""
+        return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": str(seed)}
+
+    def counts(self, wires: Sequence[str]) -> dict[str, Any]:
+        """What `_counting` prints for it."""
+        done = subprocess.run(
+            self.command("benchmarks._counting", *wires),
+            cwd=self.folder,
+            env=self.environ(0),
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=300,
+        )
+        report: dict[str, Any] = json.loads(done.stdout)
+        if Path(report.pop("library")) != self.folder / PACKAGE:
+            raise SystemExit(f"{self.title}: another library was imported than that in its folder")
+        return report
+
+
+def _git(*arguments: str) -> bytes:
+    done = subprocess.run(["git", *arguments], cwd=SOURCE, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"git {arguments[0]}: {done.stderr.decode().strip()}")
+    return done.stdout
+
+
+def _committed(rev: str, folder: Path, python: str) -> Version:
+    commit = _git("rev-parse", "--verify", f"{rev}^{{commit}}").decode().strip()
+    with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, PACKAGE))) as archive:
+        archive.extractall(folder, filter="data")
+    return Version(rev, commit, folder, python)
+
+
+def _working_tree(folder: Path, python: str) -> Version:
+    commit = _git("rev-parse", "HEAD").decode().strip()
+    shutil.copytree(
+        SOURCE / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    changed = bool(_git("status", "--porcelain", "--", PACKAGE))
+    return Version("working tree", commit, folder, python, changed)
+
+
+@contextmanager
+def versions(rev: str, python: str) -> Iterator[tuple[Version, Version]]:
+    """The library as a commit has it, and a copy of what it is now.
+
+    A copy, so that one can go on with the work while they are compared.
+    """
+    BUILD.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix="against-") as folder:
+        old, new = Path(folder, "old"), Path(folder, "new")
+        old.mkdir()
+        yield _committed(rev, old, python), _working_tree(new, python)
