@@ -51,7 +51,7 @@ from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
 from ._protocol.stream import Broken
 from ._protocol.wire import V1, WIRES
-from ._reads import receive_on
+from ._reads import FRAMES_OF_BULK, receive_on
 from ._trace import TransportTrace
 from ._transport import close_at_once, close_gracefully, half_close, read_out, wait_while_taken
 from ._writer import FrameWriter
@@ -209,14 +209,21 @@ class Engine:
             self.bytes_received += len(data)
             if self._trace is not None:
                 self._trace.saw("in", data)
-            before = connection.last_data_of
+            before, frames = connection.last_data_of, connection.counts.frames_received
             for event in connection.receive_data(data, now):
                 handlers[type(event)](event)
-            # Whoever receives takes a piece in a turn of the loop: more for the same task would
-            # only lie there, and for another one costs less without a turn in between.
-            others_can_wait = connection.last_data_of != before
             del data  # the next may be long in coming
             self.changed()
+            while connection.has_more:
+                await trio.lowlevel.checkpoint()
+                for event in connection.receive_data(b"", now):
+                    handlers[type(event)](event)
+                self.changed()
+            # Whoever receives takes a piece in a turn of the loop: more for the same task would
+            # only lie there, and for another one costs less without a turn in between.  Small
+            # frames cost much for their bytes, so they always let others run.
+            frames = connection.counts.frames_received - frames
+            others_can_wait = connection.last_data_of != before and frames <= FRAMES_OF_BULK
 
     # ---- events
 

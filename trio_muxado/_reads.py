@@ -26,6 +26,10 @@ AT_ONCE = 4
 bulk streams a turn of trio's loop for each read costs a tenth to a fourth of all bytes (measured).
 """
 
+FRAMES_OF_BULK = 64
+"""Frames of a read after which the next may follow at once: 256 KiB in pieces of 4 KiB.  With all
+that follow in a row that is no more than a connection handles in a turn."""
+
 _FREED_ONCE = 1024 * 1024
 """Bytes of a block that is freed once: see ``_keep_memory``."""
 

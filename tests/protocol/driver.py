@@ -30,6 +30,7 @@ __all__ = [
     "only",
     "opened",
     "pipe",
+    "receive",
     "reset_of",
     "weight",
 ]
@@ -77,11 +78,9 @@ class End:
         for piece in pieces:
             self._reads += 1
             if self._reads % 2:
-                told += self.core.receive_data(piece, self.now)
+                told += receive(self.core, piece, self.now)
             else:
-                buffer = bytearray(piece)
-                told += self.core.receive_data(memoryview(buffer), self.now)
-                buffer[:] = b"\xaa" * len(buffer)
+                told += receive(self.core, bytearray(piece), self.now)
         return told
 
     def syn(self, stream_id: int, *, priority: int = 0, type: int = 0) -> bytes:
@@ -140,6 +139,19 @@ class End:
     def sent(self, size: int = 1 << 30) -> list[Frame]:
         """The next batch, as frames."""
         return join(self._ear.feed(self.bytes_sent(size)))
+
+
+def receive(
+    core: Connection, data: bytes | bytearray, now: float, *, turns: int = sys.maxsize
+) -> list[events.Event]:
+    """All events of a read, ``turns`` of the reader at most; a buffer is used again at once."""
+    told = core.receive_data(data if isinstance(data, bytes) else memoryview(data), now)
+    if isinstance(data, bytearray):
+        data[:] = b"\xaa" * len(data)
+    while core.has_more and turns > 1:
+        turns -= 1
+        told += core.receive_data(b"", now)
+    return told
 
 
 def join(frames: Iterable[Frame]) -> list[Frame]:

@@ -193,6 +193,8 @@ def check(core: Connection) -> None:
         assert window.credit + window.unconsumed + window.owed == window.size
         assert stream.outgoing.size == sum(map(len, stream.outgoing.chunks))
         assert stream.scheduled == stream.can_send
+        starved = stream.outgoing.size > 0 and not stream.scheduled
+        assert starved == (stream in core._outbox._starved)
 
 
 def play(seed: int) -> Counter[str]:
@@ -214,6 +216,9 @@ def play(seed: int) -> Counter[str]:
         application.streams += [core.open_stream() for _ in range(rng.choice((0, 3)))]
         peer.ids += [stream.id for stream in application.streams]
     data = bytearray().join(peer.frame() for _ in range(rng.choice((1, 10, 100))))
+    if peer.ids and rng.random() < 0.2:  # more than a turn of the reader handles
+        at = rng.randrange(len(data) + 1)
+        data[at:at] = peer.wire.wndinc(peer.stream_id(), 1) * 300
     spoil(rng, data)
     kinds: Counter[str] = Counter()
     for number, piece in enumerate(cut(rng, bytes(data))):
@@ -221,9 +226,13 @@ def play(seed: int) -> Counter[str]:
         buffer = bytearray(piece)
         told = core.receive_data(memoryview(buffer), float(number))
         buffer[:] = bytes(len(buffer))
-        kinds.update(type(event).__name__ for event in told)
-        application.notice(told)
-        application.act()
+        while True:
+            kinds.update(type(event).__name__ for event in told)
+            application.notice(told)
+            application.act()
+            if not core.has_more:
+                break
+            told = core.receive_data(b"", float(number))
     check(core)
     assert weight(core) < HELD_AT_MOST
     for stream in application.streams:

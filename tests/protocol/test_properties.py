@@ -32,7 +32,7 @@ from trio_muxado._protocol.states import SessionState, StreamInput
 from trio_muxado._protocol.stream import Stream
 from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
 
-from .driver import BOTH, V1, V2, End, weight
+from .driver import BOTH, V1, V2, End, receive, weight
 
 # ---- two connections back to back
 
@@ -415,7 +415,7 @@ def feed_anything(core: Connection, pieces: Iterable[bytes]) -> list[events.Even
     told: list[events.Event] = []
     for number, piece in enumerate(pieces):
         over = core.state is SessionState.ENDED
-        new = core.receive_data(piece, float(number))
+        new = receive(core, bytearray(piece), float(number))
         assert not (over and new)
         told += new
         if core.wants_to_send:
@@ -496,7 +496,7 @@ def test_how_the_bytes_are_cut_makes_no_difference(
         )
         for _ in range(3 * client):
             core.open_stream()
-        told.append(by_stream(e for piece in pieces for e in core.receive_data(piece, 0.0)))
+        told.append(by_stream(e for piece in pieces for e in receive(core, piece, 0.0)))
         sent.append(core.wants_to_send and b"".join(core.data_to_send(1 << 30)[0]))
     assert told[0] == told[1] == told[2]
     assert sent[0] == sent[1] == sent[2]

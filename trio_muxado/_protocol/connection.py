@@ -256,7 +256,7 @@ class Connection(Inbound):
     @property
     def all_sent(self) -> bool:
         """Nothing of any stream waits, not even for window."""
-        return not self.wants_to_send and all(s.nothing_due for s in self.streams.live.values())
+        return self.wire is None or not self._outbox.holds_data
 
     def data_to_send(self, size: int) -> tuple[list[Buffer], list[Stream]]:
         """Up to ``size`` bytes for the transport, in pieces, and whose they are.

@@ -59,6 +59,8 @@ class Endpoint:
         self._run: list[bytes | memoryview] = []
         self._run_of: Stream | None = None  # whose payloads are in the run
         self._provoked_resets = Allowance(limits.provoked_resets, limits.resets_per_second)
+        self.has_more = False
+        """Of what was received there are frames left: ``receive_data(b"", now)`` goes on."""
         self._now = 0.0
         self._events: list[Event] = []
 
@@ -138,6 +140,7 @@ class Endpoint:
 
     def _end(self, broken: Broken) -> None:
         self.state = SESSION_TRANSITIONS[self.state][SessionInput.END]
+        self.has_more = False  # what is left of a read is dropped
         in_vain = broken._replace(unprocessed=True)
         live = self.streams.live
         unseen = self._outbox.take_back(live) if live else set[int]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 
 class Allowance:
@@ -48,7 +49,8 @@ class GoneStreams:
     """Streams remembered; at 100 bytes each a bound that a session never feels."""
 
     def __init__(self) -> None:
-        self._reset: dict[int, bool] = {}
+        # Of a dict the oldest takes a walk past all that were deleted before it.
+        self._reset: OrderedDict[int, bool] = OrderedDict()
 
     def __contains__(self, stream_id: int) -> bool:
         return stream_id in self._reset
@@ -56,7 +58,7 @@ class GoneStreams:
     def add(self, stream_id: int, *, reset: bool) -> None:
         """Remember a stream; ``reset`` says that RST has been sent for it."""
         if len(self._reset) >= self.CAPACITY and stream_id not in self._reset:
-            del self._reset[next(iter(self._reset))]
+            self._reset.popitem(last=False)
         self._reset[stream_id] = reset
 
     def forget(self, stream_id: int) -> None:

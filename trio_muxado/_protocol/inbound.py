@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .codec import MAX_STREAM_ID
+from .decoder import FRAMES_AT_ONCE
 from .endpoint import GOING, TYPE_SIZE, Endpoint, calm
 from .errors import ErrorCode, ProtocolViolation
 from .events import (
@@ -70,7 +71,8 @@ class Inbound(Endpoint):
         super().__init__(client=client, limits=limits, typed=typed, extensions=extensions)
         self.peer_debug = b""
         """The debug text of the peer's GOAWAY, as far as it came and fits."""
-        self._peer_last_id = MAX_STREAM_ID + 1
+        self._peer_last_id = MAX_STREAM_ID
+        self._peer_last_id_is_exact = True
         self._receiving: tuple[Stream, bool] | None = None  # whose DataRest comes, and its FIN
         self._empty_frames = 0
         self._unread_resets = Allowance(limits.unread_resets, limits.resets_per_second)
@@ -92,13 +94,18 @@ class Inbound(Endpoint):
 
     def _use(self, wire: Wire) -> None:
         super()._use(wire)
-        self._decoder = Decoder(wire, self.streams.could_come_next, runs=True)
+        self._decoder = Decoder(
+            wire, self.streams.could_come_next, runs=True, at_once=FRAMES_AT_ONCE
+        )
         self._largest_data = max(self._window, self._limits.max_receive_window)
 
     # ---- bytes in
 
     def receive_data(self, data: bytes | memoryview, now: float) -> list[Event]:
         """Handle bytes of the transport, however they are cut; they may change afterwards.
+
+        Of small frames it handles ``FRAMES_AT_ONCE``.  While it ``has_more``, let others run and
+        call again, with no bytes: that goes on with a copy.
 
         ``now`` is a time in seconds on any steady clock.  Nothing that a peer sends makes this
         raise: what breaks the protocol ends in ``SessionFailed`` as the last event.
@@ -122,6 +129,7 @@ class Inbound(Endpoint):
                 handlers[type(frame)](frame)
             if self._run:
                 self._end_run()
+            self.has_more = self._decoder.has_more
         except ProtocolViolation as violation:
             self._end_run()
             self._fail(violation)
@@ -286,14 +294,15 @@ class Inbound(Endpoint):
         self._events.append(GoAwayReceived(self._wire.code_from_wire(frame.error_code)))
         last = frame.last_stream_id
         if last >= self._peer_last_id:
-            return  # nothing new is above it, and a flood of them must cost no look at each stream
+            return  # nothing new is above it
+        above = self.streams.local_above(last, self._peer_last_id)
         self._peer_last_id = last
-        above = [s for s in self.streams.live.values() if s.local and s.id > last]
         # The id is exact on v1, and on v2 too, where our SYNs rise: what peers put there is the
         # latest.  A stream above it that was answered goes on, and shows that this peer's is not.
-        trusted = not any(stream.answered for stream in above)
+        if any(stream.answered for stream in above):
+            self._peer_last_id_is_exact = False
         message = "the peer went away before it took the stream"
-        broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, trusted)
+        broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, self._peer_last_id_is_exact)
         for stream in above:
             if not stream.answered:
                 self._break(stream, RECEIVE_RESET, broken)

@@ -6,7 +6,7 @@ often it was granted), then the streams' data by turns.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Container
 
 from .byte_queue import Buffer
@@ -53,7 +53,9 @@ class Outbox:
         self._owed: dict[Stream, int] = {}
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
-        self._unopened: deque[Stream] = deque()  # v2: the frame that opens them is due; ids rise
+        # v2: the frame that opens them is due; their ids rise.
+        self._unopened: OrderedDict[Stream, None] = OrderedDict()
+        self._starved: set[Stream] = set()  # they have data, and no window
 
     def __bool__(self) -> bool:
         credit = self._credit_hurries and self._credit
@@ -63,6 +65,11 @@ class Outbox:
     def credit_waits(self) -> bool:
         """Credit is queued, in a hurry or not."""
         return bool(self._credit)
+
+    @property
+    def holds_data(self) -> bool:
+        """Something waits to be sent, if only for the peer's window."""
+        return bool(self) or bool(self._starved)
 
     def put(self, frame: bytes, *, answer: bool = False) -> None:
         """Queue a control frame."""
@@ -82,7 +89,7 @@ class Outbox:
     def open(self, stream: Stream) -> None:
         """Queue the DATA frame that opens a stream, with the data that waits by then (v2)."""
         stream.open_due = True
-        self._unopened.append(stream)
+        self._unopened[stream] = None
         self._scheduler.push(stream)
 
     def take_back(self, live: Container[int]) -> set[int]:
@@ -108,8 +115,9 @@ class Outbox:
         """Drop what was due on a stream that broke."""
         if stream.open_due:
             stream.open_due = False
-            self._unopened.remove(stream)
+            del self._unopened[stream]
         self._owed.pop(stream, None)
+        self._starved.discard(stream)
         self._credit.pop(stream.id, None)
         self._scheduler.remove(stream)
 
@@ -119,10 +127,15 @@ class Outbox:
         Whoever calls looks at ``scheduled`` first, which saves a call.
         """
         if stream.can_send:
+            if self._starved:
+                self._starved.discard(stream)
             self._scheduler.push(stream)
+        elif stream.outgoing.size:
+            self._starved.add(stream)
 
     def reconsider(self, stream: Stream) -> None:
         """What ``stream`` has to send may be less than before."""
+        self._starved.discard(stream)
         if not stream.scheduled:
             self.schedule(stream)
         elif not stream.can_send:
@@ -154,7 +167,7 @@ class Outbox:
         long_rest = max(longest_turn // SHORT_REST, least)
         while size >= least and scheduler.priorities:
             stream = scheduler.pop()
-            if stream.open_due and stream is not self._unopened[0]:
+            if stream.open_due and stream is not next(iter(self._unopened)):
                 streams += self._open_lower(stream, batch)
             turn = longest_turn if scheduler.priorities else size  # where nobody else waits
             if self._owed:
@@ -164,6 +177,8 @@ class Outbox:
             size -= used
             streams.append(stream)
             if not more:
+                if stream.outgoing.size:
+                    self._starved.add(stream)
                 continue
             # What is left of the turn, as the batch is full, is owed: lost, the same stream might
             # lose it each time.
@@ -183,7 +198,7 @@ class Outbox:
         in the order of ids does that tell which streams they have not seen.
         """
         opened: list[Stream] = []
-        while (lower := self._unopened[0]) is not stream:
+        while (lower := next(iter(self._unopened))) is not stream:
             # With its type: the known peers accept nothing else until they have that.
             self._take_turn(lower, batch, self._least, self._type_size)
             self.reconsider(lower)
@@ -251,7 +266,7 @@ class Outbox:
             outgoing.take(size, batch)
             window.available -= size
         stream.open_due = False
-        self._unopened.popleft()
+        del self._unopened[stream]
         self._counts.frames_sent += 1
         if stream.receive_window.owed:  # a larger window than the usual
             self._counts.frames_sent += 1

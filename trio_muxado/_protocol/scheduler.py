@@ -8,8 +8,8 @@ equal shares.
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import deque
+from bisect import bisect_left, insort
+from collections import OrderedDict
 
 from .codec import MAX_PRIORITY
 from .stream import Stream
@@ -22,7 +22,8 @@ class Scheduler:
     """The streams that have something to send and may."""
 
     def __init__(self) -> None:
-        self._queues: dict[int, deque[Stream]] = {}
+        # Of streams alone, in order: any of them leaves at once, when a peer resets it.
+        self._queues: dict[int, OrderedDict[Stream, None]] = {}
         self.priorities: list[int] = []
         """Of the streams that wait, in rising order; empty when none does."""
 
@@ -30,7 +31,7 @@ class Scheduler:
         """The stream whose turn it is, which waits no more."""
         priority = self.priorities[-1]
         queue = self._queues[priority]
-        stream = queue.popleft()
+        stream, _ = queue.popitem(last=False)
         stream.scheduled = False
         if not queue:
             del self._queues[priority]
@@ -45,7 +46,7 @@ class Scheduler:
         if queue is None:
             self._begin(priority, stream)
         else:
-            queue.append(stream)
+            queue[stream] = None
 
     def put_back(self, stream: Stream) -> None:
         """Give back the turn of ``stream``, which was cut short: it is the next again."""
@@ -54,10 +55,12 @@ class Scheduler:
         if queue is None:
             self._begin(stream.priority, stream)
         else:
-            queue.appendleft(stream)
+            queue[stream] = None
+            queue.move_to_end(stream, last=False)
 
     def _begin(self, priority: int, stream: Stream) -> None:
-        self._queues[priority] = deque((stream,))
+        queue = self._queues[priority] = OrderedDict[Stream, None]()
+        queue[stream] = None
         insort(self.priorities, priority)
 
     def remove(self, stream: Stream) -> None:
@@ -66,10 +69,10 @@ class Scheduler:
             return
         stream.scheduled = False
         queue = self._queues[stream.priority]
-        queue.remove(stream)
+        del queue[stream]
         if not queue:
             del self._queues[stream.priority]
-            self.priorities.remove(stream.priority)
+            del self.priorities[bisect_left(self.priorities, stream.priority)]
 
     def move(self, stream: Stream, priority: int) -> None:
         """Change a stream's priority; where it waits, it goes behind its new equals."""

@@ -133,11 +133,6 @@ class Stream:
         return increment <= wire.initial_window - self.send_window.available
 
     @property
-    def nothing_due(self) -> bool:
-        """Everything that we had to say on it has been collected."""
-        return not (self.outgoing.size or self.end_due or self.open_due)
-
-    @property
     def can_send(self) -> bool:
         """A frame of it could go out now."""
         if self.outgoing.size:

@@ -49,7 +49,7 @@ class StreamTable:
         of them say: what comes behind one must not make the next one say more."""
         self._parity = 1 if client else 0
         # Id 1 is never used: v1 peers take it as used already and end the session.
-        self._next_id = 3 if client else 2
+        self._next_id = self._first_local_id = 3 if client else 2
         self._first_remote_id = 2 if client else 3
         self.nobody = MAX_STREAM_ID - 1 + self._parity
         """An id of this end that is never reached: a stream that is surely not alive."""
@@ -95,6 +95,20 @@ class StreamTable:
         if stream_id % 2 == self._parity:
             return 1 < stream_id < self._next_id
         return 1 < stream_id <= self.last_remote_id
+
+    def local_above(self, last: int, up_to: int) -> list[Stream]:
+        """The live streams of this end with ids above ``last``, up to ``up_to``, as they rise.
+
+        Looks at each of these ids or at all live streams, whichever are fewer.  So a peer whose
+        GOAWAYs fall makes this end look at each id once, however many streams live.
+        """
+        first = max(last + 1, self._first_local_id)
+        first += (first ^ self._parity) & 1
+        ids = range(first, min(up_to + 1, self._next_id), 2)
+        live = self.live
+        if len(ids) < len(live):
+            return [live[stream_id] for stream_id in ids if stream_id in live]
+        return [stream for stream in live.values() if stream.id in ids]
 
     def could_come_next(self, stream_id: int, opening: bool) -> bool:
         """Whether the peer could send a frame of that stream now."""
@@ -157,7 +171,6 @@ class StreamTable:
         the Go peers do: what still comes is answered with RST.  One that is not
         ``OVER`` stays; where most are not, the connection looks first, which saves a call each.
         """
-        # What ``nothing_due`` says; to ask it costs a call for each stream.
         if stream.state not in OVER or stream.outgoing.size or stream.end_due or stream.open_due:
             return
         if self.live.get(stream.id) is not stream:
