@@ -27,7 +27,7 @@ nox.options.default_venv_backend = "virtualenv"
 # An interpreter comes from the machine or not at all.
 nox.options.download_python = "never"
 
-PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15"]
 MAIN = "3.11"
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 

@@ -80,15 +80,21 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """What follows the headers of a response."""
+    """What follows the headers of a response.
+
+    No generator, since httpx does not close one that it stops reading.
+    """
 
     def __init__(self, response: httpcore.Response) -> None:
         self._response = response
+        self._parts = response.aiter_stream()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         with _errors_of_httpx():
-            async for part in self._response.aiter_stream():
-                yield part
+            return await anext(self._parts)
 
     async def aclose(self) -> None:
         with _errors_of_httpx():
