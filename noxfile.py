@@ -9,6 +9,10 @@ Interpreters that are missing are skipped here, and are an error in CI (CI=true)
 name the versions for its shims to offer, the default first:
 
     PYENV_VERSION=3.11.7:3.10.13:3.12.1:3.13.0 nox
+
+As root, the Pythons that Debian has in its unstable suite:
+
+    .ci/debian-root nox -s tests-3.14 tests-3.15 pypy
 """
 
 import itertools
@@ -57,6 +61,28 @@ def tests_lowest(session: nox.Session) -> None:
     """The test suite with the oldest trio that we promise."""
     session.install("-e", ".[test]", f"trio=={lowest('trio')}.*")
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python="pypy3")
+def pypy(session: nox.Session) -> None:
+    """The demo over each wire and trio's conformance suite, on PyPy.
+
+    hypothesis and cryptography have no wheels for it. So the demo is without TLS, the certificate
+    of the tests comes from `openssl`, and the other tests don't run here.
+    """
+    session.install(".", "pytest", "pytest-trio", "rich")
+    for wire in ("v1", "v2"):
+        session.run("python", "-m", "trio_muxado", "demo", "--wire", wire)
+    key, certificate = (Path(session.create_tmp(), name) for name in ("key.pem", "localhost.pem"))
+    request = "req -x509 -newkey rsa:2048 -noenc -days 2 -subj /CN=localhost"
+    request += " -addext subjectAltName=DNS:localhost"
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    session.run("openssl", *request.split(), *files, external=True, silent=True)
+    with certificate.open("a", encoding="ascii") as file:
+        file.write(key.read_text(encoding="ascii"))
+    session.run(
+        "python", "-m", "pytest", f"--certificate={certificate}", "tests/test_conformance.py"
+    )
 
 
 @nox.session(python=MAIN)

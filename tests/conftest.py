@@ -21,23 +21,38 @@
    outside the repository and `tmp_path`.
 """
 
+from __future__ import annotations
+
 import os
 import ssl
+import sys
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
-import trustme
 
-hypothesis.settings.register_profile("dev", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=10_000)
-hypothesis.settings.load_profile(
-    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
-)
+if TYPE_CHECKING:
+    import trustme
+
+# hypothesis and cryptography, which trustme is built on, have no wheels for PyPy. What runs there
+# (`nox -s pypy`) needs neither; elsewhere a test that needs them must not go without.
+if sys.implementation.name != "pypy":
+    import hypothesis
+
+    hypothesis.settings.register_profile("dev", deadline=None)
+    hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+    hypothesis.settings.register_profile("thorough", deadline=None, max_examples=10_000)
+    hypothesis.settings.load_profile(
+        os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
+    )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--certificate",
+        metavar="FILE",
+        help="a self-signed certificate of localhost and its key, where trustme can't make one",
+    )
     parser.addoption(
         "--no-skips",
         action="store_true",
@@ -59,20 +74,29 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def authority() -> trustme.CA:
     """A certificate authority that only this test run trusts."""
+    import trustme
+
     return trustme.CA()
 
 
 @pytest.fixture(scope="session")
-def server_context(authority: trustme.CA) -> ssl.SSLContext:
+def server_context(request: pytest.FixtureRequest) -> ssl.SSLContext:
     """TLS for a server on this machine."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
+    if certificate := request.config.getoption("--certificate"):
+        context.load_cert_chain(certificate)
+    else:
+        authority: trustme.CA = request.getfixturevalue("authority")
+        authority.issue_cert("localhost", "127.0.0.1", "::1").configure_cert(context)
     return context
 
 
 @pytest.fixture(scope="session")
-def client_context(authority: trustme.CA) -> ssl.SSLContext:
+def client_context(request: pytest.FixtureRequest) -> ssl.SSLContext:
     """TLS for a client of that server."""
     context = ssl.create_default_context()
-    authority.configure_trust(context)
+    if certificate := request.config.getoption("--certificate"):
+        context.load_verify_locations(certificate)
+    else:
+        request.getfixturevalue("authority").configure_trust(context)
     return context
