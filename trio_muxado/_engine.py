@@ -49,6 +49,7 @@ from ._places import PlaceWaiters
 from ._protocol import events
 from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
+from ._protocol.states import WAITING
 from ._protocol.stream import Broken
 from ._protocol.wire import V1, WIRES
 from ._reads import FRAMES_OF_BULK, receive_on
@@ -234,7 +235,7 @@ class Engine:
     def _on_opened(self, event: events.StreamOpened) -> None:
         core = event.stream
         stream = self._make_stream(core)
-        if core.backlog is None:  # an extension's
+        if core.custody is not WAITING:  # an extension's
             handler = self.config.extensions.get(stream.type, self._answer_heartbeats)
             serve = partial(self._serve_extension, handler, stream)
             self._nursery.start_soon(self._guard, serve, name=handler)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._protocol.errors import ErrorCode
+from ._protocol.states import UNTYPED
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -30,7 +31,7 @@ async def reset_half_open(engine: Engine, timeout: float) -> None:
         seen: dict[tuple[object, bool], float] = {}
         for stream in engine.connection.streams.half_open():
             # A type that came in time begins a life of its own.
-            key = (stream, stream.type_bytes is None)
+            key = (stream, stream.custody is UNTYPED)
             seen[key] = since.get(key, now)
             if now - seen[key] >= timeout:
                 message = f"the stream was half-open for {timeout:g} s"

@@ -16,7 +16,7 @@ from trio_muxado._protocol.events import (
     StreamOpened,
 )
 from trio_muxado._protocol.frames import Rst, Syn
-from trio_muxado._protocol.states import StreamState
+from trio_muxado._protocol.states import Custody, StreamState
 from trio_muxado._protocol.stream import Broken
 from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
 
@@ -483,7 +483,7 @@ def test_the_heartbeat_is_always_served_on_v1() -> None:
     opened = only(end.feed(end.syn(3, type=0xFFFFFEFF)))
     assert isinstance(opened, StreamOpened)
     assert opened.stream.place is end.core.streams.heartbeats
-    assert opened.stream.backlog is None
+    assert opened.stream.custody is Custody.ACCEPTED
 
 
 @pytest.mark.parametrize("stream_type", [7, 0xFFFFFF00])
@@ -498,7 +498,7 @@ def test_any_type_can_be_made_an_extension(wire: Wire, stream_type: int) -> None
     assert isinstance(opened, StreamOpened)
     assert opened.stream.type == stream_type
     assert opened.stream.place is end.core.streams.extensions
-    assert opened.stream.backlog is None
+    assert opened.stream.custody is Custody.ACCEPTED
 
 
 def test_a_session_full_of_streams_still_takes_a_heartbeat() -> None:

@@ -15,6 +15,7 @@ from trio_muxado._protocol.events import (
     StreamOpened,
 )
 from trio_muxado._protocol.frames import Data, Rst
+from trio_muxado._protocol.states import Custody
 from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
 
 from .driver import V1, V2, End, ids, only
@@ -152,7 +153,7 @@ def test_a_heartbeat_has_a_place_of_its_own(end: End) -> None:
     event = only(end.feed(end.data(3, HEARTBEAT, syn=True)))
     assert isinstance(event, StreamOpened)
     assert event.stream.place is end.core.streams.heartbeats
-    assert event.stream.backlog is None
+    assert event.stream.custody is Custody.ACCEPTED
     assert end.core.streams.inbound.taken == 0
 
 

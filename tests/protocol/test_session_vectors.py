@@ -13,7 +13,7 @@ import pytest
 from trio_muxado._protocol import events
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode
-from trio_muxado._protocol.states import SessionState
+from trio_muxado._protocol.states import Custody, SessionState
 from trio_muxado._protocol.stream import Broken, Stream
 
 from .driver import End
@@ -51,7 +51,7 @@ class Session:
         for event in told:
             match event:
                 case events.StreamOpened(stream):
-                    if stream.backlog is not None:
+                    if stream.custody is Custody.WAITING:
                         self.seen.append(Seen(stream))
                         self.core.accept(stream)
                 case events.DataReceived(stream, data, ended):

@@ -1,7 +1,7 @@
-"""Every cell of both state tables, against tables that were written down for themselves.
+"""Every cell of the state tables, against tables that were written down for themselves.
 
-What is expected stands here in full, from docs/specification: a cell that is not here must not
-be in the code either.
+What is expected stands here in full, of streams and sessions from docs/specification: a cell that
+is not here must not be in the code either.
 """
 
 from __future__ import annotations
@@ -9,8 +9,14 @@ from __future__ import annotations
 import pytest
 
 from trio_muxado._protocol.states import (
+    CUSTODY_TRANSITIONS,
+    PEER_VIEW_TRANSITIONS,
     SESSION_TRANSITIONS,
     STREAM_TRANSITIONS,
+    Custody,
+    CustodyInput,
+    PeerInput,
+    PeerView,
     SessionInput,
     SessionState,
     StreamInput,
@@ -39,6 +45,22 @@ SESSION_TABLE = """
     ENDED       -          -         ENDED
 """
 
+CUSTODY_INPUTS = "OFFER ACCEPT HOLD RELEASE"
+CUSTODY_TABLE = """
+    UNTYPED   WAITING ACCEPTED -    RELEASED
+    WAITING   -       ACCEPTED HELD RELEASED
+    ACCEPTED  -       -        HELD RELEASED
+    HELD      -       -        -    RELEASED
+    RELEASED  -       -        -    RELEASED
+"""
+
+PEER_VIEW_INPUTS = "WIDEN ACT"
+PEER_VIEW_TABLE = """
+    UNHEARD   ANSWERED SEEN
+    ANSWERED  ANSWERED SEEN
+    SEEN      SEEN     SEEN
+"""
+
 
 def cells(table: str, inputs: str) -> list[tuple[str, str, str]]:
     return [
@@ -50,6 +72,8 @@ def cells(table: str, inputs: str) -> list[tuple[str, str, str]]:
 
 STREAM_CELLS = cells(STREAM_TABLE, STREAM_INPUTS)
 SESSION_CELLS = cells(SESSION_TABLE, SESSION_INPUTS)
+CUSTODY_CELLS = cells(CUSTODY_TABLE, CUSTODY_INPUTS)
+PEER_VIEW_CELLS = cells(PEER_VIEW_TABLE, PEER_VIEW_INPUTS)
 
 
 def stream_in(state: str) -> Stream:
@@ -106,6 +130,26 @@ def test_the_tables_here_know_every_state_and_every_input_of_a_session() -> None
     assert {state for state, _, _ in SESSION_CELLS} == SessionState.__members__.keys()
     assert {what for _, what, _ in SESSION_CELLS} == SessionInput.__members__.keys()
     assert SESSION_TRANSITIONS.keys() == set(SessionState)
+
+
+@pytest.mark.parametrize("custody, what, after", CUSTODY_CELLS)
+def test_a_stream_goes_from_hand_to_hand(custody: str, what: str, after: str) -> None:
+    row = CUSTODY_TRANSITIONS[Custody[custody]]
+    assert row.get(CustodyInput[what]) is (None if after == "-" else Custody[after])
+
+
+@pytest.mark.parametrize("view, what, after", PEER_VIEW_CELLS)
+def test_what_a_peer_shows_adds_to_what_is_known(view: str, what: str, after: str) -> None:
+    assert PEER_VIEW_TRANSITIONS[PeerView[view]][PeerInput[what]] is PeerView[after]
+
+
+def test_the_tables_here_know_every_custody_and_every_view() -> None:
+    assert {custody for custody, _, _ in CUSTODY_CELLS} == Custody.__members__.keys()
+    assert {what for _, what, _ in CUSTODY_CELLS} == CustodyInput.__members__.keys()
+    assert CUSTODY_TRANSITIONS.keys() == set(Custody)
+    assert {view for view, _, _ in PEER_VIEW_CELLS} == PeerView.__members__.keys()
+    assert {what for _, what, _ in PEER_VIEW_CELLS} == PeerInput.__members__.keys()
+    assert PEER_VIEW_TRANSITIONS.keys() == set(PeerView)
 
 
 # What either end of a stream or a session does, in words: the tables above could be copied wrong.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode, OpenRefused, ProtocolViolation
 from trio_muxado._protocol.limits import Limits
-from trio_muxado._protocol.states import StreamInput, StreamState
+from trio_muxado._protocol.states import CustodyInput, StreamInput, StreamState
 from trio_muxado._protocol.stream import Broken, Stream
 from trio_muxado._protocol.table import StreamTable
 
@@ -20,9 +22,24 @@ def make_table(*, client: bool = False) -> StreamTable:
     return StreamTable(client=client, limits=Limits())
 
 
-def remote(table: StreamTable, stream_id: int = 3, wire: Wire = V2) -> Stream:
+def untyped(table: StreamTable, stream_id: int = 3, wire: Wire = V2) -> Stream:
+    """A stream of the peer, before its type has come."""
     table.check_opening(stream_id, rising=wire.syns_rise)
     return table.new_remote(stream_id, wire, table.inbound)
+
+
+def waiting(table: StreamTable, stream_id: int = 3) -> Stream:
+    """A stream of the peer that nobody has accepted yet."""
+    stream = untyped(table, stream_id)
+    table.offer(stream)
+    return stream
+
+
+def remote(table: StreamTable, stream_id: int = 3) -> Stream:
+    """A stream of the peer that the application has accepted."""
+    stream = waiting(table, stream_id)
+    assert table.take(stream, CustodyInput.ACCEPT)
+    return stream
 
 
 # ---- ids
@@ -136,8 +153,7 @@ def test_a_live_stream_that_is_not_open_is_half_open(state: StreamState) -> None
 
 def test_a_stream_without_its_type_is_half_open() -> None:
     table = make_table()
-    stream = remote(table)
-    stream.type_bytes = b""
+    stream = untyped(table)
     assert table.half_open() == [stream]
 
 
@@ -216,10 +232,12 @@ def test_settling_an_old_stream_leaves_the_new_one_of_the_same_id_alone() -> Non
     assert table.live == {3: new}
 
 
-def test_a_stream_that_broke_keeps_its_place_while_it_is_handled() -> None:
+@pytest.mark.parametrize("has_it", [waiting, remote])
+def test_a_stream_that_broke_keeps_its_place_until_it_is_released(
+    has_it: Callable[[StreamTable], Stream],
+) -> None:
     table = make_table()
-    stream = remote(table)
-    stream.handled = True
+    stream = has_it(table)
     stream.broken = BROKEN
     stream.step(StreamInput.RECEIVE_RESET)
     table.settle(stream)
@@ -228,10 +246,12 @@ def test_a_stream_that_broke_keeps_its_place_while_it_is_handled() -> None:
     assert table.inbound.taken == 0
 
 
-def test_a_stream_that_ended_well_gives_its_place_back_though_it_is_handled() -> None:
+@pytest.mark.parametrize("has_it", [waiting, remote])
+def test_a_stream_that_ended_well_gives_its_place_back_though_somebody_has_it(
+    has_it: Callable[[StreamTable], Stream],
+) -> None:
     table = make_table()
-    stream = remote(table)
-    stream.handled = True
+    stream = has_it(table)
     stream.state = StreamState.GONE
     table.settle(stream)
     assert table.inbound.taken == 0
@@ -240,7 +260,7 @@ def test_a_stream_that_ended_well_gives_its_place_back_though_it_is_handled() ->
 def test_a_stream_that_ended_well_keeps_its_place_while_a_handler_holds_it() -> None:
     table = make_table()
     stream = remote(table)
-    stream.handled = stream.held = True
+    assert table.take(stream, CustodyInput.HOLD)
     stream.state = StreamState.GONE
     table.settle(stream)
     assert (table.live, table.inbound.taken) == ({}, 1)
@@ -248,9 +268,9 @@ def test_a_stream_that_ended_well_keeps_its_place_while_a_handler_holds_it() -> 
     assert table.inbound.taken == 0
 
 
-def test_a_stream_that_broke_and_is_not_handled_gives_its_place_back() -> None:
+def test_a_stream_that_broke_before_its_type_came_gives_its_place_back() -> None:
     table = make_table()
-    stream = remote(table)
+    stream = untyped(table)
     stream.broken = BROKEN
     stream.step(StreamInput.RECEIVE_RESET)
     table.settle(stream)
@@ -259,8 +279,8 @@ def test_a_stream_that_broke_and_is_not_handled_gives_its_place_back() -> None:
 
 def test_releasing_a_stream_takes_it_out_of_the_backlog() -> None:
     table = make_table()
-    stream = remote(table)
-    stream.wait_in(table.waiting)
+    stream = waiting(table)
+    assert table.waiting.taken == 1
     assert table.release(stream)
     assert table.waiting.taken == 0
 
@@ -291,8 +311,7 @@ def test_a_stream_is_counted_in_one_place_at_a_time() -> None:
 
 def test_a_stream_is_accepted_once() -> None:
     table = make_table()
-    stream = remote(table)
-    stream.wait_in(table.waiting)
-    stream.accepted()
-    stream.accepted()
+    stream = waiting(table)
+    assert table.take(stream, CustodyInput.ACCEPT)
+    assert not table.take(stream, CustodyInput.ACCEPT)
     assert table.waiting.taken == 0

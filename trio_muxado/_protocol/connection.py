@@ -15,13 +15,18 @@ from .events import Event, StreamBroken
 from .inbound import Inbound
 from .scheduler import ABOVE_ALL
 from .states import (
+    ACCEPT,
     CLOSE,
     CLOSED_LOCAL,
+    HELD,
+    HOLD,
     OVER,
     RECEIVE_DATA,
     SEND_END,
     SEND_RESET,
     SESSION_TRANSITIONS,
+    UNTYPED,
+    WAITING,
     SessionInput,
     SessionState,
 )
@@ -101,18 +106,20 @@ class Connection(Inbound):
         """This end has sent GOAWAY."""
         return self.state in GOING
 
-    def hold(self, stream: Stream) -> None:
+    def hold(self, stream: Stream) -> bool:
         """Accept a stream of the peer for a handler that runs on it, and will surely let go of it.
 
         It keeps its place until then.  To let go is ``close`` or ``reset``; without them the place
-        would be lost.
+        would be lost.  False when it cannot be had any more: it was refused, so no handler may run.
         """
-        stream.accepted()
-        stream.held = True
+        return self.streams.take(stream, HOLD)
 
-    def accept(self, stream: Stream) -> None:
-        """The application has taken up a stream of the peer."""
-        stream.accepted()
+    def accept(self, stream: Stream) -> bool:
+        """The application accepts a stream of the peer; False when it cannot be had any more.
+
+        It was refused then, which the peer was told, so nobody may be given it.
+        """
+        return self.streams.take(stream, ACCEPT)
 
     def send(self, stream: Stream, data: bytes | memoryview) -> None:
         """Queue bytes, which must never change; ``stream.outgoing.size`` tells how many wait."""
@@ -201,8 +208,9 @@ class Connection(Inbound):
         Its place is free, but for a handler's: that keeps it until it has returned.
         """
         self._events = []
-        stream.handled = stream.held
         self._reset(stream, code, message)
+        if stream.custody is not HELD:
+            stream.leave_place()
         self.streams.note_answer(stream.id)  # there will be none
         self._events.append(StreamBroken(stream))
         return self._events
@@ -234,7 +242,7 @@ class Connection(Inbound):
         says that they were not processed.
         """
         for stream in list(self.streams.live.values()):
-            if stream.backlog is not None or stream.type_bytes is not None:
+            if stream.custody is WAITING or stream.custody is UNTYPED:
                 self.reset(stream, ErrorCode.STREAM_REFUSED)
 
     # ---- bytes out

@@ -37,12 +37,18 @@ from .frames import (
 from .guards import Allowance, Places
 from .limits import Limits
 from .states import (
+    ACCEPT,
     CLOSED_LOCAL,
     OVER,
+    PEER_VIEW_TRANSITIONS,
     RECEIVE_DATA,
     RECEIVE_END,
     RECEIVE_RESET,
+    SEEN,
     SESSION_TRANSITIONS,
+    UNHEARD,
+    UNTYPED,
+    PeerInput,
     SessionInput,
     SessionState,
 )
@@ -177,8 +183,8 @@ class Inbound(Endpoint):
             elif not stream.receive_window.take(length):
                 self._refuse_overflow(stream, length)
                 return
-        if stream.local:
-            stream.answered = stream.seen = True
+        if stream.peer_view is not SEEN:
+            stream.peer_view = PEER_VIEW_TRANSITIONS[stream.peer_view][PeerInput.ACT]
         if not length:
             if fin:
                 self._receive_end(stream)
@@ -213,7 +219,7 @@ class Inbound(Endpoint):
         self._deliver(stream, frame.payload, end=fin and frame.last)
 
     def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
-        if stream.type_bytes is not None and payload and stream.broken is None:
+        if stream.custody is UNTYPED and payload and stream.broken is None:
             payload = self._take_type(stream, payload)
         # Between the pieces of a frame this end may have closed or reset the stream.
         if stream.broken is not None:
@@ -229,18 +235,16 @@ class Inbound(Endpoint):
 
     def _take_type(self, stream: Stream, payload: bytes | memoryview) -> bytes | memoryview:
         """Take the type of a typed v2 stream off its first bytes; what is left of them."""
-        assert stream.type_bytes is not None
         missing = TYPE_SIZE - len(stream.type_bytes)
         stream.type_bytes += payload[:missing]
         stream.receive_window.consume(len(payload[:missing]))
         if len(stream.type_bytes) == TYPE_SIZE:
             stream.type = int.from_bytes(stream.type_bytes, "big")
-            stream.type_bytes = None
             self._announce(stream)
         return payload[missing:]
 
     def _receive_end(self, stream: Stream) -> None:
-        if stream.type_bytes is not None:
+        if stream.custody is UNTYPED:
             message = "the stream ended before its type"
             self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message)
             return
@@ -266,7 +270,7 @@ class Inbound(Endpoint):
         self.counts.resets_received += 1
         code = self._wire.code_from_wire(frame.error_code)
         name = code.name if isinstance(code, ErrorCode) else f"error {code}"
-        refused = code in _REFUSALS and stream.local and not stream.answered
+        refused = code in _REFUSALS and stream.peer_view is UNHEARD
         broken = Broken(code, "remote", f"the peer reset the stream: {name}", refused)
         self._break(stream, RECEIVE_RESET, broken)
         self._events.append(StreamBroken(stream))
@@ -278,8 +282,10 @@ class Inbound(Endpoint):
         if stream is None:
             self.streams.note_credit(frame.stream_id, frame.increment, self._wire)
             return
-        stream.answered = True
-        stream.seen |= stream.gets_back(frame.increment, self._wire)
+        if stream.peer_view is not SEEN:
+            shown = stream.gets_back(frame.increment, self._wire)
+            what = PeerInput.ACT if shown else PeerInput.WIDEN
+            stream.peer_view = PEER_VIEW_TRANSITIONS[stream.peer_view][what]
         if stream.send_window.grant(frame.increment):
             if not stream.scheduled:
                 self._outbox.schedule(stream)
@@ -299,12 +305,12 @@ class Inbound(Endpoint):
         self._peer_last_id = last
         # The id is exact on v1, and on v2 too, where our SYNs rise: what peers put there is the
         # latest.  A stream above it that was answered goes on, and shows that this peer's is not.
-        if any(stream.answered for stream in above):
+        if any(stream.peer_view is not UNHEARD for stream in above):
             self._peer_last_id_is_exact = False
         message = "the peer went away before it took the stream"
         broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, self._peer_last_id_is_exact)
         for stream in above:
-            if not stream.answered:
+            if stream.peer_view is UNHEARD:
                 self._break(stream, RECEIVE_RESET, broken)
                 self._events.append(StreamBroken(stream))
 
@@ -349,10 +355,7 @@ class Inbound(Endpoint):
         if self._types_in_band:
             # It may turn out to be an extension, which has a place even in a full session.
             extra = self._limits.max_extension_streams
-            stream = self._accept_syn(stream_id, self.streams.inbound, extra=extra)
-            if stream is not None:
-                stream.type_bytes = b""
-            return stream
+            return self._accept_syn(stream_id, self.streams.inbound, extra=extra)
         stream = self._accept_syn(stream_id, self.streams.inbound)
         return stream if stream is not None and self._announce(stream) else None
 
@@ -364,6 +367,8 @@ class Inbound(Endpoint):
             stream.take_place(places)
             if places.taken > places.limit:
                 refusal = ErrorCode.STREAM_REFUSED
+            else:
+                streams.take(stream, ACCEPT)
         elif stream.type >= self._wire.first_extension_type:
             refusal = ErrorCode.STREAM_CLOSED  # as Go v1 answers an extension it does not have
         elif streams.inbound.taken > streams.inbound.limit:
@@ -371,13 +376,12 @@ class Inbound(Endpoint):
         elif streams.waiting.taken >= streams.waiting.limit:
             refusal = ErrorCode.ACCEPT_QUEUE_FULL
         else:
-            stream.wait_in(streams.waiting)
+            streams.offer(stream)
         if refusal is not None:
             self.counts.refused += 1
             streams.release(stream)  # nobody will read what came with it
             self._answer_with_reset(stream, refusal, "refused")
             return False
-        stream.handled = True
         self.counts.offered += 1
         self._events.append(make_stream_opened((stream,)))
         return True

@@ -51,12 +51,58 @@ class SessionInput(enum.Enum):
     END = "the transport ends, or either end closes"
 
 
+class Custody(enum.Enum):
+    """Who has a stream of the peer.  Streams of this end are ACCEPTED until they are RELEASED."""
+
+    UNTYPED = "nobody yet: its type has not come"
+    WAITING = "nobody yet: it waits to be accepted, and is counted until it is taken"
+    ACCEPTED = "the application, which may forget to let go of it"
+    HELD = "a handler, which surely lets go of it"
+    RELEASED = "nobody any more: what had it has closed or reset it, or it was refused"
+
+
+class CustodyInput(enum.Enum):
+    """What can happen to the custody of a stream."""
+
+    OFFER = "its type is known, and it may wait to be accepted"
+    ACCEPT = "the application accepts it, or it goes to an extension at once"
+    HOLD = "a handler is started for it"
+    RELEASE = "whoever has it lets go of it, or it is refused"
+
+
+class PeerView(enum.Enum):
+    """What a stream of this end is to the peer, as far as it shows.  Others are SEEN."""
+
+    UNHEARD = "nothing shows that it knows of the stream"
+    ANSWERED = "it has the stream: it has granted a larger window"
+    SEEN = "its application has the stream: it has read or sent something"
+
+
+class PeerInput(enum.Enum):
+    """What a peer shows by its frames."""
+
+    WIDEN = "it grants more than was sent to it, which its session does by itself"
+    ACT = "it sends data, or grants again what was sent to it"
+
+
 # Members are compared by identity.  Enum's own hash, of the name, is Python code, and each step
 # of a stream looks two of them up.
-for _kind in (StreamState, StreamInput, SessionState, SessionInput):
+for _kind in (
+    StreamState,
+    StreamInput,
+    SessionState,
+    SessionInput,
+    Custody,
+    CustodyInput,
+    PeerView,
+    PeerInput,
+):
     type.__setattr__(_kind, "__hash__", object.__hash__)
 
 # Up to Python 3.11 to find a member in its class takes as long as a call.
+ACCEPT = CustodyInput.ACCEPT
+HOLD = CustodyInput.HOLD
+RELEASE = CustodyInput.RELEASE
 SEND_END = StreamInput.SEND_END
 CLOSE = StreamInput.CLOSE
 SEND_RESET = StreamInput.SEND_RESET
@@ -66,6 +112,12 @@ RECEIVE_RESET = StreamInput.RECEIVE_RESET
 SESSION_END = StreamInput.SESSION_END
 OPEN = StreamState.OPEN
 CLOSED_LOCAL = StreamState.CLOSED_LOCAL
+UNTYPED = Custody.UNTYPED
+WAITING = Custody.WAITING
+ACCEPTED = Custody.ACCEPTED
+HELD = Custody.HELD
+UNHEARD = PeerView.UNHEARD
+SEEN = PeerView.SEEN
 OVER = frozenset((StreamState.GONE, StreamState.CLOSED_LOCAL))
 """The application is done with the stream: once all that is due has gone out, so is the session."""
 
@@ -143,4 +195,33 @@ SESSION_TRANSITIONS: Mapping[SessionState, Mapping[SessionInput, SessionState]] 
         _SI.END: _SS.ENDED,
     },
     _SS.ENDED: {_SI.END: _SS.ENDED},
+}
+
+_C = Custody
+_CI = CustodyInput
+
+CUSTODY_TRANSITIONS: Mapping[Custody, Mapping[CustodyInput, Custody]] = {
+    _C.UNTYPED: {
+        _CI.OFFER: _C.WAITING,
+        _CI.ACCEPT: _C.ACCEPTED,
+        _CI.RELEASE: _C.RELEASED,
+    },
+    # Whoever accepts or holds a stream that waits no more has come too late: it was refused.
+    _C.WAITING: {
+        _CI.ACCEPT: _C.ACCEPTED,
+        _CI.HOLD: _C.HELD,
+        _CI.RELEASE: _C.RELEASED,
+    },
+    _C.ACCEPTED: {_CI.HOLD: _C.HELD, _CI.RELEASE: _C.RELEASED},
+    _C.HELD: {_CI.RELEASE: _C.RELEASED},
+    _C.RELEASED: {_CI.RELEASE: _C.RELEASED},
+}
+
+_PV = PeerView
+_PI = PeerInput
+
+PEER_VIEW_TRANSITIONS: Mapping[PeerView, Mapping[PeerInput, PeerView]] = {
+    _PV.UNHEARD: {_PI.WIDEN: _PV.ANSWERED, _PI.ACT: _PV.SEEN},
+    _PV.ANSWERED: {_PI.WIDEN: _PV.ANSWERED, _PI.ACT: _PV.SEEN},
+    _PV.SEEN: {_PI.WIDEN: _PV.SEEN, _PI.ACT: _PV.SEEN},
 }

@@ -9,7 +9,18 @@ from .byte_queue import ByteQueue
 from .codec import Wire
 from .errors import ErrorCode
 from .guards import Places
-from .states import OPEN, STREAM_TRANSITIONS, StreamInput, StreamState
+from .states import (
+    ACCEPTED,
+    OPEN,
+    SEEN,
+    STREAM_TRANSITIONS,
+    UNHEARD,
+    UNTYPED,
+    Custody,
+    PeerView,
+    StreamInput,
+    StreamState,
+)
 from .windows import ReceiveWindow, SendWindow
 
 
@@ -30,23 +41,20 @@ class Stream:
 
     __slots__ = (
         "allowed",
-        "answered",
-        "backlog",
         "borrowed",
         "broken",
+        "custody",
         "end_due",
-        "handled",
-        "held",
         "id",
         "local",
         "open_due",
         "outgoing",
         "owner",
+        "peer_view",
         "place",
         "priority",
         "receive_window",
         "scheduled",
-        "seen",
         "send_window",
         "state",
         "type",
@@ -74,25 +82,16 @@ class Stream:
         """FIN follows what is in ``outgoing``."""
         self.scheduled: bool = False
         """It stands in the scheduler's queue."""
-        self.answered: bool = False
-        """Of ours: the peer has acted on it."""
         self.used: bool = False
         """The application of this end has acted on it, by more than taking it up."""
-        self.seen: bool = False
-        """Of ours: the peer's application knows of it.  A larger window, which comes with no doing
-        of the application, is an answer and does not show that."""
-        self.held: bool = False
-        """A handler runs on it that will surely let go of it: see ``Connection.hold``."""
-        self.handled: bool = False
-        """The application was given it (a stream of the peer), and has not closed it yet."""
+        self.custody: Custody = ACCEPTED if local else UNTYPED
+        self.peer_view: PeerView = UNHEARD if local else SEEN
         self.borrowed: int = window
         """Bytes of the session's budget that its receive window takes, or what of it is unread."""
-        self.backlog: Places | None = None
-        """Where it is counted until it is accepted."""
         self.place: Places | None = None
         """Where it is counted among the streams that the peer opened, until it leaves."""
-        self.type_bytes: bytes | None = None
-        """What has come of the type on a typed v2 session; None once it is known."""
+        self.type_bytes: bytes = b""
+        """What has come of the type while it is UNTYPED."""
         self.owner: Any = None
         """Whatever the user of the connection keeps for it; never looked at here."""
 
@@ -116,17 +115,6 @@ class Stream:
         if self.place is not None:
             self.place.taken -= 1
             self.place = None
-
-    def wait_in(self, backlog: Places) -> None:
-        """Wait to be accepted."""
-        self.backlog = backlog
-        backlog.taken += 1
-
-    def accepted(self) -> None:
-        """Wait no more."""
-        if self.backlog is not None:
-            self.backlog.taken -= 1
-            self.backlog = None
 
     def gets_back(self, increment: int, wire: Wire) -> bool:
         """Credit of the peer's is no more than has been sent, so its application has read it."""

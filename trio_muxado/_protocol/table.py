@@ -10,7 +10,19 @@ from .codec import MAX_STREAM_ID, Wire
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .guards import GoneStreams, Places
 from .limits import Limits
-from .states import CLOSED_LOCAL, OPEN, OVER
+from .states import (
+    ACCEPTED,
+    CLOSED_LOCAL,
+    CUSTODY_TRANSITIONS,
+    HELD,
+    OPEN,
+    OVER,
+    RELEASE,
+    SEEN,
+    UNTYPED,
+    WAITING,
+    CustodyInput,
+)
 from .stream import Stream
 
 MAX_HEARTBEAT_STREAMS = 2
@@ -116,11 +128,29 @@ class StreamTable:
             return stream_id == max(self.last_remote_id + 2, self._first_remote_id)
         return self.was_opened(stream_id)
 
+    def offer(self, stream: Stream) -> None:
+        """Let a stream of the peer wait to be accepted."""
+        stream.custody = CUSTODY_TRANSITIONS[stream.custody][CustodyInput.OFFER]
+        self.waiting.taken += 1
+
+    def take(self, stream: Stream, how: CustodyInput) -> bool:
+        """The application takes a stream of the peer; False when it cannot be had any more.
+
+        One that the peer has reset can: it has waited in its turn, and is counted until now.
+        """
+        custody = CUSTODY_TRANSITIONS[stream.custody].get(how)
+        if custody is None:
+            return False
+        if stream.custody is WAITING:
+            self.waiting.taken -= 1
+        stream.custody = custody
+        return True
+
     def release(self, stream: Stream) -> bool:
         """The application lets go of a stream; whether something can still happen on it."""
-        if stream.backlog is not None:
-            stream.accepted()
-        stream.handled = stream.held = False
+        if stream.custody is WAITING:
+            self.waiting.taken -= 1
+        stream.custody = CUSTODY_TRANSITIONS[stream.custody][RELEASE]
         if stream.borrowed:
             self.spare_window += stream.borrowed
             stream.borrowed = 0
@@ -140,7 +170,7 @@ class StreamTable:
         live = [
             stream
             for stream in self.live.values()
-            if (stream.type_bytes is not None or stream.state is not OPEN)
+            if (stream.custody is UNTYPED or stream.state is not OPEN)
             and (stream.place is self.inbound or stream.place is self.outbound)
         ]
         return live + list(self._unanswered.values())
@@ -178,12 +208,22 @@ class StreamTable:
         del self.live[stream.id]
         if stream.state is CLOSED_LOCAL:
             self.gone.add(stream.id, reset=False)
-            if stream.place is self.outbound and not stream.seen and self.outbound.bounded:
+            if (
+                stream.place is self.outbound
+                and stream.peer_view is not SEEN
+                and self.outbound.bounded
+            ):
                 self._unanswered[stream.id] = stream
                 return
         # A handler still costs us when its stream has ended, until it lets go of the stream.  Where
         # there may be none, only a reset, which is cheap to send, has to wait for that.
-        if not (stream.handled and (stream.held or stream.broken is not None)):
+        custody = stream.custody
+        kept = custody is HELD or (
+            stream.broken is not None
+            and not stream.local
+            and (custody is ACCEPTED or custody is WAITING)
+        )
+        if not kept:
             stream.leave_place()
 
     def note_answer(self, stream_id: int) -> None:
