@@ -1,9 +1,9 @@
 """What a request and a session cost, counted: no clock has a say.
 
-Both ends run in one process. Trio tosses a coin for whether to run the tasks that are ready in
-reverse order, so that nobody relies on an order; here it does so every second time, and its clock
-stands still. So the counts are the same in every run. Tests hold them, and `benchmarks.against`
-compares them.
+Both ends run in one process. Trio runs the tasks that are ready in an order of chance, so that
+nobody relies on one. Here they run oldest first, and once more youngest first, and the lower count
+is the figure; and trio's clock stands still. So the counts are the same in every run. Tests hold
+them, and `benchmarks.against` compares them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from trio.testing import wait_all_tasks_blocked
 from ._common import HOST, SMALL, ByteStream, StreamPeer, answer
 from .contenders import ours
 
-EACH = 20  # requests of each worker
-AT_ONCE = (1, 64)
+AT_ONCE = {1: 20, 64: 5}  # workers, and the requests of each
 Counts = dict[str, float]
 
 # "Calls" are those of Python's functions, ours and trio's together.
@@ -53,23 +52,23 @@ class StandingClock(trio.abc.Clock):
         return deadline - self.current_time()
 
 
-class Alternating:
-    """Stands in for trio's coin: heads, tails, heads, tails."""
+class ByAge:
+    """Stands in for trio's source of chance: what is ready runs oldest first, or youngest first."""
 
-    def __init__(self) -> None:
-        self._value = 1.0
+    def __init__(self, *, youngest_first: bool) -> None:
+        self._youngest_first = youngest_first
 
-    def random(self) -> float:
-        self._value = 1.0 - self._value
-        return self._value
+    def shuffle(self, batch: list[trio.lowlevel.Task]) -> None:
+        if self._youngest_first:
+            batch.reverse()
 
 
 @contextmanager
-def without_chance() -> Iterator[None]:
+def without_chance(*, youngest_first: bool) -> Iterator[None]:
     """Let trio run tasks in the same order every time, and collect no garbage of others."""
     was = trio_run._r, trio_run._ALLOW_DETERMINISTIC_SCHEDULING
-    trio_run._r = Alternating()  # type: ignore[assignment]
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = False  # type: ignore[misc]  # pytest-trio's way to an order: by age
+    trio_run._r = ByAge(youngest_first=youngest_first)  # type: ignore[assignment]
+    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # as pytest-trio does
     gc.collect()
     gc.disable()
     try:
@@ -82,6 +81,11 @@ def without_chance() -> Iterator[None]:
 OURS = str(ours.PACKAGE)
 WORKLOAD = str(Path(__file__).parent)
 CLOCK = {value.__code__ for value in vars(StandingClock).values() if hasattr(value, "__code__")}
+BY_AGE = {  # what trio sorts by, only here
+    code
+    for code in trio_run.unrolled_run.__code__.co_consts
+    if isinstance(code, CodeType) and code.co_name == "<lambda>"
+}
 MADE = {
     trio.Nursery.__init__.__code__: "nurseries",
     trio.CancelScope.__init__.__code__: "cancel scopes",
@@ -99,6 +103,8 @@ class Calls:
         self._owners: dict[CodeType, str] = {}
 
     def _owner(self, code: CodeType) -> str:
+        if code in BY_AGE:
+            return "workload"
         if code.co_filename.startswith(OURS):
             return "calls, ours"
         if code.co_filename.startswith(WORKLOAD) and code not in CLOCK:
@@ -166,8 +172,12 @@ async def _counted(work: Callable[[], Awaitable[None]]) -> Counter[str]:
 
 
 def _run(work: Callable[..., Awaitable[Counter[str]]], *args: Any) -> Counter[str]:
-    with without_chance():
-        return trio.run(work, *args, clock=StandingClock())
+    """The lower of the counts in both orders."""
+    in_both = []
+    for youngest_first in (False, True):
+        with without_chance(youngest_first=youngest_first):
+            in_both.append(trio.run(work, *args, clock=StandingClock()))
+    return in_both[0] & in_both[1]
 
 
 # ---------------------------------------------------------------- a request
@@ -178,7 +188,7 @@ async def _requests(wire: str, at_once: int) -> Counter[str]:
         peer = StreamPeer(session.open_stream)
 
         async def worker() -> None:
-            for _ in range(EACH):
+            for _ in range(AT_ONCE[at_once]):
                 await peer.request()
 
         async def work() -> None:
@@ -197,7 +207,7 @@ def of_request(wire: str, at_once: int) -> Counts:
     """Of a request, both ends together: open, 64 bytes, end; 64 bytes back, end."""
     counts = _run(_requests, wire, at_once)
     counts["calls"] = counts["calls, ours"] + counts["calls, trio's"]
-    return {name: round(counts[name] / (EACH * at_once), 2) for name in OF_REQUEST}
+    return {name: round(counts[name] / (AT_ONCE[at_once] * at_once), 2) for name in OF_REQUEST}
 
 
 # ---------------------------------------------------------------- a session
