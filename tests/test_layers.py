@@ -36,6 +36,9 @@ ROWS = (
     ("_stream", "_session", "_statistics"),
     ("_heartbeat",),
     ("_connect", "_serve"),
+    ("_breaking", "_proxy_protocol"),
+    ("_forward",),
+    ("_forward_streams",),
     ("",),
     ("testing", "http", "__main__"),
 )

@@ -13,7 +13,10 @@ from ._errors import (
     StreamClosedError,
     StreamResetError,
 )
+from ._forward import Forwarded, ForwardedDirection, forward
+from ._forward_streams import forward_streams
 from ._protocol.errors import ErrorCode
+from ._proxy_protocol import proxy_header
 from ._serve import serve_muxado, serve_muxado_listeners
 from ._session import MuxadoSession
 from ._statistics import SessionStatistics
@@ -23,6 +26,8 @@ from ._trace import JsonLinesTracer, TableTracer, TracedFrame
 __all__ = [
     "CloseReason",
     "ErrorCode",
+    "Forwarded",
+    "ForwardedDirection",
     "Heartbeat",
     "HeartbeatError",
     "JsonLinesTracer",
@@ -40,7 +45,10 @@ __all__ = [
     "TableTracer",
     "TracedFrame",
     "client_session",
+    "forward",
+    "forward_streams",
     "open_muxado_session",
+    "proxy_header",
     "serve_muxado",
     "serve_muxado_listeners",
     "server_session",

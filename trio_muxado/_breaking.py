@@ -1,0 +1,60 @@
+"""Breaking a stream of any kind, so that its peer can't take what came for the whole."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import trio
+
+from ._protocol.errors import ErrorCode
+from ._stream import MuxadoStream
+
+logger = logging.getLogger("trio_muxado")
+
+_LINGER_FOR_NO_TIME = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""A ``struct linger``: what closes a TCP socket by RST."""
+
+
+async def break_stream(stream: trio.abc.AsyncResource, code: ErrorCode | int) -> None:
+    """End ``stream`` at once, as a break where its kind has one; never waits, never raises.
+
+    A muxado stream is reset with ``code`` and a TCP connection by RST.  A TLS stream is cut
+    without close_notify, by a break of what is below it; so is any other wrapper that shows what
+    it wraps as ``transport_stream``.  A pipe, a Unix socket and a memory stream know no break:
+    they are closed, which their peer takes for an end.
+
+    Takes effect also in a task that is cancelled.
+    """
+    if isinstance(stream, MuxadoStream):
+        await _at_once(stream.reset, code)
+    elif isinstance(stream, trio.SocketStream):
+        await _at_once(_reset_connection, stream)
+    elif isinstance(stream, trio.StapledStream):
+        stapled = cast("trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]", stream)
+        await break_stream(stapled.send_stream, code)
+        await break_stream(stapled.receive_stream, code)
+    else:
+        below = getattr(stream, "transport_stream", None)
+        if isinstance(below, trio.abc.AsyncResource):
+            await break_stream(below, code)  # first, so that the close below can't say anything
+        await _at_once(stream.aclose)
+
+
+async def _reset_connection(stream: trio.SocketStream) -> None:
+    if stream.socket.fileno() >= 0 and stream.socket.family != getattr(socket, "AF_UNIX", None):
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_FOR_NO_TIME)
+    await stream.aclose()
+
+
+async def _at_once(call: Callable[..., Awaitable[Any]], *args: Any) -> None:
+    with trio.CancelScope(shield=True) as scope:
+        scope.cancel()  # what it has to wait for, it does without
+        try:
+            await call(*args)
+        except Exception as error:  # a stream can be of any kind, and is broken mostly
+            logger.debug("breaking a stream: %r", error)

@@ -1,0 +1,282 @@
+"""Joining two streams: what comes on one goes out on the other, and so does how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import trio
+
+from ._breaking import break_stream
+from ._errors import SessionClosedError, StreamResetError
+from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
+from ._protocol.errors import ErrorCode
+
+ForwardedEnd: TypeAlias = Literal["eof", "broken", "idle"]
+"""How a direction ended."""
+
+PIECE = 64 * 1024
+"""Bytes that are moved at a time where there is an idle timeout.  A sink has to take them within
+it, or it counts as idle: more would take a slow one longer."""
+
+LATE = 1.0
+"""Seconds by which a timer has to be late to show that this process stood still, and not its
+peers: what came meanwhile is moved before anybody is called idle."""
+
+TURNS_TO_SEND = 5
+"""Turns of trio's loop between the last bytes that were sent and a break, which takes with it
+what has not gone out.  A session's frame writer needs three to send what it was given."""
+
+
+@dataclass(frozen=True)
+class ForwardedDirection:
+    """What became of one direction of a :func:`forward`."""
+
+    bytes: int
+    """Bytes that the stream at its end accepted."""
+    end: ForwardedEnd
+    """``"eof"``: all of it came over, and its end after it.  ``"broken"``: either stream broke
+    first.  ``"idle"``: ``idle_timeout`` passed first."""
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """What :func:`forward` did, and how it ended."""
+
+    a_to_b: ForwardedDirection
+    """From the first stream to the second."""
+    b_to_a: ForwardedDirection
+    """From the second stream to the first."""
+    error: Exception | None = None
+    """What broke the first of the two streams that broke; None where none did."""
+
+    @property
+    def clean(self) -> bool:
+        """Both directions came over whole."""
+        return self.a_to_b.end == self.b_to_a.end == "eof"
+
+
+async def forward(
+    a: trio.abc.Stream, b: trio.abc.Stream, *, idle_timeout: float | None = None
+) -> Forwarded:
+    """Copy from each of two streams to the other until both directions have ended.
+
+    Takes any two :class:`trio.abc.Stream`; owns both from the call on, and has closed both when it
+    returns or raises.
+
+    The end of one becomes ``send_eof`` on the other.  A stream that has none, such as one of TLS,
+    is closed instead, once its own direction has ended as well: never earlier, as closing would
+    end both.
+
+    A break becomes a break, never an end.  When either stream breaks, a muxado stream is reset
+    (with the code with which the other was reset; else STREAM_CANCELLED), a TCP connection by
+    RST, and a TLS stream is cut without close_notify.  The same happens to both when the call is
+    cancelled.  Pipes, Unix sockets and memory streams know no break, and are closed.  A wrapper
+    of your own should show the stream that it wraps as ``transport_stream``, as
+    :class:`trio.SSLStream` does: then that is broken.
+
+    Args:
+      a, b: the streams; no other task may use them.
+      idle_timeout: seconds in which nothing moves in either direction, after which the streams
+        are broken.  A stream that only waits to be closed is closed: it got all there was.  A
+        stream must accept 64 KiB in that time.  Time in which this process stood still does not
+        count.  None waits for as long as the peers do, also for a TLS peer that neither ends its
+        direction nor reads the end of ours.
+
+    What a peer does is in the result and is not raised: :exc:`trio.BrokenResourceError`,
+    :exc:`OSError`, and the end of the session, from whichever side.  Any other error is one of
+    this program and is raised as it is, never in a group; both streams are broken then, with
+    INTERNAL_ERROR.
+
+    Raises:
+      TypeError: ``a`` or ``b`` is not a stream, or ``idle_timeout`` not a number.
+      ValueError: both are the same one, or ``idle_timeout`` is not positive.
+      trio.ClosedResourceError: this program has closed one of the streams.
+      trio.BusyResourceError: another task uses one of the streams.
+    """
+    _check_stream("a", a)
+    _check_stream("b", b)
+    if a is b:
+        raise ValueError("a and b are the same stream")
+    check_idle_timeout(idle_timeout)
+    return await _Joint(a, b, idle_timeout).run()
+
+
+def _check_stream(name: str, stream: object) -> None:
+    if not isinstance(stream, trio.abc.Stream):
+        raise TypeError(f"{name} must be a trio.abc.Stream, not {stream!r}")
+
+
+def check_idle_timeout(idle_timeout: object) -> None:
+    """Raise what ``forward`` raises for it."""
+    if idle_timeout is None:
+        return
+    if isinstance(idle_timeout, bool) or not isinstance(idle_timeout, int | float):
+        raise TypeError(f"idle_timeout must be a number of seconds or None, not {idle_timeout!r}")
+    if not idle_timeout > 0:
+        raise ValueError(f"idle_timeout must be a positive time, not {idle_timeout!r}")
+
+
+class _Way:
+    """One direction while it runs."""
+
+    def __init__(self, source: trio.abc.Stream, sink: trio.abc.Stream) -> None:
+        self.source = source
+        self.sink = sink
+        self.moved = 0
+        self.source_ended = trio.Event()
+        """All that came has been moved, and the sink been told so if it can be."""
+        self.sink_closed = False
+
+    @property
+    def sink_waits_to_be_closed(self) -> bool:
+        """It got everything, and only its close can say so."""
+        return self.source_ended.is_set() and not _can_half_close(self.sink)
+
+    def ended(self, otherwise: ForwardedEnd) -> ForwardedDirection:
+        whole = self.source_ended.is_set() and (self.sink_closed or _can_half_close(self.sink))
+        return ForwardedDirection(self.moved, "eof" if whole else otherwise)
+
+
+class _Joint:
+    """Two streams, with a task for each direction.
+
+    Nothing leaves these tasks: the first thing that goes wrong is kept, and cancels the rest.
+    """
+
+    def __init__(self, a: trio.abc.Stream, b: trio.abc.Stream, idle_timeout: float | None) -> None:
+        self._ways = _Way(a, b), _Way(b, a)
+        self._idle_timeout = idle_timeout
+        self._piece = None if idle_timeout is None else PIECE
+        self._moved_at = trio.current_time()
+        self._running = len(self._ways)
+        self._idle = False
+        self._broke: Exception | None = None
+        self._failure: BaseException | None = None
+
+    async def run(self) -> Forwarded:
+        try:
+            async with open_bare_nursery() as nursery:
+                for way, back in zip(self._ways, reversed(self._ways), strict=True):
+                    nursery.start_soon(self._serve, nursery, way, back)
+                if self._idle_timeout is not None:
+                    nursery.start_soon(self._watch, nursery, self._idle_timeout)
+            if self._failure is not None:
+                raise self._failure
+            if self._broke is not None or self._idle:
+                await self._end_early()
+        except BaseException as error:
+            cancelled = without_cancelled(error) is None
+            code = ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR
+            await self._break_both(code)
+            raise
+        otherwise: ForwardedEnd = "idle" if self._idle else "broken"
+        a_to_b, b_to_a = self._ways
+        return Forwarded(a_to_b.ended(otherwise), b_to_a.ended(otherwise), self._broke)
+
+    async def _serve(self, nursery: BareNursery, way: _Way, back: _Way) -> None:
+        try:
+            await self._copy(way)
+            way.source_ended.set()
+            await back.source_ended.wait()
+            await way.sink.aclose()
+            way.sink_closed = True
+        except BaseException as error:
+            failure = without_cancelled(error)
+            if failure is None:
+                raise
+            self._went_wrong(failure)
+            both_ended = way.source_ended.is_set() and back.source_ended.is_set()
+            if self._failure is not None or not both_ended:
+                nursery.cancel()  # else the other is just being closed
+        self._running -= 1
+        if not self._running:
+            nursery.cancel()  # the watch
+
+    async def _copy(self, way: _Way) -> None:
+        receive, send, piece = way.source.receive_some, way.sink.send_all, self._piece
+        while chunk := await receive(piece):
+            self._moved_at = trio.current_time()
+            await send(chunk)
+            self._moved_at = trio.current_time()
+            way.moved += len(chunk)
+        self._moved_at = trio.current_time()
+        if isinstance(way.sink, trio.abc.HalfCloseableStream):
+            await way.sink.send_eof()
+
+    def _went_wrong(self, error: BaseException) -> None:
+        """The first thing that does counts: what follows is mostly its echo."""
+        if self._broke is not None or self._failure is not None:
+            return
+        if isinstance(error, Exception) and all(_is_of_a_peer(leaf) for leaf in leaves(error)):
+            self._broke = error
+        else:
+            self._failure = error
+
+    async def _watch(self, nursery: BareNursery, timeout: float) -> None:
+        while (left := self._moved_at + timeout - trio.current_time()) > 0:
+            due = trio.current_time() + left
+            await trio.sleep_until(due)
+            if trio.current_time() > due + LATE:
+                self._moved_at = trio.current_time()
+        if self._broke is None and self._failure is None:
+            self._idle = True
+        nursery.cancel()
+
+    async def _end_early(self) -> None:
+        if self._broke is not None:
+            for _ in range(TURNS_TO_SEND):
+                await trio.lowlevel.checkpoint()
+            await self._break_both(_code_of(self._broke))
+            return
+        for way in self._ways:
+            if way.sink_waits_to_be_closed and not way.sink_closed:
+                await self._close_in_time(way)
+        await self._break_both(ErrorCode.STREAM_CANCELLED)
+
+    async def _close_in_time(self, way: _Way) -> None:
+        """A close of TLS waits for a peer that does not read: no longer than anything else."""
+        assert self._idle_timeout is not None
+        with trio.move_on_after(self._idle_timeout):
+            try:
+                await way.sink.aclose()
+            except Exception as error:
+                self._went_wrong(error)
+                if self._failure is not None:
+                    raise
+            else:
+                way.sink_closed = True
+
+    async def _break_both(self, code: ErrorCode | int) -> None:
+        for way in self._ways:
+            if not way.sink_closed:
+                await break_stream(way.sink, code)
+
+
+def _can_half_close(stream: trio.abc.Stream) -> bool:
+    return isinstance(stream, trio.abc.HalfCloseableStream)
+
+
+def _is_of_a_peer(error: BaseException) -> bool:
+    """The world did it, or whoever holds a session that carries one of the streams."""
+    if isinstance(error, trio.ClosedResourceError) and not isinstance(error, SessionClosedError):
+        # Another task may have closed a stream for the very break that it heard of first.
+        return any(isinstance(cause, trio.BrokenResourceError) for cause in _causes(error))
+    return isinstance(error, trio.BrokenResourceError | OSError | SessionClosedError)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause = error.__cause__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _code_of(error: Exception) -> ErrorCode | int:
+    """The code of the reset that came, also from below TLS or another wrapper."""
+    for leaf in leaves(error):
+        for cause in (leaf, *_causes(leaf)):
+            if isinstance(cause, StreamResetError):
+                return cause.code
+    return ErrorCode.STREAM_CANCELLED

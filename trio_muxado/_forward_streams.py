@@ -1,0 +1,133 @@
+"""An agent: each stream that the peer opens is a connection to a service."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from ._breaking import break_stream
+from ._forward import check_idle_timeout, forward
+from ._protocol.errors import ErrorCode
+from ._proxy_protocol import (
+    ProxyProtocol,
+    addresses_of,
+    check_proxy_protocol,
+    proxy_header,
+)
+from ._session import MuxadoSession
+from ._stream import MuxadoStream
+
+logger = logging.getLogger("trio_muxado")
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds for a connection to the service.  The system waits for two minutes, in which a stream
+whose opener has gone long since would hold its slot."""
+
+Connect = Callable[[], Awaitable[trio.SocketStream]]
+
+
+async def forward_streams(
+    session: MuxadoSession,
+    host: str | bytes,
+    port: int,
+    *,
+    proxy_protocol: ProxyProtocol | None = None,
+    idle_timeout: float | None = None,
+) -> None:
+    """Forward every stream that the peer opens to a TCP service, as :func:`forward` does.
+
+    Serves as long as :meth:`MuxadoSession.serve_streams`, and returns when the session has been
+    closed cleanly from either side.  ``partial(forward_streams, host="127.0.0.1", port=80)`` is a
+    handler for :func:`dial_muxado` and :func:`serve_muxado`.
+
+    A stream for which no connection can be made within 30 seconds is reset with STREAM_REFUSED,
+    so that its opener knows that nothing was processed: it is safe to retry.  The others go on.
+    When it is cancelled, the streams and the connections break.
+
+    Args:
+      session: whose streams are forwarded.
+      host: of the service.  An address is connected to directly; a name is looked up for each
+        stream, and its addresses are tried as by :func:`trio.open_tcp_stream`.
+      port: of the service.
+      proxy_protocol: begin each connection with a header of the PROXY protocol, ``"v1"`` or
+        ``"v2"``, that says who the session's peer is: the address at the other end of the socket
+        that carries the session, or "unknown" where no TCP socket does.  In a reverse tunnel that
+        is the relay.  There only the relay knows its visitors: have it send
+        :func:`proxy_header` first, and leave this None.
+      idle_timeout: seconds, as in :func:`forward`.
+
+    Raises:
+      SessionEndedError: the session broke.
+      ValueError, TypeError: for ``proxy_protocol``, ``idle_timeout`` or ``port``, before anything
+        was accepted.
+    """
+    if proxy_protocol is not None:
+        check_proxy_protocol(proxy_protocol)
+    check_idle_timeout(idle_timeout)
+    _check_port(port)
+    connect = await _connector(host, port)
+    header = b""
+    if proxy_protocol is not None:
+        source, destination = addresses_of(session.transport_stream) or (None, None)
+        header = proxy_header(proxy_protocol, source, destination)
+
+    async def handle_stream(stream: MuxadoStream) -> None:
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT):
+                tcp = await _begin(connect, header)
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            logger.info("%r: no connection to %s port %d: %r", stream, host, port, error)
+            await stream.reset(ErrorCode.STREAM_REFUSED)
+            return
+        forwarded = await forward(tcp, stream, idle_timeout=idle_timeout)
+        logger.debug("%r: %r", stream, forwarded)
+
+    await session.serve_streams(handle_stream)
+
+
+def _check_port(port: object) -> None:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {port!r}")
+    if not 0 < port <= 0xFFFF:
+        raise ValueError(f"port must be 1 to 65535, not {port!r}")
+
+
+async def _begin(connect: Connect, header: bytes) -> trio.SocketStream:
+    tcp = await connect()
+    try:
+        if header:
+            await tcp.send_all(header)
+    except BaseException:
+        await break_stream(tcp, ErrorCode.STREAM_CANCELLED)
+        raise
+    return tcp
+
+
+async def _connector(host: str | bytes, port: int) -> Connect:
+    """How to connect: an address needs no thread that looks it up, nor attempts side by side."""
+    try:
+        found = await trio.socket.getaddrinfo(
+            host,
+            port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+        )
+    except OSError:
+        return partial(trio.open_tcp_stream, host, port)
+    family, _, proto, _, address = found[0]
+    return partial(_connect, family, proto, address)
+
+
+async def _connect(family: int, proto: int, address: Any) -> trio.SocketStream:
+    sock = trio.socket.socket(family, socket.SOCK_STREAM, proto)
+    try:
+        await sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketStream(sock)
