@@ -77,6 +77,7 @@ class Compared:
     work: Work
     wire: str
     rounds: list[Sequence[Pair]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
     def ratios(self, metric: Metric) -> list[float]:
         """Of each round: the median of its pairs, which are neighbours in time."""
@@ -111,6 +112,8 @@ def _measured(compared: Iterable[Compared]) -> list[tuple[Work, list[list[str]]]
                 old, new = (f"{value:,.{metric.digits}f}" for value in one.medians(metric))
                 spread = f"({low:.3f} - {high:.3f})"
                 rows.append([f"  {one.wire} {metric.title}", old, new, f"{middle:.3f}", spread])
+        if times := len(one.failures):
+            rows.append([f"  {one.wire} failed {times} x: {one.failures[-1]}"])
     return list(parts.values())
 
 

@@ -8,7 +8,7 @@ import select
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,8 @@ def _end(process: subprocess.Popen[str]) -> None:
     """Closing its standard input ends a program; one that does not heed it is killed."""
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.close()
+    with suppress(BrokenPipeError):
+        process.stdin.close()
     try:
         process.wait(2)
     except subprocess.TimeoutExpired:

@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
@@ -42,8 +42,9 @@ class Client:
     def work(self, arguments: Sequence[str], seconds: float) -> Result:
         """Have it do a work.  Raises Failed."""
         assert self._process.stdin is not None
-        self._process.stdin.write(shlex.join([*arguments, "--seconds", str(seconds)]) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # then it has said why
+            self._process.stdin.write(shlex.join([*arguments, "--seconds", str(seconds)]) + "\n")
+            self._process.stdin.flush()
         line = line_of(self._process, 2 * seconds + PATIENCE)
         if not line.startswith("{"):
             raise Failed(f"no result of {shlex.join(arguments)}: {self._why()}")

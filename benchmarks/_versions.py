@@ -49,9 +49,11 @@ class Version:
             cwd=self.folder,
             env=self.environ(0),
             stdout=subprocess.PIPE,
-            check=True,
+            check=False,
             timeout=300,
         )
+        if done.returncode:
+            raise SystemExit(f"{self.title}: its library does not run the workload, see above")
         report: dict[str, Any] = json.loads(done.stdout)
         if Path(report.pop("library")) != self.folder / PACKAGE:
             raise SystemExit(f"{self.title}: another library was imported than that in its folder")

@@ -2,9 +2,9 @@
 
 Counts first: they need no clock. Then both versions work by turns, a fraction of a second
 each, in processes that wait side by side, so that a machine that wanders wanders for both. A
-round has new processes. A ratio is that of two slices that follow each other, the working tree
-by REV; of a round their median; and the table has the median of the rounds. It never fails on a
-time.
+round has new processes. A ratio is the working tree's figure by REV's, of two slices that follow
+each other; a round has the median of its pairs, and the table the median of the rounds. It never
+fails on a time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from . import _build
@@ -26,8 +27,12 @@ from ._steps import Client, client
 from ._versions import CONTENDER, Version, versions
 from .run import RESULTS, machine, progress
 
-SLICES = 4
-"""In a round, of each version: A B, B A, A B, B A."""
+SLICE = {"a": 0.15, "b": 0.3}
+"""Seconds that a version works before it is the other one's turn, by kind of work.
+
+Shorter ones have more of their beginning and end in them (bulk's windows grow first), longer ones
+are fewer, and more happens on the machine from one to the next.
+"""
 
 NAMES = (COUNTS, *(work.name for work in COMPARED))
 
@@ -49,12 +54,13 @@ def running(version: Version, wire: str, *, tls: bool, seed: int) -> Iterator[Cl
         yield one
 
 
-def in_turn(clients: Sequence[Client], work: Work, slices: int, seconds: float) -> list[Pair]:
-    """The slices of a round; who is first changes each time."""
+def in_turn(clients: Sequence[Client], work: Work, seconds: float, number: int) -> list[Pair]:
+    """The slices of a round; who is first changes each time: A B, B A, A B, B A."""
+    slices = 1 if is_memory(work) else max(1, round(seconds / SLICE[work.arguments[0]]))
     pairs: list[Pair] = []
-    for number in range(slices):
-        order = (0, 1) if number % 2 == 0 else (1, 0)
-        results = {who: clients[who].work(work.arguments, seconds) for who in order}
+    for first in range(number, number + slices):
+        order = (0, 1) if first % 2 == 0 else (1, 0)
+        results = {who: clients[who].work(work.arguments, seconds / slices) for who in order}
         pairs.append((results[0], results[1]))
     return pairs
 
@@ -62,21 +68,19 @@ def in_turn(clients: Sequence[Client], work: Work, slices: int, seconds: float) 
 def one_round(
     versions: Sequence[Version], compared: Sequence[Compared], seconds: float, number: int
 ) -> None:
-    """Everything that is to be compared, once."""
+    """Everything that is to be compared, once.  What fails is noted there."""
     for group in groups(compared):
-        work, wire = group[0].work, group[0].wire
-        with ExitStack() as stack:
-            order = versions if number % 2 == 0 else versions[::-1]
-            started = {
-                version.title: stack.enter_context(
-                    running(version, wire, tls=work.tls, seed=number)
-                )
-                for version in order
-            }
-            clients = [started[version.title] for version in versions]
+        start = partial(running, wire=group[0].wire, tls=group[0].work.tls, seed=number)
+        try:
+            with start(versions[0]) as old, start(versions[1]) as new:
+                for one in group:
+                    one.rounds.append(in_turn((old, new), one.work, seconds, number))
+        except Failed as error:
+            progress(f"round {number + 1}: {error}")
             for one in group:
-                slices = 1 if is_memory(one.work) else SLICES
-                one.rounds.append(in_turn(clients, one.work, slices, seconds / slices))
+                if len(one.rounds) <= number:
+                    one.rounds.append([])
+                    one.failures.append(str(error))
 
 
 def is_memory(work: Work) -> bool:
@@ -106,7 +110,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("rev", metavar="REV", help="the commit to compare with")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
-        "--seconds", type=float, default=1, help="of a work, in a round, for each version (1)"
+        "--seconds", type=float, default=1.5, help="of a work, in a round, for each version (1.5)"
     )
     parser.add_argument("--work", metavar="NAME,...", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--wire", choices=["v1", "v2"], help="only this one")
@@ -120,10 +124,7 @@ def measure(
 ) -> None:
     start = time.perf_counter()
     for number in range(rounds if compared else 0):
-        try:
-            one_round(versions, compared, seconds, number)
-        except Failed as error:
-            progress(f"round {number + 1} failed: {error}")
+        one_round(versions, compared, seconds, number)
         progress(f"round {number + 1} of {rounds}, {time.perf_counter() - start:.0f} s")
 
 
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "old": {"commit": old.commit},
             "new": {"commit": new.commit, "changed": new.changed},
             "machine": machine(),
-            "settings": {"rounds": args.rounds, "seconds": args.seconds, "slices": SLICES},
+            "settings": {"rounds": args.rounds, "seconds": args.seconds},
         }
         found = [version.counts(wires if COUNTS in works else []) for version in both]
         measure(both, compared, args.rounds, args.seconds)

@@ -15,22 +15,10 @@ import trio
 from trio_muxado import open_muxado_session, serve_muxado
 
 from ._common import HOST, StreamPeer
+from ._counting import Steps
 from .contenders.ours import config, handle_session
 
 EACH = 1500  # requests in a run: long enough for the clock, short enough for a quiet moment
-
-
-class Counter(trio.abc.Instrument):
-    """How often tasks run, and how often the loop looks for I/O."""
-
-    def __init__(self) -> None:
-        self.steps = self.looks = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.steps += 1
-
-    def before_io_wait(self, timeout: float) -> None:
-        self.looks += 1
 
 
 async def requests(peer: StreamPeer, at_once: int) -> int:
@@ -60,14 +48,13 @@ async def measure(args: argparse.Namespace) -> None:
                 start = time.process_time()
                 done = await requests(peer, args.at_once)
                 best = min(best, (time.process_time() - start) / done)
-            counter = Counter()
-            trio.lowlevel.add_instrument(counter)
-            done = await requests(peer, args.at_once)
-            trio.lowlevel.remove_instrument(counter)
+            with Steps() as counts:
+                done = await requests(peer, args.at_once)
         nursery.cancel_scope.cancel()
     print(
         f"{args.wire}, {args.at_once} at once, both ends: {best * 1e6:.1f} us of CPU, "
-        f"{counter.steps / done:.2f} task switches, {counter.looks / done:.2f} looks for I/O"
+        f"{counts['task switches'] / done:.2f} task switches, "
+        f"{counts['turns'] / done:.2f} turns of trio's loop"
     )
 
 
