@@ -40,7 +40,7 @@ ROWS = (
     ("_forward",),
     ("_forward_streams",),
     ("",),
-    ("testing", "http", "__main__"),
+    ("testing", "http", "_check", "__main__"),
 )
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 
@@ -48,7 +48,7 @@ ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 STRANGERS = {("_protocol.wire_v1", "_protocol.wire_v2"), ("_protocol.wire_v2", "_protocol.wire_v1")}
 
 # These stand on the public names only, as a user's own module would.
-ON_PUBLIC_NAMES = ("http", "__main__")
+ON_PUBLIC_NAMES = ("http", "_check", "__main__")
 
 # The protocol is driven by calls: it has no other way to learn of bytes or of time.
 NO_IO = {"asyncio", "logging", "select", "selectors", "socket", "ssl", "threading", "time", "trio"}

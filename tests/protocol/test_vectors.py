@@ -1,4 +1,4 @@
-"""Golden bytes: every entry of tests/vectors, however the bytes are cut.
+"""Golden bytes: every entry of trio_muxado/vectors, however the bytes are cut.
 
 A decoder reports a GOAWAY and its debug text apart, and a payload in pieces; both are put together
 again here, into the vocabulary of the files.
@@ -6,13 +6,12 @@ again here, into the vocabulary of the files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trio_muxado._check.vectors import read
 from trio_muxado._protocol.codec import HEADER_SIZE, SYN_FIN, Wire
 from trio_muxado._protocol.decoder import Decoder
 from trio_muxado._protocol.errors import ErrorCode
@@ -32,8 +31,7 @@ from trio_muxado._protocol.wire import WIRES
 
 from .driver import V1, V2, End, join
 
-FOLDER = Path(__file__).parents[1] / "vectors"
-FILES = {wire: json.loads((FOLDER / f"{wire.name}.json").read_text("utf-8")) for wire in (V1, V2)}
+FILES = {wire: read(wire.name) for wire in (V1, V2)}
 
 Entry = dict[str, Any]
 
@@ -69,7 +67,7 @@ def decode(wire: Wire, entry: Entry, *pieces: bytes) -> list[Entry]:
 
 
 def as_entries(wire: Wire, frames: Iterator[Frame]) -> list[Entry]:
-    """Frames in the words of tests/vectors/README.md."""
+    """Frames in the words of trio_muxado/vectors/README.md."""
     found: list[Entry] = []
     for frame in join(frames):
         match frame:

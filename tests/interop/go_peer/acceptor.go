@@ -23,6 +23,7 @@ type host struct {
 	session Session
 	options Options
 	seed    bool
+	echo    bool
 
 	mu     sync.Mutex
 	cond   *sync.Cond
@@ -55,7 +56,9 @@ func (h *host) run() {
 		h.waitForPause()
 		go func() {
 			var err error
-			if h.seed {
+			if h.echo {
+				err = answerEcho(stream)
+			} else if h.seed {
 				err = answerSeed(stream)
 			} else {
 				err = h.answer(stream)
@@ -93,6 +96,14 @@ func (h *host) recall(key string) string {
 		}
 		h.cond.Wait()
 	}
+}
+
+// answerEcho is all that an echo peer does with a stream.
+func answerEcho(stream Stream) error {
+	if _, err := io.Copy(stream, stream); err != nil {
+		return err
+	}
+	return stream.CloseWrite()
 }
 
 // answerSeed is the exchange of the server in the seed's README.

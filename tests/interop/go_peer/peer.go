@@ -74,6 +74,7 @@ func Main(wire Wire) {
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	addr := flags.String("addr", "127.0.0.1:0", "where to listen or whom to dial")
+	echo := flags.Bool("echo", false, "serve as an echo peer: see docs/specification/vectors.md")
 	seed := flags.Bool("seed", false, "serve the exchange of the seed's README instead of the stream protocol")
 	timeout := flags.Duration("timeout", time.Minute, "the longest time a scenario may take")
 	var options Options
@@ -83,14 +84,14 @@ func Main(wire Wire) {
 	flags.DurationVar(&options.Tolerance, "tolerance", 10*time.Second, "tolerance of the heartbeat (v1: fixed)")
 	_ = flags.Parse(os.Args[2:])
 	if os.Args[1] == "serve" {
-		serve(wire, *addr, *seed, options)
+		serve(wire, *addr, *seed, *echo, options)
 	} else {
 		time.AfterFunc(*timeout, func() { fail("timed out after %v", *timeout) })
 		dial(wire, *addr, flags.Args(), options)
 	}
 }
 
-func serve(wire Wire, addr string, seed bool, options Options) {
+func serve(wire Wire, addr string, seed, echo bool, options Options) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		fail("listen: %v", err)
@@ -109,7 +110,7 @@ func serve(wire Wire, addr string, seed bool, options Options) {
 		go func() {
 			session := wire.Server(conn, options)
 			host := newHost(session, options)
-			host.seed = seed
+			host.seed, host.echo = seed, echo
 			go host.run()
 			ending, _ := json.Marshal(session.Wait())
 			fmt.Printf("SESSION-END %s\n", ending)

@@ -25,10 +25,11 @@ pub struct Host {
     /// Locked while nothing is to be accepted.
     gate: Mutex<()>,
     closed: Notify,
+    echo: bool,
 }
 
 impl Host {
-    pub fn new(session: Session) -> Self {
+    pub fn new(session: Session, echo: bool) -> Self {
         Host {
             session,
             notes: Mutex::default(),
@@ -36,6 +37,7 @@ impl Host {
             paused: Mutex::default(),
             gate: Mutex::default(),
             closed: Notify::new(),
+            echo,
         }
     }
 
@@ -86,6 +88,10 @@ impl Host {
     async fn answer(&self, stream: AnyStream, kind: u32) -> io::Result<()> {
         let (reader, mut writer) = split(stream);
         let mut reader = BufReader::new(reader);
+        if self.echo {
+            copy_buf(&mut reader, &mut writer).await?;
+            return writer.shutdown().await;
+        }
         let mut line = String::new();
         reader.read_line(&mut line).await?;
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -22,6 +22,8 @@ pub struct Options {
     pub addr: String,
     pub typed: bool,
     pub heartbeat: bool,
+    /// Serve as an echo peer: see docs/specification/vectors.md.
+    pub echo: bool,
     pub interval: Duration,
     pub tolerance: Duration,
     pub timeout: Duration,
@@ -48,6 +50,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Options {
         addr: "127.0.0.1:0".into(),
         typed: false,
         heartbeat: false,
+        echo: false,
         interval: Duration::from_secs(3),
         tolerance: Duration::from_secs(10),
         timeout: Duration::from_secs(60),
@@ -61,6 +64,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Options {
         match arg.as_str() {
             "--typed" => options.typed = true,
             "--heartbeat" => options.heartbeat = true,
+            "--echo" => options.echo = true,
             "--addr" => options.addr = value(),
             "--interval" => options.interval = duration(&value()),
             "--tolerance" => options.tolerance = duration(&value()),
@@ -95,7 +99,7 @@ async fn serve(options: Options) {
         tokio::spawn(async move {
             match Session::start(conn, false, &options).await {
                 Ok((session, acceptor)) => {
-                    let host = Arc::new(Host::new(session));
+                    let host = Arc::new(Host::new(session, options.echo));
                     host.clone().run(acceptor).await;
                     println!("SESSION-END {}", host.session.ending().json());
                 }
@@ -114,7 +118,7 @@ async fn dial(options: Options) {
             .await
             .map_err(|e| e.to_string())?;
         let (session, acceptor) = Session::start(conn, true, &options).await?;
-        let host = Arc::new(Host::new(session));
+        let host = Arc::new(Host::new(session, options.echo));
         let accepting = tokio::spawn(host.clone().run(acceptor));
         let result = scenarios::run(&host, name, arguments).await?;
         host.session.close(0).await;

@@ -1,0 +1,103 @@
+"""The golden session vectors, played to the real peers.
+
+What a peer does differently is listed in docs/specification/peers.md, and nothing else may be: a
+peer that has changed, and a defect that nobody has written down, are both found here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from trio_muxado._check import Vector, echo_vectors, play
+
+from .build import PEERS, Peer, binary_of
+from .peers import serving_peer
+
+pytestmark = pytest.mark.interop
+
+PAGE = Path(__file__).parents[2] / "docs" / "specification" / "peers.md"
+
+ANSWER_TIMEOUT = 5
+"""Seconds for an answer that is due.  Only one that never comes takes as long."""
+
+SESSIONS_AT_ONCE = 12
+"""Most of a check is waiting for what a peer doesn't say."""
+
+AT_TIMES = "at times"
+"""Of a difference that depends on the threads of the peer."""
+
+WRONG_GOAWAY = "*every GOAWAY*"
+"""What the page says for frames that are wrong by themselves, in whatever vector they come."""
+
+
+def listed(title: str) -> dict[str, set[str]]:
+    """The vectors in the table of a peer, each with the releases for which it is listed."""
+    heading = f"### {title} and the vectors"
+    (section,) = re.findall(
+        rf"^{heading}\n(.*?)(?=^##|\Z)", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    found: dict[str, set[str]] = {}
+    for line in section.splitlines():
+        if line.startswith("|") and ("`" in line or WRONG_GOAWAY in line):
+            names, releases, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+            for name in [*re.findall(r"`([^`]+)`", names), *re.findall(r"\*every GOAWAY\*", names)]:
+                assert name not in found, f"{name} is listed twice"
+                found[name] = set(releases.split(", "))
+    return found
+
+
+# The heading and the release that stands for a peer in the tables of the page.
+TABLES = {
+    "go_v1": ("Go v1", "all"),
+    "go_v2": ("Go v2", "2.0.2"),
+    "go_v2_old": ("Go v2", "2.0.1"),
+    "rust": ("Rust", "all"),
+}
+
+
+def vectors_for(peer: Peer) -> Iterator[tuple[tuple[str, ...], list[Vector]]]:
+    """What can be played to a peer, and the options for each kind of session."""
+    yield ("--echo",), list(echo_vectors(peer.wire, role="server", typed=False))
+    if peer.typed_sessions:
+        typed = echo_vectors(peer.wire, role="server", typed=True)
+        yield ("--echo", "--heartbeat"), list(typed)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
+async def test_a_peer_differs_where_the_page_says_so(peer: Peer) -> None:
+    title, release = TABLES[peer.name]
+    rows = {name: words for name, words in listed(title).items() if {"all", release} & words}
+    always = {name for name, words in rows.items() if AT_TIMES not in words}
+    different: dict[str, str] = {}
+    at_once = trio.CapacityLimiter(SESSIONS_AT_ONCE)
+
+    async def check(vector: Vector, port: int) -> None:
+        async with at_once:
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            result = await play(vector, stream, timeout=ANSWER_TIMEOUT)
+        if result.difference is not None:
+            different[vector.name] = result.difference
+        if result.malformed is not None:
+            different[WRONG_GOAWAY] = result.malformed
+
+    for options, vectors in vectors_for(peer):
+        async with serving_peer(binary_of(peer), *options) as serving:
+            async with trio.open_nursery() as nursery:
+                for vector in vectors:
+                    nursery.start_soon(check, vector, serving.port)
+    unlisted = {name: why for name, why in different.items() if name not in rows}
+    assert not unlisted
+    assert not always - different.keys(), "listed, and as the specification says"
+
+
+def test_every_vector_of_the_page_exists() -> None:
+    names = {
+        vector.name for peer in PEERS for _, vectors in vectors_for(peer) for vector in vectors
+    }
+    for title in {title for title, _ in TABLES.values()}:
+        assert listed(title).keys() - {WRONG_GOAWAY} <= names
