@@ -14,9 +14,9 @@ import pytest
 from benchmarks._counting import of_connection, of_request, of_session
 
 # Frames: one that opens the stream, and FIN, with the data in either; back, one that is data and
-# FIN.  Writes: one from each end, and of 64 at once one carries a burst.  Task switches: ten are the
-# checkpoints that trio's rules ask of the calls, six of the client's, three of the handler's and
-# its start; the rest moves the frames.
+# FIN.  Writes: one from each end, and of 64 at once one carries a burst.  Task switches: ten are
+# the checkpoints that trio's rules ask of the calls, six of the client's, three of the handler's
+# and its start; the rest moves the frames.
 #
 # Exact on Python 3.10 and 3.11.  Later ones call no function for a comprehension.
 REQUEST = {  # calls of ours, calls, task switches, frames, transport writes
