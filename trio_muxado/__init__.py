@@ -1,7 +1,9 @@
 """muxado for Trio: many independent, flow-controlled streams over one connection."""
 
+from ._backoff import Backoff
 from ._config import Heartbeat, MuxadoConfig
 from ._connect import client_session, open_muxado_session, server_session
+from ._dial import DialLoss, dial_muxado
 from ._errors import (
     CloseReason,
     HeartbeatError,
@@ -15,6 +17,7 @@ from ._errors import (
 )
 from ._forward import Forwarded, ForwardedDirection, forward
 from ._forward_streams import forward_streams
+from ._pool import SessionPool
 from ._protocol.errors import ErrorCode
 from ._proxy_protocol import proxy_header
 from ._serve import serve_muxado, serve_muxado_listeners
@@ -24,7 +27,9 @@ from ._stream import MuxadoStream
 from ._trace import JsonLinesTracer, TableTracer, TracedFrame
 
 __all__ = [
+    "Backoff",
     "CloseReason",
+    "DialLoss",
     "ErrorCode",
     "Forwarded",
     "ForwardedDirection",
@@ -39,12 +44,14 @@ __all__ = [
     "OpenStreamError",
     "SessionClosedError",
     "SessionEndedError",
+    "SessionPool",
     "SessionStatistics",
     "StreamClosedError",
     "StreamResetError",
     "TableTracer",
     "TracedFrame",
     "client_session",
+    "dial_muxado",
     "forward",
     "forward_streams",
     "open_muxado_session",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import trio
 
 from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._connect import server_session
 from ._engine import logger
-from ._errors import MuxadoError, StreamClosedError, StreamResetError
+from ._errors import CloseReason, MuxadoError, StreamClosedError, StreamResetError
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._session import MuxadoSession
 
@@ -23,6 +23,8 @@ to stop: a request that is on its way needs half a round trip, or a little more 
 ACCEPTING_TURNS = 5
 """Turns of trio's loop without a new connection, after which none waits to be accepted: a listener
 needs one to wake, one for each connection, and the task that handles it one to begin."""
+
+SessionHook: TypeAlias = Callable[[MuxadoSession, "CloseReason | None"], object]
 
 ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
 
@@ -36,6 +38,7 @@ async def serve_muxado(
     ssl_context: ssl.SSLContext | None = None,
     config: MuxadoConfig = DEFAULT_CONFIG,
     stop: trio.Event | None = None,
+    on_session: SessionHook | None = None,
     task_status: trio.TaskStatus[
         list[trio.SocketListener] | list[trio.SSLListener[trio.SocketStream]]
     ] = trio.TASK_STATUS_IGNORED,
@@ -57,6 +60,9 @@ async def serve_muxado(
         :meth:`MuxadoSession.drain`) and closed, and the function returns when the last handler
         has.  A client that has said nothing yet is heard for one more second.  No request that
         was taken is lost; put a deadline around it with :func:`trio.move_on_after`.
+      on_session: called as ``on_session(session, None)`` before each handler begins, and as
+        ``on_session(session, reason)`` with the :class:`CloseReason` when that session is over.
+        It must not wait, and what it raises is raised here.
       task_status: ``await nursery.start(serve_muxado, handler, port)`` returns the listeners
         once they listen.
 
@@ -71,7 +77,12 @@ async def serve_muxado(
     tcp_listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     if ssl_context is None:
         await serve_muxado_listeners(
-            handle_session, tcp_listeners, config=config, stop=stop, task_status=task_status
+            handle_session,
+            tcp_listeners,
+            config=config,
+            stop=stop,
+            on_session=on_session,
+            task_status=task_status,
         )
     else:
         await serve_muxado_listeners(
@@ -79,6 +90,7 @@ async def serve_muxado(
             [trio.SSLListener(listener, ssl_context) for listener in tcp_listeners],
             config=config,
             stop=stop,
+            on_session=on_session,
             task_status=task_status,
         )
 
@@ -89,6 +101,7 @@ async def serve_muxado_listeners(
     *,
     config: MuxadoConfig = DEFAULT_CONFIG,
     stop: trio.Event | None = None,
+    on_session: SessionHook | None = None,
     task_status: trio.TaskStatus[list[ListenerT]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Like :func:`serve_muxado`, for listeners that are there already, of any kind.
@@ -101,7 +114,9 @@ async def serve_muxado_listeners(
         async def handle(stream: trio.abc.Stream) -> None:
             nonlocal accepted
             accepted += 1
-            await nursery.guard(_handle_connection, handle_session, stream, config, stop)
+            await nursery.guard(
+                _handle_connection, handle_session, stream, config, stop, on_session
+            )
 
         async def stop_listening(stop: trio.Event) -> None:
             await stop.wait()
@@ -133,12 +148,15 @@ async def _handle_connection(
     stream: trio.abc.Stream,
     config: MuxadoConfig,
     stop: trio.Event | None,
+    on_session: SessionHook | None,
 ) -> None:
     if not await _shake_hands(stream, config):
         return
     session: MuxadoSession | None = None
     try:
         async with server_session(stream, config=config) as session:
+            if on_session is not None:
+                on_session(session, None)
             if stop is None:
                 await handle_session(session)
             else:
@@ -154,6 +172,9 @@ async def _handle_connection(
         # What its session's end did is told where that is.
         if any(isinstance(leaf, StreamResetError) for leaf in leaves(rest)):
             logger.debug("the handler of %r ended with a stream: %r", session, error)
+    finally:
+        if session is not None and on_session is not None:
+            on_session(session, session.close_reason)
 
 
 async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.CancelScope) -> None:

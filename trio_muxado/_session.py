@@ -107,13 +107,16 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             of all three, on another session.
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
+        await self._engine.places.wait_for_place()
+        self._check_type(type)
+        return self._open(type, priority)
+
+    def _check_type(self, type: int) -> None:
         engine = self._engine
-        await engine.places.wait_for_place()
         wire = engine.connection.wire
         if type and wire is not None and type == wire.heartbeat_type:
             engine.changed()  # the place is free again
             raise ValueError(f"{type:#x} is the type of heartbeats: see ping()")
-        return self._open(type, priority)
 
     def _open(self, type: int, priority: int) -> MuxadoStream:
         engine = self._engine
@@ -135,6 +138,22 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             raise
         engine.writer.wake()
         return MuxadoStream(self, core)
+
+    def open_stream_nowait(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
+        """Like :meth:`open_stream`, but raise :exc:`trio.WouldBlock` where that would wait."""
+        engine = self._engine
+        if self.can_open and (not engine.wire_known.is_set() or engine.places.free <= 0):
+            raise trio.WouldBlock
+        self._check_type(type)
+        return self._open(type, priority)
+
+    @property
+    def can_open(self) -> bool:
+        """Whether streams can still be opened, now or after a wait.
+
+        False once the peer is going away, this end closes the session, or it is over.
+        """
+        return self._engine.connection.can_open and not self._engine.over
 
     async def accept_stream(self) -> MuxadoStream:
         """Wait for the next stream that the peer opens.  Any number of tasks may wait.
@@ -279,6 +298,11 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         is safe to retry; others that nobody has closed break, here and at the peer.
         """
         await self._engine.close()
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the session ended; None while it lives."""
+        return self._engine.reason
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the session is over, and return why; does not end it."""

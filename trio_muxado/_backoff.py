@@ -1,0 +1,61 @@
+"""How long to wait before the next attempt."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Pauses between attempts that grow, and are never quite the same.
+
+    The first is ``first`` seconds; each that follows is ``factor`` times as long, up to
+    ``longest``.  Each is shortened by a random part, ``jitter`` of it at most, so that many clients
+    that lost one server do not come back at once.
+
+    Raises:
+      TypeError: one of them is not a number.
+      ValueError: ``first`` is not positive, ``factor`` below 1, ``longest`` below ``first`` or
+        infinite, or ``jitter`` not between 0 and 1.
+    """
+
+    first: float = 0.5
+    """Seconds before the second attempt."""
+    factor: float = 2.0
+    """How many times as long each pause is as the one before."""
+    longest: float = 60.0
+    """Seconds that no pause exceeds."""
+    jitter: float = 0.2
+    """The part of a pause that may be left out: 0 for none, 1 for all of it."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value: object = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{field.name} must be a number, not {value!r}")
+        if not self.first > 0:
+            raise ValueError(f"first must be a positive time, not {self.first!r}")
+        if not self.factor >= 1:
+            raise ValueError(f"factor must be at least 1, not {self.factor!r}")
+        if not self.first <= self.longest < math.inf:
+            raise ValueError(f"longest must be at least first, and finite, not {self.longest!r}")
+        if not 0 <= self.jitter <= 1:
+            raise ValueError(f"jitter must be between 0 and 1, not {self.jitter!r}")
+
+    def pause(self, failures: int) -> float:
+        """Seconds to wait after that many failures in a row, counted from 1."""
+        try:
+            pause = min(self.longest, self.first * self.factor ** (failures - 1))
+        except OverflowError:
+            pause = self.longest
+        return self.shortened(pause)
+
+    def longest_pause(self) -> float:
+        """Seconds to wait after a failure that an early attempt can't mend."""
+        return self.shortened(self.longest)
+
+    def shortened(self, pause: float) -> float:
+        """``pause`` without a random part of it."""
+        return pause * (1 - self.jitter * random.random())

@@ -1,0 +1,389 @@
+"""Dialling: a client that comes back, as often as its server goes away."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeAlias
+
+import trio
+
+from ._backoff import Backoff
+from ._config import DEFAULT_CONFIG, MuxadoConfig
+from ._connect import client_session
+from ._errors import CloseReason, MuxadoError, StreamClosedError
+from ._nursery import leaves, open_bare_nursery, without_cancelled
+from ._protocol.errors import ErrorCode
+from ._session import MuxadoSession
+
+logger = logging.getLogger("trio_muxado")
+
+DialState: TypeAlias = Literal["connecting", "connected", "lost"]
+"""What ``dial_muxado`` is at."""
+
+LossKind: TypeAlias = Literal["unreachable", "certificate", "tls", "not_muxado", "session"]
+"""What went wrong: see :class:`DialLoss`."""
+
+HOPELESS: frozenset[LossKind] = frozenset({"certificate", "not_muxado"})
+"""What an early attempt can't mend: somebody has to change something first."""
+
+VIOLATIONS = frozenset(
+    {ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR, ErrorCode.FLOW_CONTROL_ERROR}
+)
+"""With which this side ends a session whose peer breaks the protocol."""
+
+FIRST_FRAMES = 2
+"""Frames within which a peer that speaks something else breaks the protocol: its bytes may make a
+frame or so by chance."""
+
+CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+"""What is in the name of each TLS alert with which a server refuses a client's certificate."""
+
+
+@dataclass(frozen=True)
+class DialLoss:
+    """Why there is no session, as ``on_state`` of :func:`dial_muxado` hears it."""
+
+    kind: LossKind
+    """``"unreachable"``: no connection could be made.  ``"certificate"``: either side refused the
+    other's certificate.  ``"tls"``: the TLS handshake failed for another reason, or took too long.
+    ``"not_muxado"``: the peer answered with something else.  ``"session"``: the session
+    ended."""
+    message: str
+    """A sentence for a log, on one line."""
+    pause: float
+    """Seconds until the next attempt."""
+    error: BaseException | None = None
+    """What was raised by the attempt or the handler, where something was."""
+    close_reason: CloseReason | None = None
+    """Why the session ended, where there was one."""
+
+
+StateHook: TypeAlias = Callable[[DialState, "DialLoss | None"], object]
+
+
+async def dial_muxado(
+    handle_session: Callable[[MuxadoSession], Awaitable[Any]],
+    host: str | bytes,
+    port: int,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    config: MuxadoConfig = DEFAULT_CONFIG,
+    connect: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
+    backoff: Backoff = Backoff(),  # noqa: B008  (it is immutable)
+    stop: trio.Event | None = None,
+    on_state: StateHook | None = None,
+    task_status: trio.TaskStatus[MuxadoSession | None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keep one session to a server alive: the counterpart of :func:`serve_muxado`.
+
+    Connects, runs ``handle_session(session)``, and connects again when the session was lost, until
+    the handler is done, ``stop`` is set, or it is cancelled.  There is one session at a time.
+
+    What becomes of it when the handler ends:
+
+    * It returns while the session lives: the session is closed, and the function returns.
+    * It returns once the session has ended, as ``session.serve_streams(...)`` and
+      ``session.wait_closed()`` do: the session was lost.
+    * It raises what the end of its session raises: the session was lost.
+    * It raises anything else, an error of another session among them: that is raised, as it is.
+
+    Args:
+      host: a name or an address, as in :func:`open_muxado_session`; with TLS also what the server's
+        certificate has to be for.
+      port: the TCP port.
+      ssl_context: speak TLS.
+      config: choices and limits of every session.  ``config.handshake_timeout`` bounds connecting,
+        and the TLS handshake after it.
+      connect: ``await connect()`` gives the stream to use in place of a TCP connection to
+        ``host`` and ``port``: ``partial(trio.open_unix_socket, path)``, or one through a proxy.
+      backoff: how long to wait before each further attempt.  It begins anew with the first pause
+        once a session has lived for ``backoff.longest``.  A refused certificate, and a peer that
+        does not speak muxado, are tried again after ``backoff.longest``.
+      stop: once it is set, nothing is dialled any more, a session that lives is drained (see
+        :meth:`MuxadoSession.drain`) and closed, and the function returns when the handler has.  Put
+        a deadline around it with :func:`trio.move_on_after`.
+      on_state: called as ``on_state("connecting", None)`` before each attempt,
+        ``on_state("connected", None)`` once its session runs, and ``on_state("lost", loss)`` with a
+        :class:`DialLoss` before each pause.  It must not wait, and what it raises is raised.
+      task_status: ``await nursery.start(dial_muxado, handler, host, port)`` returns the first
+        session, or None where ``stop`` comes first.
+
+    Raises:
+      TypeError, ValueError: an argument cannot be used; nothing has been dialled then.
+    """
+    _check(handle_session, connect, backoff, stop, on_state)
+    dialler = _Dialler(
+        handle_session,
+        partial(trio.open_tcp_stream, host, port) if connect is None else connect,
+        host=host,
+        ssl_context=ssl_context,
+        config=config,
+        backoff=backoff,
+        stop=stop,
+        on_state=on_state,
+        task_status=task_status,
+    )
+    async with open_bare_nursery() as nursery:
+        if stop is not None:
+            nursery.start_soon(dialler.end_when, stop)
+        await dialler.run()
+        nursery.cancel()
+    dialler.started(None)
+
+
+def _check(
+    handle_session: object, connect: object, backoff: object, stop: object, on_state: object
+) -> None:
+    for name, value in (
+        ("handle_session", handle_session),
+        ("connect", connect),
+        ("on_state", on_state),
+    ):
+        if not callable(value) and (value is not None or name == "handle_session"):
+            raise TypeError(f"{name} must be callable, not {value!r}")
+    if not isinstance(backoff, Backoff):
+        raise TypeError(f"backoff must be a Backoff, not {backoff!r}")
+    if stop is not None and not isinstance(stop, trio.Event):
+        raise TypeError(f"stop must be a trio.Event, not {stop!r}")
+
+
+class _Lost(Exception):
+    """An attempt, or its session, came to nothing."""
+
+    def __init__(
+        self,
+        kind: LossKind,
+        message: str,
+        error: BaseException | None,
+        reason: CloseReason | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind: LossKind = kind
+        self._message = message
+        self._error = error
+        self._reason = reason
+
+    def before(self, pause: float) -> DialLoss:
+        return DialLoss(self.kind, self._message, pause, self._error, self._reason)
+
+
+class _Dialler:
+    """One attempt after the other.
+
+    ``run`` goes connecting -> connected -> lost -> connecting, and leaves by the end of the handler
+    or by ``stop``.
+    """
+
+    def __init__(
+        self,
+        handle_session: Callable[[MuxadoSession], Awaitable[Any]],
+        connect: Callable[[], Awaitable[trio.abc.Stream]],
+        *,
+        host: str | bytes,
+        ssl_context: ssl.SSLContext | None,
+        config: MuxadoConfig,
+        backoff: Backoff,
+        stop: trio.Event | None,
+        on_state: StateHook | None,
+        task_status: trio.TaskStatus[MuxadoSession | None],
+    ) -> None:
+        self._handle_session = handle_session
+        self._connect = connect
+        self._host = host
+        self._ssl_context = ssl_context
+        self._config = config
+        self._backoff = backoff
+        self._stop = stop
+        self._on_state = on_state
+        self._task_status = task_status
+        self._has_started = False
+        self._between = trio.CancelScope()  # while there is no session
+        self._session: MuxadoSession | None = None
+        self._lived = 0.0
+
+    def started(self, session: MuxadoSession | None) -> None:
+        if not self._has_started:
+            self._has_started = True
+            self._task_status.started(session)
+
+    def _is_stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
+
+    async def end_when(self, stop: trio.Event) -> None:
+        await stop.wait()
+        self._between.cancel()
+        session = self._session
+        if session is not None:
+            with suppress(MuxadoError):  # when it breaks, the handler hears that by itself
+                await session.drain()
+            await session.aclose()
+
+    async def run(self) -> None:
+        failures = 0
+        while not self._is_stopped():
+            self._tell("connecting")
+            self._lived = 0.0
+            try:
+                await self._attempt()
+                return
+            except _Lost as lost:
+                failures = 1 if self._lived >= self._backoff.longest else failures + 1
+                if self._is_stopped():
+                    return
+                hopeless = lost.kind in HOPELESS
+                pause = self._backoff.longest_pause() if hopeless else self._backoff.pause(failures)
+                self._tell("lost", lost.before(pause))
+            with self._unless_stopped():
+                await trio.sleep(pause)
+
+    def _tell(self, state: DialState, loss: DialLoss | None = None) -> None:
+        if loss is not None:
+            logger.info("dialling again in %.1f s: %s", loss.pause, loss.message)
+        if self._on_state is not None:
+            self._on_state(state, loss)
+
+    def _unless_stopped(self) -> trio.CancelScope:
+        self._between = trio.CancelScope()
+        if self._is_stopped():
+            self._between.cancel()
+        return self._between
+
+    # ---- an attempt: it raises _Lost, or returns when there is nothing left to do
+
+    async def _attempt(self) -> None:
+        stream: trio.abc.Stream | None = None
+        with self._unless_stopped():
+            stream = await self._open_transport()
+        if stream is None:
+            return  # stopped
+        began = trio.current_time()
+        session: MuxadoSession | None = None
+        end = _End()
+        try:
+            async with client_session(stream, config=self._config) as session:
+                if self._is_stopped():
+                    return
+                self._session = session
+                self._tell("connected")
+                self.started(session)
+                try:
+                    await self._handle_session(session)
+                finally:
+                    end.look_at(session)  # before this side closes it
+        except BaseException as error:
+            end.error = without_cancelled(error)
+            if session is None or end.error is None or not self._is_of(session, end):
+                raise
+        finally:
+            self._session = None
+            self._lived = trio.current_time() - began
+        if not self._is_stopped() and (end.was_lost or end.error is not None):
+            raise end.as_loss(session)
+
+    async def _open_transport(self) -> trio.abc.Stream:
+        patience = self._config.handshake_timeout
+        try:
+            with trio.fail_after(patience):
+                stream = await self._connect()
+        except trio.TooSlowError as error:
+            raise _Lost("unreachable", f"no connection within {patience} s", error) from None
+        except (OSError, trio.BrokenResourceError) as error:
+            raise _Lost("unreachable", f"no connection: {_first_cause(error)}", error) from None
+        if self._ssl_context is None:
+            return stream
+        try:
+            tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
+                stream, self._ssl_context, server_hostname=self._host
+            )
+            with trio.fail_after(patience):
+                await tls.do_handshake()
+        except BaseException as error:
+            await trio.aclose_forcefully(stream)
+            if isinstance(error, trio.TooSlowError):
+                message = f"the TLS handshake took longer than {patience} s"
+                raise _Lost("tls", message, error) from None
+            if isinstance(error, trio.BrokenResourceError | OSError):
+                kind: LossKind = "certificate" if _is_about_a_certificate(error) else "tls"
+                message = f"the TLS handshake failed: {error.__cause__ or error}"
+                raise _Lost(kind, message, error) from None
+            raise
+        return tls
+
+    def _is_of(self, session: MuxadoSession, end: _End) -> bool:
+        """Whether what was raised says nothing but that the handler's session ended, or ends."""
+        assert end.error is not None
+        found = [_of_ours(leaf) for leaf in leaves(end.error)]
+        if None in found:
+            return False
+        if self._is_stopped() or end.was_lost:
+            # Whoever uses a stream that it has closed itself errs, unless it broke before.
+            return not all(isinstance(e, StreamClosedError) and e.__cause__ is None for e in found)
+        # The peer is going away, and has refused what it was not to begin with.
+        return end.takes_no_streams and all(e is not None and e.safe_to_retry for e in found)
+
+
+class _End:
+    """How a session stood when its handler ended."""
+
+    def __init__(self) -> None:
+        self.reason: CloseReason | None = None
+        self.takes_no_streams = False
+        self.error: BaseException | None = None
+
+    def look_at(self, session: MuxadoSession) -> None:
+        self.reason = session.close_reason
+        self.takes_no_streams = not session.can_open
+
+    @property
+    def was_lost(self) -> bool:
+        """It had ended, and not by the handler's own close."""
+        reason = self.reason
+        return reason is not None and not (reason.clean and reason.initiator == "local")
+
+    def as_loss(self, session: MuxadoSession) -> _Lost:
+        reason, error = self.reason, self.error
+        if reason is None or not self.was_lost:
+            return _Lost("session", f"the peer is going away: {error}", error)
+        kind: LossKind = "session"
+        if reason.error is not None and _is_about_a_certificate(reason.error):
+            kind = "certificate"
+        elif (
+            reason.initiator == "local"
+            and reason.code in VIOLATIONS
+            and session.statistics().frames_received <= FIRST_FRAMES
+        ):
+            kind = "not_muxado"
+        return _Lost(kind, reason.message, error, reason)
+
+
+def _of_ours(error: BaseException) -> MuxadoError | None:
+    """The error of a session or a stream that it is, or was raised from, as adapters do."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, MuxadoError):
+        cause = cause.__cause__
+    return cause
+
+
+def _is_about_a_certificate(error: BaseException) -> bool:
+    """Of the server, as this side found; or of this side, as an alert of the server says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        if isinstance(cause, ssl.SSLError):
+            name = (cause.reason or "").upper()
+            return any(part in name for part in CERTIFICATE_ALERTS)
+        cause = cause.__cause__
+    return False
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """What is behind "all attempts failed"."""
+    while error.__cause__ is not None:
+        error = next(leaves(error.__cause__))
+    return error

@@ -1,0 +1,246 @@
+"""Whichever session lives: opening streams where sessions come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import trio
+
+from ._backoff import Backoff
+from ._errors import CloseReason, MuxadoError, StreamClosedError
+from ._nursery import leaves, open_bare_nursery, without_cancelled
+from ._protocol.errors import ErrorCode
+from ._session import MuxadoSession
+from ._stream import MuxadoStream
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""How often work is tried, the first time included, unless it is said."""
+
+_PAUSES = Backoff(first=0.05, factor=2, longest=1)
+"""Between attempts from the second to the third on: a peer that refuses for want of slots needs a
+moment."""
+
+_PATIENCE = 1.0
+"""Seconds in which a stream says whether it broke, which it does at once."""
+
+
+class SessionPool:
+    """Opens streams on whichever of its sessions lives, and waits while none does.
+
+    It does not make sessions and does not end them.  They come from
+
+    * ``dial_muxado(pool.hold, host, port)``: one session, for as long as it is dialled, and
+    * ``serve_muxado(handle_session, port, on_session=pool.on_session)``: each that a client makes.
+
+    Streams are spread over the sessions in turn.  A session that opens none any more is left out.
+    """
+
+    def __init__(self) -> None:
+        self._sessions: dict[MuxadoSession, None] = {}  # the one that is due next comes first
+        self._changed = trio.Event()
+        self._closed = False
+
+    @property
+    def sessions(self) -> tuple[MuxadoSession, ...]:
+        """The sessions that it has now, and that open streams."""
+        return tuple(session for session in self._sessions if session.can_open)
+
+    # ---- sessions come and go
+
+    def add(self, session: MuxadoSession) -> None:
+        """Open streams on ``session`` as well, until it is discarded or opens no more.
+
+        Raises:
+          TypeError: it is no :class:`MuxadoSession`.
+        """
+        _check_session(session)
+        self._sessions[session] = None
+        self._wake()
+
+    def discard(self, session: MuxadoSession) -> None:
+        """Open no further streams on ``session``; those that live go on."""
+        self._sessions.pop(session, None)
+        self._wake()
+
+    async def hold(self, session: MuxadoSession) -> None:
+        """Keep ``session`` in the pool until it has ended: a handler for :func:`dial_muxado`."""
+        self.add(session)
+        try:
+            await session.wait_closed()
+        finally:
+            self.discard(session)
+
+    def on_session(self, session: MuxadoSession, reason: CloseReason | None) -> None:
+        """Add ``session``, or discard it if ``reason`` says that it is over.
+
+        A hook for :func:`serve_muxado`.
+        """
+        if reason is None:
+            self.add(session)
+        else:
+            self.discard(session)
+
+    def close(self) -> None:
+        """No session will come any more: who waits for one, now or later, is told.
+
+        Sessions and streams that live go on.
+        """
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # ---- streams
+
+    async def open_stream(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
+        """Open a stream on a session that lives, as :meth:`MuxadoSession.open_stream` does.
+
+        Waits while there is no session, and while all have as many streams as they may.  When it
+        is cancelled, no stream has been opened.
+
+        Raises:
+          trio.ClosedResourceError: the pool has been closed, and no session lives.
+          ValueError: as of :meth:`MuxadoSession.open_stream`.
+        """
+        await trio.lowlevel.checkpoint()
+        while (stream := self._open_now(type, priority)) is None:
+            if self._closed and not self.sessions:
+                raise trio.ClosedResourceError("the pool has been closed, and no session lives")
+            stream = await self._wait_for_a_slot(type, priority)
+            if stream is not None:
+                return stream
+        return stream
+
+    def _open_now(self, type: int, priority: int) -> MuxadoStream | None:
+        for session in self.sessions:
+            with suppress(trio.WouldBlock):
+                stream = session.open_stream_nowait(type=type, priority=priority)
+                # It comes last from now on.
+                self._sessions[session] = self._sessions.pop(session)
+                return stream
+        return None
+
+    async def _wait_for_a_slot(self, type: int, priority: int) -> MuxadoStream | None:
+        """Wait for a slot on any session, and open a stream there; None if sessions changed."""
+        opened: list[MuxadoStream] = []
+        changed = self._changed
+
+        async def open_on(session: MuxadoSession) -> None:
+            with suppress(MuxadoError):  # another may still open one, also one to come
+                opened.append(await session.open_stream(type=type, priority=priority))
+            nursery.cancel()
+
+        async def watch() -> None:
+            await changed.wait()
+            nursery.cancel()
+
+        try:
+            async with open_bare_nursery() as nursery:
+                nursery.start_soon(watch)
+                for session in self.sessions:
+                    nursery.start_soon(open_on, session)
+        except BaseException:
+            await _reset(opened)
+            raise
+        # Two sessions may have had a slot at the same moment.
+        await _reset(opened[1:])
+        return opened[0] if opened else None
+
+    async def request(
+        self,
+        work: Callable[[MuxadoStream], Awaitable[T]],
+        *,
+        type: int = 0,
+        priority: int = 0,
+        attempts: int = ATTEMPTS,
+    ) -> T:
+        """Open a stream, and return what ``work(stream)`` returns; the stream is closed then.
+
+        When ``work`` fails because its stream ended in a way that is ``safe_to_retry``, it is done
+        again on another stream, which may be one of another session: the peer has certainly not
+        begun with it.  So ``work`` must be able to begin anew.  Any other error is raised as it
+        is, and so is that of the last attempt.
+
+        When ``work`` raises, its stream is reset: with STREAM_CANCELLED if it was cancelled, else
+        with INTERNAL_ERROR.
+
+        Args:
+          work: an async function of a stream.
+          type, priority: of the stream, as in :meth:`MuxadoSession.open_stream`.
+          attempts: how often to try, the first time included.
+
+        Raises:
+          trio.ClosedResourceError: the pool has been closed, and no session lives.
+          TypeError: ``work`` is not callable, or ``attempts`` is not an int.
+          ValueError: ``attempts`` is below 1.
+        """
+        _check_request(work, attempts)
+        for attempt in range(1, attempts + 1):
+            stream = await self.open_stream(type=type, priority=priority)
+            try:
+                result = await work(stream)
+            except BaseException as error:
+                again = attempt < attempts and await _is_safe_to_retry(stream, error)
+                cancelled = without_cancelled(error) is None
+                code = ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR
+                await _reset([stream], code)
+                if not again:
+                    raise
+            else:
+                await stream.aclose()
+                return result
+            if attempt > 1:
+                await trio.sleep(_PAUSES.pause(attempt - 1))
+        raise AssertionError("unreachable")
+
+
+async def _reset(streams: list[MuxadoStream], code: ErrorCode = ErrorCode.STREAM_CANCELLED) -> None:
+    with trio.CancelScope(shield=True):
+        for stream in streams:
+            await stream.reset(code)
+
+
+async def _is_safe_to_retry(stream: MuxadoStream, error: BaseException) -> bool:
+    """Whether ``work`` failed for nothing but an end of its stream that is safe to retry.
+
+    What it raised may be of another stream, which its own peer knows nothing of: so the stream is
+    asked as well.
+    """
+    if not all(_says_so(leaf) for leaf in leaves(error)):
+        return False
+    with trio.move_on_after(_PATIENCE, shield=True):
+        try:
+            await stream.wait_send_all_might_not_block()
+        except MuxadoError as own:
+            return _says_so(own)
+    return False
+
+
+def _says_so(error: BaseException) -> bool:
+    """Whether it, or what it was raised from, is an error of ours that is safe to retry."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MuxadoError) and not isinstance(cause, StreamClosedError):
+            return cause.safe_to_retry
+        cause = cause.__cause__
+    return False
+
+
+def _check_session(session: object) -> None:
+    if not isinstance(session, MuxadoSession):
+        raise TypeError(f"session must be a MuxadoSession, not {session!r}")
+
+
+def _check_request(work: object, attempts: object) -> None:
+    if not callable(work):
+        raise TypeError(f"work must be an async function of a stream, not {work!r}")
+    if isinstance(attempts, bool) or not isinstance(attempts, int):
+        raise TypeError(f"attempts must be an int, not {attempts!r}")
+    if attempts < 1:
+        raise ValueError(f"attempts must be at least 1, not {attempts!r}")
