@@ -36,10 +36,18 @@ def text_of(name: str) -> str:
     return (PAGES / name).read_text("utf-8")
 
 
+# The states of a stream have the names of RFC 9113 on the pages.
+NAMES: dict[Enum, str] = {
+    StreamState.ENDED_LOCAL: "half-closed (local)",
+    StreamState.ENDED_REMOTE: "half-closed (remote)",
+    StreamState.CLOSED_LOCAL: "closed (local)",
+    StreamState.GONE: "closed",
+}
+
+
 def name_of(state: Enum) -> str:
-    """The name that the pages use: "ended, local" or "going away"."""
-    between = ", " if isinstance(state, StreamState) else " "
-    return state.name.lower().replace("_", between)
+    """The name that the pages use: "half-closed (local)" or "going away"."""
+    return NAMES.get(state, state.name.lower().replace("_", " "))
 
 
 def row(*cells: str) -> str:
