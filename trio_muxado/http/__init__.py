@@ -1,15 +1,17 @@
 """HTTP over the streams of a session: an ASGI server at one end, an httpx client at the other.
 
-Either end of a session can be either.  The server is hypercorn and the client httpx, on a stream
-for each connection; both come with ``pip install 'trio_muxado[http]'``.
+Either end of a session can be either.  The server is hypercorn, on a stream for each connection,
+and the client httpx, on a stream for each request; both come with
+``pip install 'trio_muxado[http]'``.
 """
 
 try:
-    from ._client import MuxadoBackend, MuxadoTransport
+    from ._backend import MuxadoBackend
+    from ._client import MuxadoTransport
     from ._server import asgi_handler, serve_asgi
 except ImportError as _error:
     raise ImportError(
-        "trio_muxado.http stands on hypercorn 0.18, httpcore 1.0 and httpx: "
+        "trio_muxado.http stands on hypercorn 0.18, h11, h2, httpcore 1.0 and httpx: "
         f"python -m pip install 'trio_muxado[http]' ({_error})"
     ) from _error
 

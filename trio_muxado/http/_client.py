@@ -1,202 +1,211 @@
-"""The client: httpx and httpcore, with a stream where they would have a TCP connection."""
+"""The client: httpx, with a stream for each request that runs."""
 
 from __future__ import annotations
 
-import math
+import operator
 import ssl
-from collections.abc import AsyncIterator, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
-import httpcore
 import httpx
 import trio
 
-from .. import MuxadoError, MuxadoSession, MuxadoStream
+from ._backend import Opener, check_ssl_context
+from ._errors import is_safe_to_retry
+from ._pool import Connection, Origin, Pool, Timeouts
 
-DEFAULT_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
-"""What httpx has for TCP."""
+DEFAULT_LIMITS = httpx.Limits(
+    max_connections=None, max_keepalive_connections=100, keepalive_expiry=2.5
+)
+"""As many streams as the session allows.  They are kept for half of what hypercorn keeps them, so
+that no request meets the end of one."""
+
+FIRST_PAUSE = 0.05
+"""Seconds between the second attempt of a request and the third; then twice as many each."""
 
 
 class MuxadoTransport(httpx.AsyncBaseTransport):
     """Sends httpx's requests to a session's peer: ``httpx.AsyncClient(transport=...)``.
 
-    Every connection is a stream, and all lead to the peer: a URL's host and port only choose
-    which idle stream can be used again, and what the peer reads in the request.  With ``https``
-    there is TLS on the stream, for a peer that passes it on.
+    Every request has a stream while it runs, and all streams lead to the peer: a URL's host and
+    port only choose which idle stream can be used again, and what the peer reads in the request.
+    With ``https`` there is TLS on the stream, for a peer that passes it on.
+
+    A stream that has done is kept for the next request.  It yields its slot to whoever waits in
+    ``open_stream`` of the session, and is given up before the peer's server does.
 
     What httpx raises has the :exc:`~trio_muxado.MuxadoError` as its cause, where there was one.
 
     Args:
-      session: either end of a session.  Closing the client leaves it open.
-      limits: how many streams at once, and how many of them idle for how long.
+      session: either end of a session, or a :class:`~trio_muxado.SessionPool`.  Closing the client
+        leaves it open.
+      max_streams: how many streams at once, idle ones among them; further requests wait.  None is
+        as many as the session allows.
+      retries: how often a request is repeated that the peer has certainly not processed
+        (``safe_to_retry``), and whose body is bytes or has not been asked for.
+      http2: speak HTTP/2 on each stream: with TLS as ALPN says, and without TLS at once.  A
+        connection carries one request at a time all the same.
+      limits: how many streams are kept idle, and for how many seconds; its ``max_connections``
+        stands for ``max_streams``.
       ssl_context: for ``https``; what httpx's ``verify`` says has no effect on a transport.
+
+    Raises:
+      TypeError, ValueError: an argument is not what it should be.
     """
 
     def __init__(
         self,
-        session: MuxadoSession,
+        session: Opener,
         *,
-        limits: httpx.Limits = DEFAULT_LIMITS,
+        max_streams: int | None = None,
+        retries: int = 0,
+        http2: bool = False,
+        limits: httpx.Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
+        limits = DEFAULT_LIMITS if limits is None else limits
+        if not callable(getattr(session, "open_stream", None)):
+            raise TypeError(f"session must be a MuxadoSession or a pool of them, not {session!r}")
+        if max_streams is None:
+            max_streams = limits.max_connections
+        elif limits.max_connections is not None:
+            raise ValueError("max_streams and limits.max_connections are the same: give one")
+        if max_streams is not None and operator.index(max_streams) < 1:
+            raise ValueError(f"max_streams must be a positive number, not {max_streams!r}")
+        if operator.index(retries) < 0:
+            raise ValueError(f"retries must be 0 or more, not {retries!r}")
+        check_ssl_context(ssl_context)
+        self._retries = retries
+        self._pool = Pool(
+            session,
+            max_streams=max_streams,
+            max_idle=limits.max_keepalive_connections,
+            expiry=limits.keepalive_expiry,
             ssl_context=ssl_context,
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
-            network_backend=MuxadoBackend(session),
+            http2=http2,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return its response as soon as the headers are there."""
-        url = httpcore.URL(
-            scheme=request.url.raw_scheme,
-            host=request.url.raw_host,
-            port=request.url.port,
-            target=request.url.raw_path,
-        )
-        assert isinstance(request.stream, httpx.AsyncByteStream)
-        with _errors_of_httpx():
-            response = await self._pool.handle_async_request(
-                httpcore.Request(
-                    request.method,
-                    url,
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
-            )
+        scheme, host = request.url.raw_scheme, request.url.raw_host
+        if scheme not in (b"http", b"https"):
+            raise httpx.UnsupportedProtocol(f"no requests are made for {scheme.decode()!r}")
+        try:
+            trio.lowlevel.current_task()
+        except RuntimeError:
+            raise RuntimeError(
+                "MuxadoTransport runs on trio: trio.run the session and its client"
+            ) from None
+        timeouts: Timeouts = request.extensions.get("timeout", {})
+        origin: Origin = (scheme, host, request.url.port)
+        attempt = 0
+        while True:
+            body = _RequestBody(request)
+            try:
+                return await self._attempt(request, body, origin, timeouts)
+            except httpx.TransportError as error:
+                attempt += 1
+                again = is_safe_to_retry(error.__cause__) and body.can_begin_anew
+                if not again or attempt > self._retries:
+                    raise
+            if attempt > 1:
+                await trio.sleep(FIRST_PAUSE * 2 ** (attempt - 2))
+
+    async def _attempt(
+        self, request: httpx.Request, body: _RequestBody, origin: Origin, timeouts: Timeouts
+    ) -> httpx.Response:
+        connection = await self._pool.acquire(origin, timeouts)
+        try:
+            try:
+                status, headers, extensions = await connection.http.request(request, body, timeouts)
+            finally:
+                await body.aclose()
+        except BaseException:
+            await self._pool.discard(connection)
+            raise
+        leading = connection.http.leading if status == 101 else b""
+        extensions["network_stream"] = connection.network_stream(leading)
         return httpx.Response(
-            response.status,
-            headers=response.headers,
-            stream=_Body(response),
-            extensions={**response.extensions},  # pyright: ignore[reportUnknownMemberType]
+            status,
+            headers=headers,
+            stream=_ResponseBody(self._pool, connection, switched=status == 101),
+            extensions=extensions,
         )
 
     async def aclose(self) -> None:
         """Close all streams, also those of running requests.  The session goes on."""
-        await self._pool.aclose()
+        await self._pool.close()
 
 
-class _Body(httpx.AsyncByteStream):
-    """What follows the headers of a response.
+class _RequestBody:
+    """The pieces of a request's body.  Not a generator, since those that are left open complain."""
 
-    No generator, since httpx does not close one that it stops reading.
-    """
+    def __init__(self, request: httpx.Request) -> None:
+        stream = request.stream
+        self._whole = isinstance(stream, httpx.ByteStream)
+        self._asked_for = False
+        self._pieces: Any = None
+        if self._whole:
+            assert isinstance(stream, httpx.SyncByteStream)
+            self._rest = list(stream)
+        else:
+            if not isinstance(stream, httpx.AsyncByteStream):
+                raise RuntimeError("an async client can't send the body of a sync request")
+            self._stream = stream
 
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-        self._parts = response.aiter_stream()
+    @property
+    def can_begin_anew(self) -> bool:
+        """It could be sent once more."""
+        return self._whole or not self._asked_for
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        with _errors_of_httpx():
-            return await anext(self._parts)
+        if self._whole:
+            if not self._rest:
+                raise StopAsyncIteration
+            return self._rest.pop(0)
+        if not self._asked_for:
+            self._asked_for = True
+            self._pieces = self._stream.__aiter__()
+        piece: bytes = await self._pieces.__anext__()
+        return piece
 
     async def aclose(self) -> None:
-        with _errors_of_httpx():
-            await self._response.aclose()
+        """Let a generator that is left half way know."""
+        close = getattr(self._pieces, "aclose", None)
+        if close is not None:
+            with trio.CancelScope(shield=True):
+                await close()
 
 
-@contextmanager
-def _errors_of_httpx() -> Generator[None, None, None]:
-    try:
-        yield
-    except Exception as error:
-        # httpx has one of the same name for each of httpcore's.
-        translated = getattr(httpx, type(error).__name__, None)
-        if translated is None or type(error).__module__ != "httpcore":
-            raise
-        # httpcore drops the cause on the way.
-        reason = error.__context__
-        raise translated(str(error)) from (reason if isinstance(reason, MuxadoError) else error)
+class _ResponseBody(httpx.AsyncByteStream):
+    """What follows the headers of a response."""
 
+    def __init__(self, pool: Pool, connection: Connection, *, switched: bool) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._ended = switched
 
-class MuxadoBackend(httpcore.AsyncNetworkBackend):
-    """Makes httpcore open a stream of the session where it would open a TCP connection.
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
 
-    :class:`MuxadoTransport` uses it.  By itself it is for ``httpcore.AsyncConnectionPool``, whose
-    ``http1=False, http2=True`` speaks HTTP/2.
-    """
-
-    def __init__(self, session: MuxadoSession) -> None:
-        self._session = session
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """Open a stream, which leads to the session's peer whatever the host and the port."""
-        with _errors_of_httpcore(timeout, httpcore.ConnectTimeout, httpcore.ConnectError):
-            return _NetworkStream(await self._session.open_stream())
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait, between two attempts."""
-        await trio.sleep(seconds)
-
-
-class _NetworkStream(httpcore.AsyncNetworkStream):
-    """A stream, maybe with TLS on it, as httpcore uses it."""
-
-    def __init__(
-        self, below: MuxadoStream, tls: trio.SSLStream[trio.abc.Stream] | None = None
-    ) -> None:
-        self._below = below
-        self._tls = tls  # passes on the methods of an ssl.SSLObject
-        self._stream: trio.abc.Stream = below if tls is None else tls
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with _errors_of_httpcore(timeout, httpcore.ReadTimeout, httpcore.ReadError):
-            return bytes(await self._stream.receive_some(max_bytes))
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        with _errors_of_httpcore(timeout, httpcore.WriteTimeout, httpcore.WriteError):
-            await self._stream.send_all(buffer)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        stream = trio.SSLStream(
-            self._stream, ssl_context, server_hostname=server_hostname, https_compatible=True
-        )
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
         try:
-            with _errors_of_httpcore(timeout, httpcore.ConnectTimeout, httpcore.ConnectError):
-                await stream.do_handshake()
+            piece = await self._connection.http.next_body()
         except BaseException:
-            await trio.aclose_forcefully(self._stream)
+            self._ended = True
+            await self._pool.discard(self._connection)
             raise
-        return _NetworkStream(self._below, stream)
+        if not piece:
+            self._ended = True
+            await self._pool.release(self._connection)
+            raise StopAsyncIteration
+        return piece
 
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            # httpcore asks it of idle connections, where it can only be the end.
-            return self._below.is_readable()
-        if info == "ssl_object":
-            return self._tls
-        return None
-
-
-@contextmanager
-def _errors_of_httpcore(
-    timeout: float | None, too_slow: type[Exception], broken: type[Exception]
-) -> Generator[None, None, None]:
-    try:
-        with trio.fail_after(math.inf if timeout is None else timeout):
-            yield
-    except trio.TooSlowError as error:
-        raise too_slow(f"no progress within {timeout} seconds") from error
-    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise broken(str(error) or repr(error)) from error
+    async def aclose(self) -> None:
+        self._ended = True
+        await self._pool.discard(self._connection)

@@ -1,217 +1,253 @@
-"""The server: hypercorn's protocols, on a stream for each connection."""
+"""The server: an ASGI application for the streams of sessions."""
 
 from __future__ import annotations
 
+import math
+import ssl
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from socket import AF_UNSPEC
-from types import SimpleNamespace
-from typing import Any
+from contextlib import asynccontextmanager
+from copy import copy
+from typing import Any, Literal
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.utils import LifespanFailureError
 
 from .. import MuxadoSession, MuxadoStream
+from ._backend import check_ssl_context
+from ._bare import errors_bare
+from ._connection import Connection
+from ._exchange import Exchange
+from ._lifespan import Lifespan
+from ._scope import Origin, origin_of
+
+App = Callable[..., Awaitable[Any]]
 
 
 async def serve_asgi(
-    app: Callable[..., Awaitable[Any]],
+    app: App,
     session: MuxadoSession,
     *,
     config: Config | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    scheme: Literal["http", "https"] | None = None,
+    proxy_protocol: bool = False,
     stop: trio.Event | None = None,
 ) -> None:
     """Serve an ASGI application to every stream that the session's peer opens.
 
-    Returns when the session has been closed in good order from either end.  The application's
+    Returns when the session has been closed cleanly from either end.  The application's
     lifespan is that of the call; where many sessions share one, use :func:`asgi_handler`, which
     also explains the arguments.
 
     Raises:
       SessionEndedError: the session broke; running requests were cancelled.
     """
-    async with asgi_handler(app, config=config, stop=stop) as handle_stream:
+    async with asgi_handler(
+        app,
+        config=config,
+        ssl_context=ssl_context,
+        scheme=scheme,
+        proxy_protocol=proxy_protocol,
+        stop=stop,
+    ) as handle_stream:
         await session.serve_streams(handle_stream)
 
 
 @asynccontextmanager
 async def asgi_handler(
-    app: Callable[..., Awaitable[Any]],
+    app: App,
     *,
     config: Config | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    scheme: Literal["http", "https"] | None = None,
+    proxy_protocol: bool = False,
     stop: trio.Event | None = None,
 ) -> AsyncGenerator[Callable[[MuxadoStream], Awaitable[None]], None]:
     """Start an ASGI application, and give what serves it to a stream.
 
     ``async with asgi_handler(app) as handle_stream``, and then
     ``session.serve_streams(handle_stream)`` for any number of sessions.  The application's
-    lifespan is the block; where that is cancelled, so is the lifespan.
+    lifespan is the block: it is shut down however the block ends.  Where the block was cancelled
+    or has raised, that takes ``config.graceful_timeout`` at most.
 
     Each stream is a connection of its own: HTTP/1.1 with keep-alive, WebSocket, or HTTP/2 where
-    the client begins with it.  Whatever fails on one ends that stream and nothing else.  When the
-    session is over, its running requests get ``http.disconnect``, and ``config.graceful_timeout``
-    seconds later they are cancelled.
+    the client begins with it.  Whatever fails on one ends that stream and nothing else, except
+    what ends the program, such as Ctrl+C and ``sys.exit``: that is raised as it is.
+
+    When a client has gone, its request gets ``http.disconnect`` or ``websocket.disconnect``, and
+    what still runs ``config.graceful_timeout`` seconds later is cancelled.  A client that has only
+    ended its direction may still be answered: then these seconds begin anew with each piece.  What
+    an application does behind its complete answer is not cancelled before the block ends.
 
     Args:
       app: an ASGI 3 application that runs on trio.
       config: hypercorn's configuration; what says where to listen has no effect here.
-      stop: once it is set, a connection ends with its next response, or at once when it is idle
-        between two.  Give it to :func:`~trio_muxado.serve_muxado` as well, to drain the sessions.
+      ssl_context: there is TLS on each stream, for clients behind a peer that passes it on.
+      scheme: what the application is told, where TLS ends before it comes here.  None is
+        ``"https"`` with TLS on the stream or under the session, and ``"http"`` without.
+      proxy_protocol: each stream begins with a header of the PROXY protocol, version 1 or 2,
+        which says who the client is.  A stream without one is reset.
+      stop: once it is set, no requests are taken any more.  A connection ends with its running
+        response, or at once when it is idle between two; a WebSocket is closed with 1001; what
+        still runs ``config.graceful_timeout`` seconds later is cancelled.  A request that is on its
+        way in that moment is refused, which is safe to retry.  Give the event to
+        :func:`~trio_muxado.serve_muxado` as well, to drain the sessions.
 
     Raises:
       hypercorn.utils.LifespanFailureError: the application says that its startup or shutdown
         has failed.
       hypercorn.utils.LifespanTimeoutError: it took longer than the configuration allows.
+      TypeError, ValueError: an argument is not what it should be; nothing has been started.
     """
-    server = _Server(app, Config() if config is None else config)
+    _check(app, config, ssl_context, scheme)
+    server = Server(
+        app,
+        Config() if config is None else config,
+        ssl_context=ssl_context,
+        scheme=scheme,
+        proxy_protocol=proxy_protocol,
+    )
     failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        try:
-            await nursery.start(server.lifespan.run)
-            await server.lifespan.step(server.lifespan.wait_for_startup)
-            if stop is not None:
-                nursery.start_soon(server.stop_when, stop)
+    with errors_bare():
+        async with trio.open_nursery() as server.nursery:
+            server.nursery.start_soon(server.run_lifespan)
             try:
+                await server.lifespan.start_up()
+                if stop is not None:
+                    server.nursery.start_soon(server.stop_when, stop)
                 yield server.handle_stream
-            finally:
-                await server.lifespan.step(server.lifespan.wait_for_shutdown)
-        except BaseException as error:
-            failure = error  # the nursery would put it into a group
-        nursery.cancel_scope.cancel()
+            except BaseException as error:
+                failure = error  # the nursery would put it into a group
+            try:
+                await server.end(gracefully=failure is None)
+            except BaseException as error:
+                if failure is None:
+                    failure = error
+                else:
+                    await server.config.log.exception("Error in the application's shutdown")
+            server.nursery.cancel_scope.cancel()
+    if server.fatal is not None:
+        failure = server.fatal
     if failure is not None:
         raise failure
 
 
-class _Lifespan(Lifespan):
-    """hypercorn's, with failures that can be raised as they are."""
+def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
+    """Refuse arguments that belong elsewhere, and say what to do."""
+    if not callable(app):
+        raise TypeError(f"app must be an ASGI application, not {app!r}")
+    if hasattr(app, "wsgi_app") and not hasattr(app, "asgi_app"):
+        raise TypeError(
+            f"app is a WSGI application, {app!r}: wrap it, "
+            "hypercorn.middleware.TrioWSGIMiddleware(app) runs it in threads"
+        )
+    if config is not None and not isinstance(config, Config):
+        kind = f"{type(config).__module__}.{type(config).__qualname__}"
+        raise TypeError(f"config must be a hypercorn.config.Config, not a {kind}")
+    check_ssl_context(ssl_context)
+    if scheme not in (None, "http", "https"):
+        raise ValueError(f"scheme must be 'http' or 'https', not {scheme!r}")
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        raise RuntimeError(
+            "trio_muxado runs on trio: under asyncio, run the session and its application in a "
+            "thread, with trio.run"
+        ) from None
+
+
+class Server:
+    """An application, and the connections on which it is served."""
+
+    nursery: trio.Nursery
 
     def __init__(
-        self, app: Callable[..., Awaitable[Any]], config: Config, state: dict[str, Any]
+        self,
+        app: App,
+        config: Config,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        scheme: Literal["http", "https"] | None,
+        proxy_protocol: bool,
     ) -> None:
-        async def call(
-            scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any
-        ) -> None:
-            await app(scope, receive, send)
-
-        super().__init__(call, config, state)
-        self._failure: LifespanFailureError | None = None
-
-    async def run(self, task_status: trio.TaskStatus[None]) -> None:
-        try:
-            await self.handle_lifespan(task_status=task_status)
-        except Exception:  # on its way through a framework it may have become a group
-            if self._failure is None:
-                raise
-
-    async def asgi_send(self, message: Any) -> None:
-        try:
-            await super().asgi_send(message)
-        except LifespanFailureError as failure:
-            self._failure = failure
-            raise
-
-    async def step(self, wait: Callable[[], Awaitable[None]]) -> None:
-        # An application may have no lifespan, and return at once.
-        with suppress(trio.ClosedResourceError):
-            await wait()
-        if self._failure is not None:
-            raise self._failure
-
-
-class _Server:
-    """An application, and the streams that it is served to."""
-
-    def __init__(self, app: Callable[..., Awaitable[Any]], config: Config) -> None:
-        self._app = app
-        self._config = config
-        self._state: dict[str, Any] = {}
-        self._stopping = False
-        self._begun: set[WorkerContext] = set()  # those that have taken a request
-        self.lifespan = _Lifespan(app, config, self._state)
-
-    async def stop_when(self, stop: trio.Event) -> None:
-        await stop.wait()
-        self._stopping = True
-        for context in list(self._begun):
-            await context.terminated.set()
+        self.app = app
+        self.config = config
+        self.ssl_context = ssl_context
+        self.scheme = scheme
+        self.proxy_protocol = proxy_protocol
+        self.state: dict[str, Any] = {}
+        self.lifespan = Lifespan(app, config, self.state)
+        self.context = WorkerContext(None)
+        self.connections: set[Connection] = set()
+        self._running: set[Exchange] = set()
+        self._ended = trio.Event()
+        self.stopping = False
+        self.stops_at = math.inf
+        """When all that still runs is cancelled."""
+        self.fatal: BaseException | None = None
+        """What an application has raised to end the program, behind its answer."""
+        self._origins: weakref.WeakKeyDictionary[MuxadoSession, Origin] = (
+            weakref.WeakKeyDictionary()
+        )
 
     async def handle_stream(self, stream: MuxadoStream) -> None:
-        # One for each stream: its `terminated` is how a connection is told that it won't go on.
-        context = WorkerContext(None)
-        served = False
+        """Serve a stream."""
+        origin = self._origins.get(stream.session)
+        if origin is None:
+            origin = self._origins[stream.session] = origin_of(stream.session)
+        await Connection(self, stream, copy(origin)).run()
 
-        async def watch(scope: trio.CancelScope) -> None:
-            try:
-                await stream.session.wait_closed()
-                await trio.sleep(self._config.graceful_timeout)
-                scope.cancel()
-            finally:
-                if not served:
-                    # Cancelled.  hypercorn sends behind a shield, and without window for ever.
-                    await stream.reset()
+    async def run_lifespan(self) -> None:
+        """Call the application for its lifespan."""
+        await self.lifespan.run()
+        if self.lifespan.fatal is not None:
+            self.fail(self.lifespan.fatal)
 
-        async with stream:
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(watch, nursery.cancel_scope)
-                    try:
-                        await self._connection(stream, context).run()
-                    finally:
-                        served = True
-                    nursery.cancel_scope.cancel()
-            except Exception:
-                # hypercorn has ended the stream on the way.
-                await self._config.log.exception(f"Error in the HTTP connection on {stream!r}")
-            finally:
-                self._begun.discard(context)
+    def start(self, exchange: Exchange) -> None:
+        """Call the application; the call may outlive its connection."""
+        exchange.stop(self.stops_at)
+        self._running.add(exchange)
+        self.nursery.start_soon(self._run, exchange, name=self.app)
 
-    def _connection(self, stream: MuxadoStream, context: WorkerContext) -> TCPServer:
-        async def call(
-            scope: Any, receive: Any, send: Any, sync_spawn: Any, call_soon: Any
-        ) -> None:
-            async def send_or_end(message: Any) -> None:
-                if self._stopping and is_http1 and message["type"] == "http.response.start":
-                    headers = [*message.get("headers", ()), (b"connection", b"close")]
-                    message = {**message, "headers": headers}
-                await send(message)
-
-            is_http1 = scope["http_version"] in ("1.0", "1.1")
-            if is_http1:
-                self._begun.add(context)
-            await self._app(scope, receive, send_or_end)
-
-        connection: Any = _Connection(stream, context)
-        state: Any = self._state.copy()
-        return TCPServer(call, self._config, context, state, connection)
-
-
-class _Connection:
-    """A stream with what hypercorn wants of a connection, and no ``do_handshake``: that is TLS."""
-
-    def __init__(self, stream: MuxadoStream, context: WorkerContext) -> None:
-        self._stream = stream
-        self._context = context
-        self.send_all = stream.send_all
-        self.send_eof = stream.send_eof
-        self.aclose = stream.aclose
-        # The application is told the addresses of the session's ends, where there are any.
-        transport: Any = stream.session.transport_stream
-        below_tls: Any = getattr(transport, "transport_stream", transport)
-        self.socket: Any = getattr(below_tls, "socket", _NO_SOCKET)
-
-    async def receive_some(self, max_bytes: int) -> bytes:
-        data = b""
+    async def _run(self, exchange: Exchange) -> None:
         try:
-            data = await self._stream.receive_some(max_bytes)
+            await exchange.run()
         finally:
-            if not data:
-                # Otherwise what has ended lives on for all of `keep_alive_timeout`.
-                await self._context.terminated.set()
-        return data
+            self._running.discard(exchange)
+            self._ended.set()
 
+    def fail(self, error: BaseException) -> None:
+        """End the program."""
+        self.fatal = self.fatal or error
+        self.nursery.cancel_scope.cancel()
 
-_NO_SOCKET = SimpleNamespace(family=AF_UNSPEC, getpeername=lambda: None, getsockname=lambda: None)
+    async def stop_when(self, stop: trio.Event) -> None:
+        """Stop once the event is set."""
+        await stop.wait()
+        self.stopping = True
+        self.stops_at = trio.current_time() + self.config.graceful_timeout
+        await self.context.terminated.set()
+        for connection in list(self.connections):
+            connection.stop()
+        for exchange in self._running:
+            exchange.stop(self.stops_at)
+
+    async def end(self, *, gracefully: bool) -> None:
+        """End what still runs, and the application's lifespan."""
+        with trio.CancelScope(shield=not gracefully):
+            timeout = self.config.shutdown_timeout
+            if not gracefully:
+                timeout = min(timeout, self.config.graceful_timeout)
+            await self._finish_exchanges(self.config.graceful_timeout if gracefully else 0)
+            await self.lifespan.shut_down(timeout)
+
+    async def _finish_exchanges(self, timeout: float) -> None:
+        """Wait for what goes on behind its answer, and cancel it after ``timeout`` seconds."""
+        deadline = trio.current_time() + timeout
+        for exchange in self._running:
+            exchange.stop(deadline)
+        while self._running:
+            self._ended = trio.Event()
+            await self._ended.wait()

@@ -1,0 +1,48 @@
+"""Errors as they were raised, out of the groups that nurseries make of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import trio
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """``error`` itself, or where it is a group all that is in it, at any depth."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def fatal_in(error: BaseException) -> BaseException | None:
+    """What ends the program, such as KeyboardInterrupt or SystemExit, bare."""
+    for leaf in leaves(error):
+        if not isinstance(leaf, (Exception, trio.Cancelled, GeneratorExit)):
+            return leaf
+    return None
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Nothing but ``Cancelled``."""
+    return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
+
+
+@contextmanager
+def errors_bare() -> Generator[None, None, None]:
+    """Let what ends the program out of the groups that it came in, and a single error as well."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors = [leaf for leaf in leaves(group) if not isinstance(leaf, trio.Cancelled)]
+        failure = fatal_in(group) or (errors[0] if len(errors) == 1 else None)
+        if failure is None:
+            raise
+        raise failure from failure.__cause__

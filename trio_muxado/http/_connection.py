@@ -1,0 +1,350 @@
+"""One stream as an HTTP connection: what hypercorn's ``TCPServer`` is for a socket."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+
+from .. import ErrorCode, MuxadoError, MuxadoStream
+from ._bare import errors_bare
+from ._exchange import Exchange
+from ._hypercorn import HTTP2, Protocol, Tasks
+from ._proxy_protocol import NoProxyHeaderError, read_header
+from ._scope import Origin, tls_extension
+
+if TYPE_CHECKING:
+    from ._server import Server
+
+MAX_RECEIVE = 64 * 1024
+"""Bytes that are read at once."""
+
+JOIN = 64 * 1024
+"""Bytes up to which pieces are joined for one call of the stream."""
+
+
+class Connection:
+    """HTTP/1.1 with keep-alive, WebSocket or HTTP/2, on one stream.
+
+    The task that runs it reads; each exchange has a task of its own, in the server's nursery; and
+    one watches for the stream to break, while the reader may be waiting for an application that
+    takes nothing.
+    """
+
+    def __init__(self, server: Server, stream: MuxadoStream, origin: Origin) -> None:
+        self._server = server
+        self._protocol: Protocol | None = None
+        self._stream = stream
+        self._transport: trio.abc.Stream = stream
+        self._origin = origin
+        self.app = server.app
+        self.config = server.config
+        self.graceful_timeout = server.config.graceful_timeout
+        self.exchanges: set[Exchange] = set()
+        """Those that the connection waits for, and those that go on behind their answer."""
+        self.is_gone = False
+        """The stream has broken: nothing can be sent any more."""
+        self._torn = False  # what was sent is no whole message: the stream must not end cleanly
+        self._refuses = False  # a request that crosses the end was not processed
+        self._is_ending = False  # the protocol has nothing more to say
+        self.announced_end = False
+        """An answer has said that it is the last."""
+        self._failure: BaseException | None = None
+        self._idle_since: float | None = trio.current_time()
+        self._requests = 0
+        self._reading = trio.CancelScope()
+        self._receives = False  # the reader waits for the client, and for nothing else
+        self._released = trio.Event()
+        self._send_lock = trio.Lock()
+        self._corked: list[bytes] | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """The server takes no further requests."""
+        return self._server.stopping
+
+    @property
+    def http2(self) -> HTTP2 | None:
+        """The protocol, where it is HTTP/2 by now."""
+        return None if self._protocol is None else self._protocol.http2
+
+    @property
+    def stops_at(self) -> float:
+        """When the server cancels what still runs."""
+        return self._server.stops_at
+
+    # ---- the life of it
+
+    async def run(self) -> None:
+        """Serve until either end has had enough, and end the stream."""
+        self._server.connections.add(self)
+        code = ErrorCode.STREAM_CANCELLED
+        try:
+            with errors_bare():
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.cancel_scope.deadline = self.stops_at
+                    self._nursery.start_soon(self._watch)
+                    try:
+                        protocol = await self._prepare()
+                        if protocol is not None:
+                            await self._converse(protocol)
+                            await self._wait_released()
+                        whole = not self._torn
+                    except Exception:
+                        whole, code = False, ErrorCode.INTERNAL_ERROR
+                        await self.config.log.exception(f"Error in the HTTP on {self._stream!r}")
+                    except BaseException:
+                        await self._cut(code)
+                        raise
+                    if not whole:
+                        await self._cut(code)
+                    self._nursery.cancel_scope.cancel()
+            if self._failure is not None:
+                raise self._failure
+            await self._end()
+        finally:
+            self._server.connections.discard(self)
+
+    async def _prepare(self) -> Protocol | None:
+        """What comes before HTTP: the visitor's address, and TLS."""
+        server = self._server
+        try:
+            with trio.fail_after(self.config.ssl_handshake_timeout):
+                if server.proxy_protocol:
+                    addresses = await read_header(self._stream)
+                    if addresses is not None:
+                        self._origin.client, self._origin.server = addresses
+                if server.ssl_context is not None:
+                    tls = self._transport = trio.SSLStream(
+                        self._stream, server.ssl_context, server_side=True, https_compatible=True
+                    )
+                    await tls.do_handshake()
+                    self._origin.secure = True
+                    self._origin.extensions = {"tls": tls_extension(tls)}
+        except (NoProxyHeaderError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            reason = error.__cause__ or error
+            await self.config.log.info(f"No HTTP on {self._stream!r}: {reason!r}")
+            self._torn = True
+            return None
+        secure = self._origin.secure if server.scheme is None else server.scheme == "https"
+        alpn = getattr(self._transport, "selected_alpn_protocol", lambda: None)()
+        self._protocol = Protocol(
+            self.app,
+            self.config,
+            server.context,
+            Tasks(self),
+            server.state.copy(),
+            secure,
+            self._origin.client,
+            self._origin.server,
+            self._send,
+            alpn or "http/1.1",
+        )
+        return self._protocol
+
+    async def _watch(self) -> None:
+        try:
+            await self._stream.wait_broken()
+        except trio.ClosedResourceError:
+            return
+        self._gone()
+
+    def _gone(self) -> None:
+        if not self.is_gone:
+            self.is_gone = True
+            for exchange in self.exchanges:
+                exchange.gone()
+            scope = self._nursery.cancel_scope
+            scope.deadline = min(scope.deadline, trio.current_time() + self.graceful_timeout)
+
+    async def _wait_released(self) -> None:
+        while any(not exchange.released.is_set() for exchange in self.exchanges):
+            self._released = trio.Event()
+            await self._released.wait()
+
+    async def _cut(self, code: ErrorCode) -> None:
+        """End the stream at once, so that no half of an answer looks whole; then the exchanges."""
+        with trio.CancelScope(shield=True):
+            await self._stream.reset(code)
+            self.is_gone = True
+            for exchange in self.exchanges:
+                if not exchange.released.is_set():
+                    exchange.cancel()
+            await self._wait_released()
+
+    async def _end(self) -> None:
+        """End the stream with what was sent."""
+        if self._refuses and not self.is_gone and not self._stream.unsent:
+            # A client that asks again in this moment learns that it can do so elsewhere.
+            await self._stream.reset(ErrorCode.STREAM_REFUSED)
+        else:
+            await self._transport.aclose()
+
+    # ---- receiving
+
+    async def _converse(self, protocol: Protocol) -> None:
+        with self._reading:
+            await protocol.initiate()
+            await self._read(protocol)
+        await protocol.handle(Closed())
+
+    async def _read(self, protocol: Protocol) -> None:
+        reading = self._reading
+        while True:
+            self._await_client()
+            data: bytes | bytearray | None = None
+            with trio.CancelScope(deadline=self._read_deadline()):
+                try:
+                    data = await self._transport.receive_some(MAX_RECEIVE)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
+            self._receives = False
+            if data is None or reading.cancel_called:
+                return  # what has come just now is not looked at, so it is refused as a whole
+            reading.deadline = math.inf  # what has come is dealt with in peace
+            self._refuses = False
+            await protocol.handle(RawData(bytes(data)))
+            if not data:
+                return
+
+    def _read_deadline(self) -> float:
+        timeout = self.config.read_timeout
+        return math.inf if timeout is None else trio.current_time() + timeout
+
+    def _await_client(self) -> None:
+        self._receives = True
+        if self._idle_since is not None and not self._is_ending:
+            self._refuses = True
+            self._reading.deadline = self._idle_since + self.config.keep_alive_timeout
+            if self.stopping and (self._requests or self.http2 is not None):
+                self._reading.cancel()
+
+    def _set_idle(self, idle: bool) -> None:
+        if idle:
+            if self._idle_since is None:
+                self._idle_since = trio.current_time()
+            if self._receives:
+                self._await_client()
+        else:
+            self._requests += 1
+            self._idle_since = None
+            self._refuses = False
+            self._reading.deadline = math.inf
+
+    # ---- what the exchanges and the protocol call
+
+    def start(self, exchange: Exchange) -> None:
+        """Call the application."""
+        self.exchanges.add(exchange)
+        self._server.start(exchange)
+
+    def spawn(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Run a task of the protocol's, as long as the connection lives."""
+        self._nursery.start_soon(task, *args)
+
+    def describe(self, asgi_scope: dict[str, Any]) -> None:
+        """Add to an application's scope what is known here."""
+        extensions = {**asgi_scope["extensions"], **self._origin.extensions}
+        extensions["muxado"] = {"session": self._stream.session, "stream": self._stream}
+        asgi_scope["extensions"] = extensions
+
+    def released(self) -> None:
+        """An exchange has been answered, or has ended."""
+        self._released.set()
+
+    def fail(self, error: BaseException, *, alone: bool) -> None:
+        """An exchange wants the program to end."""
+        if alone:
+            self._server.fail(error)
+        else:
+            self._failure = error
+            self._nursery.cancel_scope.cancel()
+
+    async def break_off(self, stream_id: int, asgi_scope: dict[str, Any]) -> None:
+        """An answer ends too early: its client must not take it for the whole."""
+        if asgi_scope["http_version"] == "1.0":
+            # There the end of the stream may be the end of the answer.
+            self.tear(stream_id)
+        elif self.http2 is not None:
+            await self.http2.break_off(stream_id)
+
+    def tear(self, stream_id: int) -> None:
+        """Something was not sent to its end, and nothing more can be."""
+        if self.http2 is not None and not self.is_gone:
+            self.spawn(self.http2.break_off, stream_id)
+        else:
+            self._torn = True
+            self._reading.cancel()
+
+    # ---- the server stops
+
+    def stop(self) -> None:
+        """Take no further requests, and end within ``graceful_timeout``."""
+        scope = self._nursery.cancel_scope
+        scope.deadline = min(scope.deadline, self.stops_at)
+        for exchange in self.exchanges:
+            self.go_away(exchange)
+        if self._receives:
+            self._await_client()
+        if self.http2 is not None:
+            self.spawn(self.http2.go_away)
+
+    def go_away(self, exchange: Exchange) -> None:
+        """Close a WebSocket, since the server stops."""
+        if exchange.is_websocket:
+            self.spawn(exchange.go_away)
+
+    # ---- sending
+
+    def cork(self) -> None:
+        """Keep what is sent until ``uncork``."""
+        if self._corked is None:
+            self._corked = []
+
+    async def uncork(self) -> None:
+        """Send what was kept."""
+        pieces, self._corked = self._corked, None
+        if pieces:
+            if sum(map(len, pieces)) <= JOIN:
+                pieces = [b"".join(pieces)]
+            for piece in pieces:
+                await self._write(piece)
+
+    async def _send(self, event: Event) -> None:
+        if isinstance(event, RawData):
+            if self._corked is not None:
+                self._corked.append(event.data)
+            elif self.http2 is not None:
+                # What a stream has begun to send, the others depend on.
+                with trio.CancelScope(shield=True):
+                    await self._write(event.data)
+            else:
+                await self._write(event.data)
+        elif isinstance(event, Updated):
+            self._set_idle(event.idle)
+        elif isinstance(event, Closed):
+            self._is_ending = True
+            # An answer that began before the stop has not said that it is the last.
+            self._refuses = self.stopping and self.http2 is None and not self.announced_end
+            self._reading.cancel()
+
+    async def _write(self, data: bytes) -> None:
+        if self.is_gone or self._torn:
+            return
+        try:
+            self._send_lock.acquire_nowait()  # `acquire` has a checkpoint, and `send_all` has one
+        except trio.WouldBlock:
+            await self._send_lock.acquire()
+        try:
+            await self._transport.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, MuxadoError):
+            self._gone()
+        except trio.Cancelled:
+            self._torn = True
+            self._reading.cancel()
+            raise
+        finally:
+            self._send_lock.release()

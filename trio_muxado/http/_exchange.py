@@ -1,0 +1,183 @@
+"""One call of the application: a request and its answer, or a WebSocket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
+
+from ._bare import fatal_in, is_cancellation
+from ._inbox import LAST, Inbox
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+
+ASYNCIO = ("no running event loop", "no current event loop")
+"""What asyncio says where it does not run."""
+
+
+class Exchange:
+    """An application that is called for a request, until it has returned.
+
+    The connection waits for it, and tells it when the client has gone.  ``graceful_timeout``
+    seconds later it is cancelled.  What an application does once its answer is complete (Starlette
+    calls that a background task) is no concern of the connection any more: it goes on in the
+    server's nursery.
+
+    Args:
+      connection: what carries it.
+      asgi_scope: the application's.
+      stream: hypercorn's side of it.
+      inbox: what the application receives.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        asgi_scope: dict[str, Any],
+        stream: HTTPStream | WSStream,
+        inbox: Inbox,
+    ) -> None:
+        self._connection = connection
+        self._asgi_scope = asgi_scope
+        self._stream = stream
+        self._inbox = inbox
+        self._app_send: Any = stream.app_send
+        self._cancel_scope = trio.CancelScope()
+        self._corks = asgi_scope["type"] == "http" and asgi_scope["http_version"] in ("1.0", "1.1")
+        self._told = False  # that the client has gone
+        self.released = trio.Event()
+        """The connection need not wait for it any more."""
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether it is one, or asks to become one."""
+        return isinstance(self._stream, WSStream)
+
+    @property
+    def answered(self) -> bool:
+        """The answer to a request is complete."""
+        return isinstance(self._stream, HTTPStream) and self._stream.state is ASGIHTTPState.CLOSED
+
+    @property
+    def incomplete(self) -> bool:
+        """The client has a part of the answer, and not the rest."""
+        return self._stream.state in (
+            ASGIHTTPState.RESPONSE,
+            ASGIHTTPState.TRAILERS,
+            ASGIWebsocketState.RESPONSE,
+        )
+
+    # ---- what hypercorn and the connection call
+
+    async def put(self, event: dict[str, Any]) -> None:
+        """Give the application an event."""
+        if event["type"] in LAST:
+            self.end(event)
+        else:
+            await self._inbox.put(event)
+
+    def gone(self) -> None:
+        """The client has gone, and the application may not have read all that came."""
+        if self.is_websocket:
+            self.end({"type": "websocket.disconnect", "code": 1006})
+        else:
+            self.end({"type": "http.disconnect"})
+
+    def end(self, event: dict[str, Any]) -> None:
+        """Give the application its last event; what it still does is bounded in time."""
+        self._inbox.end(event)
+        if not self.answered:
+            self._told = True
+            self._leave(self._connection.graceful_timeout)
+
+    def _leave(self, seconds: float) -> None:
+        scope = self._cancel_scope
+        scope.deadline = min(scope.deadline, trio.current_time() + seconds)
+
+    def stop(self, deadline: float) -> None:
+        """The server stops: what runs on is cancelled then."""
+        self._cancel_scope.deadline = min(self._cancel_scope.deadline, deadline)
+
+    async def go_away(self) -> None:
+        """The server stops: a WebSocket is closed."""
+        go_away = getattr(self._stream, "go_away", None)
+        if go_away is not None:
+            await go_away()
+
+    def cancel(self) -> None:
+        """End the call at once."""
+        self._cancel_scope.cancel()
+
+    # ---- the call
+
+    async def run(self) -> None:
+        """Call the application.  Raises nothing of what it does."""
+        connection, concluded = self._connection, False
+        try:
+            with self._cancel_scope:
+                try:
+                    await connection.app(self._asgi_scope, self._inbox.receive, self._send)
+                except BaseException as error:
+                    if is_cancellation(error):
+                        raise
+                    fatal = fatal_in(error)
+                    if fatal is not None:
+                        connection.fail(fatal, alone=self.released.is_set())
+                        return
+                    await self._log(error)
+                await self._conclude()
+                concluded = True
+        finally:
+            connection.exchanges.discard(self)
+            if not concluded and not self.released.is_set():
+                connection.tear(self._stream.stream_id)
+            self._release()
+
+    async def _log(self, error: BaseException) -> None:
+        hint = ""
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in ASYNCIO):
+            hint = ": it needs asyncio, and is run by trio"
+        await self._connection.config.log.exception(f"Error in the application{hint}")
+
+    async def _conclude(self) -> None:
+        if self._told and self._connection.is_gone:
+            return
+        if self.incomplete:
+            await self._connection.break_off(self._stream.stream_id, self._asgi_scope)
+        await self._app_send(None)
+
+    def _release(self) -> None:
+        self.released.set()
+        self._connection.released()
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        connection = self._connection
+        if not self._corks:
+            if self._told and self.is_websocket:
+                await trio.lowlevel.checkpoint()
+                return  # it was closed, which the application may not have noticed yet
+            await self._app_send(message)
+            if connection.stopping and message["type"] == "websocket.accept":
+                connection.go_away(self)
+        else:
+            if connection.stopping and message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+                connection.announced_end = True
+            # A piece of the body, its end, and whatever else it leads to: one call of the stream.
+            connection.cork()
+            try:
+                await self._app_send(message)
+            finally:
+                await connection.uncork()
+        if self.answered:
+            self._release()
+        elif self._told and not connection.is_gone:
+            # A client may have ended its direction only, and still reads what it is sent.
+            scope = self._cancel_scope
+            scope.deadline = min(
+                connection.stops_at, trio.current_time() + connection.graceful_timeout
+            )

@@ -1,0 +1,328 @@
+"""What hypercorn 0.18.0 gets wrong on a stream, put right in one place.
+
+hypercorn's protocols (HTTP/1.1, HTTP/2, WebSocket) are used as they are: they call us for each
+application (``Tasks.spawn_app``), for each write, and to say that they are idle.  Its ``TCPServer``
+and its task group are not: ``_connection.py`` and ``_exchange.py`` are in their stead, since there
+
+* an application that receives nothing holds up the reader, with it the client's end, and for ever;
+* ``is_disconnected()``, which asks in a cancelled scope, never gets an answer;
+* the end of a client, or of the server, bounds nothing;
+* Ctrl+C and ``sys.exit`` come out in a group of groups;
+* half an answer ends like a whole one, which on HTTP/1.0 nobody can tell apart;
+* writes are shielded, so that a client that does not read holds up whoever waits for them.
+
+Here is what the protocols themselves get wrong, each with a test in ``tests/http``:
+
+* WebSocket: the code of the client's close frame is lost; a message that breaks the protocol is
+  not answered; nothing closes one when the server stops.
+* HTTP/2: data of a stream that has been answered ends the connection with a KeyError; what is
+  written to a connection that has ended waits for ever; an answer that ends too early never ends
+  for the client; a body that its application does not read holds up all other streams; a stop
+  refuses streams with NO_ERROR and sends no GOAWAY; a client's GOAWAY cuts its running requests.
+
+None of hypercorn is documented for this use: hence the bound on its version in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import h2.errors
+import h2.events
+import h2.exceptions
+from hypercorn.events import Closed, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body, Data, EndBody, StreamClosed
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WSStream
+from hyperframe.frame import GoAwayFrame
+from priority.priority import MissingStreamError
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection, Message, Ping
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError
+
+from ._exchange import Exchange
+from ._inbox import Inbox
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+
+REFUSED = h2.errors.ErrorCodes.REFUSED_STREAM
+
+
+class Tasks:
+    """What hypercorn has for a task group."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def spawn_app(
+        self, app: Any, config: Any, asgi_scope: Any, app_send: Any
+    ) -> Callable[[Any], Awaitable[None]]:
+        """Call the application, and return what gives it its events."""
+        stream = app_send.__self__
+        if isinstance(stream, WSStream):
+            # Both protocols make it by its name; nothing has been done with it yet.
+            stream.__class__ = WebSocket
+        connection = self._connection
+        connection.describe(asgi_scope)
+        http2 = connection.http2
+        if http2 is None:
+            inbox = Inbox(config.max_app_queue_size)
+        else:
+            inbox = http2.inbox_of(stream.stream_id)
+        exchange = Exchange(connection, asgi_scope, stream, inbox)
+        connection.start(exchange)
+        return exchange.put
+
+    def spawn(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Run a task of the protocol's."""
+        self._connection.spawn(task, *args)
+
+
+class Protocol(ProtocolWrapper):
+    """Begins as HTTP/1.1, or as HTTP/2 where TLS has agreed on it, and may become HTTP/2."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if isinstance(self.protocol, H2Protocol):
+            self.protocol = self._http2()
+
+    def _http2(self) -> HTTP2:
+        return HTTP2(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.state,
+            self.ssl,
+            self.client,
+            self.server,
+            self.send,
+        )
+
+    @property
+    def http2(self) -> HTTP2 | None:
+        """The protocol where it is HTTP/2 by now."""
+        return self.protocol if isinstance(self.protocol, HTTP2) else None
+
+    async def handle(self, event: Any) -> None:
+        """Handle what has come, or the end."""
+        headers: list[tuple[bytes, bytes]] | None = None
+        settings: bytes | None = None
+        try:
+            await self.protocol.handle(event)
+            return
+        except H2ProtocolAssumedError as error:
+            data = error.data
+        except H2CProtocolRequiredError as error:
+            headers, settings, data = error.headers, error.settings, error.data
+        self.protocol = self._http2()
+        await self.protocol.initiate(headers, settings)
+        if data:
+            await self.protocol.handle(RawData(data))
+
+
+class WebSocket(WSStream):
+    """A WebSocket whose application learns how it was closed."""
+
+    app_put: Any
+    buffer: Any
+    _code: int | None = None
+
+    async def handle(self, event: Any) -> None:
+        """Handle what has come, or the end."""
+        if isinstance(event, StreamClosed) and self._code is not None and not self.closed:
+            self.closed = True
+            if self.app_put is not None:
+                await self.app_put({"type": "websocket.disconnect", "code": self._code})
+        elif isinstance(event, (Body, Data)) and self.state is ASGIWebsocketState.HTTPCLOSED:
+            pass  # it was turned down
+        else:
+            with suppress(LocalProtocolError):  # what comes behind the close frame
+                await super().handle(event)
+
+    async def _handle_events(self) -> None:
+        for event in self.connection.events():
+            if isinstance(event, Message):
+                try:
+                    self.buffer.extend(event)
+                except FrameTooLargeError:
+                    await self._close(CloseReason.MESSAGE_TOO_BIG)
+                    return
+                if event.message_finished:
+                    await self.app_put(self.buffer.to_message())
+                    self.buffer.clear()
+            elif isinstance(event, Ping):
+                await self._send_wsproto_event(event.response())
+            elif isinstance(event, CloseConnection):
+                if self.connection.state is ConnectionState.REMOTE_CLOSING:
+                    await self._send_wsproto_event(event.response())
+                    self._code = int(event.code)
+                elif self.connection.state is ConnectionState.CLOSED:
+                    self._code = self._code or int(event.code)
+                else:
+                    await self._close(event.code)
+                await self.send(StreamClosed(stream_id=self.stream_id))
+
+    async def _close(self, code: int) -> None:
+        """Close it for a reason that is not the application's, which is told at once."""
+        if self.closed or self.state is not ASGIWebsocketState.CONNECTED:
+            return
+        self.state = ASGIWebsocketState.CLOSED
+        self._code = int(code)
+        await self.app_put({"type": "websocket.disconnect", "code": self._code})
+        await self._send_wsproto_event(CloseConnection(code=code))
+
+    async def go_away(self) -> None:
+        """The server stops."""
+        await self._close(CloseReason.GOING_AWAY)
+
+
+class HTTP2(H2Protocol):
+    """HTTP/2 whose streams don't hold each other up, and that ends as RFC 9113 has it."""
+
+    task_group: Any
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._ended: set[int] = set()  # streams whose request has come to its end
+        self._inboxes: dict[int, Inbox] = {}
+        self._unread: dict[int, int] = {}  # bytes that their applications have not received yet
+        self._last_stream_id = 0
+        self._is_going = False
+
+    def inbox_of(self, stream_id: int) -> Inbox:
+        """What a stream's application receives.  The window bounds it, so it never waits."""
+        inbox = self._inboxes[stream_id] = Inbox(on_empty=lambda: self._consumed(stream_id))
+        return inbox
+
+    # ---- receiving
+
+    async def handle(self, event: Any) -> None:
+        """Handle what has come, or the end."""
+        await super().handle(event)
+        if isinstance(event, Closed):
+            for buffer in self.stream_buffers.values():
+                await buffer.close()
+
+    async def _handle_events(self, events: Any) -> None:
+        for event in events:
+            if isinstance(event, h2.events.RequestReceived):
+                await self._on_request(event)
+            elif isinstance(event, h2.events.DataReceived):
+                await self._on_data(event)
+            elif isinstance(event, h2.events.StreamEnded):
+                self._ended.add(event.stream_id)
+                if event.stream_id in self.streams:
+                    await self.streams[event.stream_id].handle(EndBody(event.stream_id))
+            elif isinstance(event, h2.events.ConnectionTerminated):
+                self._is_going = True
+                await self._end_when_idle()
+            else:
+                if isinstance(event, h2.events.StreamReset):
+                    self._ended.discard(event.stream_id)
+                await super()._handle_events([event])
+        await self._flush()
+
+    async def _on_request(self, event: Any) -> None:
+        if self._is_going or self.context.terminated.is_set():
+            self._reset(event.stream_id, REFUSED)
+            return
+        self._last_stream_id = event.stream_id
+        await self.send(Updated(idle=False))
+        await self._create_stream(event)
+        if self.keep_alive_requests > self.config.keep_alive_max_requests:
+            await self.go_away()
+
+    async def _on_data(self, event: Any) -> None:
+        stream_id = event.stream_id
+        if stream_id not in self.streams:
+            self._acknowledge(stream_id, event.flow_controlled_length)
+            return
+        self._acknowledge(stream_id, event.flow_controlled_length - len(event.data))
+        if event.data:
+            self._unread[stream_id] = self._unread.get(stream_id, 0) + len(event.data)
+            await self.streams[stream_id].handle(Body(stream_id, data=event.data))
+            inbox = self._inboxes.get(stream_id)
+            if inbox is None or inbox.is_empty:  # a part of a WebSocket's message
+                self._acknowledge(stream_id, self._unread.pop(stream_id, 0))
+
+    def _consumed(self, stream_id: int) -> None:
+        """An application has received all that there was: the client may send more."""
+        unread = self._unread.pop(stream_id, 0)
+        if unread:
+            self._acknowledge(stream_id, unread)
+            self.task_group.spawn(self._flush)
+
+    def _acknowledge(self, stream_id: int, size: int) -> None:
+        if size:
+            with suppress(h2.exceptions.ProtocolError):
+                self.connection.acknowledge_received_data(size, stream_id)
+
+    # ---- sending
+
+    async def stream_send(self, event: Any) -> None:
+        """Send what an application has to say."""
+        await super().stream_send(event)
+        if isinstance(event, StreamClosed):
+            await self._forget(event.stream_id)
+            await self._end_when_idle()
+
+    async def _send_data(self, stream_id: int) -> None:
+        try:
+            await super()._send_data(stream_id)
+        except (KeyError, MissingStreamError):
+            with suppress(MissingStreamError):  # it was broken off meanwhile
+                self.priority.remove_stream(stream_id)
+            return
+        if stream_id in self.stream_buffers:
+            return
+        if stream_id in self._ended:
+            self._ended.discard(stream_id)
+        else:
+            # Answered before its request had come: the client need not send the rest.
+            self._reset(stream_id, h2.errors.ErrorCodes.NO_ERROR)
+            await self._flush()
+
+    def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
+        with suppress(h2.exceptions.ProtocolError):
+            self.connection.reset_stream(stream_id, code)
+
+    # ---- ending
+
+    async def _forget(self, stream_id: int) -> None:
+        self._inboxes.pop(stream_id, None)
+        self._acknowledge(stream_id, self._unread.pop(stream_id, 0))
+        await self._flush()
+
+    async def break_off(self, stream_id: int) -> None:
+        """An answer has ended too early."""
+        if stream_id in self.streams:
+            self._reset(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
+            self._ended.discard(stream_id)
+            buffer = self.stream_buffers.pop(stream_id, None)
+            if buffer is not None:
+                await buffer.close()
+                with suppress(MissingStreamError):
+                    self.priority.remove_stream(stream_id)
+            await self._flush()
+            await self.stream_send(StreamClosed(stream_id))
+
+    async def go_away(self) -> None:
+        """Take no more requests; those that run are answered."""
+        if not self._is_going:
+            self._is_going = True
+            # h2's own `close_connection` lets nothing be sent behind it.
+            frame = GoAwayFrame(0, last_stream_id=self._last_stream_id)
+            await self._flush()
+            await self.send(RawData(frame.serialize()))
+            await self._end_when_idle()
+
+    async def _end_when_idle(self) -> None:
+        if self._is_going and self.idle:
+            await self.send(Closed())

@@ -1,0 +1,104 @@
+"""The PROXY protocol, versions 1 and 2: who the visitor is, for whom a stream was opened.
+
+https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+
+import trio
+
+from ._scope import Address
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+"""What version 2 begins with."""
+
+LONGEST_LINE = 107
+"""Bytes of version 1's line at most, with its end."""
+
+LONGEST_HEADER = 4096
+"""Bytes of version 2's addresses and extras; the longest addresses are 216."""
+
+SHORTEST = 15
+"""Bytes that each header has: ``PROXY UNKNOWN`` with its end, and one less than version 2's."""
+
+Addresses = tuple[Address, Address] | None
+"""The visitor's, and the one that it has connected to; None where the proxy speaks for itself."""
+
+
+class NoProxyHeaderError(ValueError):
+    """A stream did not begin with a header of the PROXY protocol."""
+
+
+async def read_header(stream: trio.abc.Stream) -> Addresses:
+    """Take the header from a stream, and nothing of what follows.
+
+    Raises:
+      NoProxyHeaderError: there is none, or none that can be understood.
+    """
+    head = await _exactly(stream, SHORTEST)
+    if head.startswith(b"PROXY "):
+        while not head.endswith(b"\r\n"):
+            if len(head) == LONGEST_LINE:
+                raise NoProxyHeaderError("the line of the PROXY protocol has no end")
+            head += await _exactly(stream, 1)
+        return parse_line(head)
+    head += await _exactly(stream, 1)
+    if not head.startswith(SIGNATURE):
+        raise NoProxyHeaderError(f"the stream begins with {head!r}, not with a PROXY header")
+    size = int.from_bytes(head[14:16], "big")
+    if size > LONGEST_HEADER:
+        raise NoProxyHeaderError(f"the PROXY header has {size} bytes, more than {LONGEST_HEADER}")
+    return parse_header(head + await _exactly(stream, size))
+
+
+async def _exactly(stream: trio.abc.Stream, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = await stream.receive_some(size - len(data))
+        if not more:
+            raise NoProxyHeaderError("the stream ended before its PROXY header did")
+        data += more
+    return data
+
+
+def parse_line(line: bytes) -> Addresses:
+    """Version 1: ``PROXY TCP4 192.0.2.1 192.0.2.2 50000 443``."""
+    try:
+        words = line.decode("ascii").removesuffix("\r\n").split(" ")
+        if words[1] == "UNKNOWN":
+            return None
+        _, family, client, server, client_port, server_port = words
+        version = {"TCP4": 4, "TCP6": 6}[family]
+        for address in (client, server):
+            if ipaddress.ip_address(address).version != version:
+                raise ValueError(address)
+        return (client, _port(client_port)), (server, _port(server_port))
+    except (ValueError, KeyError, IndexError) as error:
+        raise NoProxyHeaderError(f"this is no PROXY line: {line!r}") from error
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 0xFFFF:
+        raise ValueError(text)
+    return int(text)
+
+
+def parse_header(header: bytes) -> Addresses:
+    """Version 2: binary, all of it."""
+    version, command = header[12] >> 4, header[12] & 0xF
+    if version != 2 or command > 1:
+        raise NoProxyHeaderError(f"this is no PROXY header: {header[:16]!r}")
+    if command == 0:  # LOCAL: the proxy itself, which asks whether we live
+        return None
+    family, body = header[13], header[16:]
+    size = {0x11: 4, 0x21: 16}.get(family)
+    if size is None:  # a Unix socket, UDP, or nothing that it knows
+        return None
+    if len(body) < 2 * size + 4:
+        raise NoProxyHeaderError("the PROXY header is too short for its addresses")
+    client, server = (str(ipaddress.ip_address(body[i : i + size])) for i in (0, size))
+    client_port, server_port = struct.unpack_from("!HH", body, 2 * size)
+    return (client, client_port), (server, server_port)
