@@ -508,7 +508,10 @@ async def cancel_opening(session: MuxadoSession) -> None:
         await session.open_stream()
 
 
-STREAMS = 10_000
+STREAMS = 2_000
+"""Enough: what leaks does so with every stream, and nothing is measured before half of them have
+come and gone.  Then a block left by one stream in twenty shows, where 0 to 5 are left by all
+thousand.  `protocol/test_memory.py` has 10,000."""
 
 
 @pytest.fixture
@@ -518,7 +521,7 @@ def few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def assert_flat(session: MuxadoSession, once: Callable[[], Awaitable[None]]) -> None:
-    """Do it 10,000 times; the second half must not leave anything behind."""
+    """Do it with so many; the second half must not leave anything behind."""
     blocks = 0
     for number in range(STREAMS):
         if number == STREAMS // 2:
@@ -528,7 +531,7 @@ async def assert_flat(session: MuxadoSession, once: Callable[[], Awaitable[None]
         await once()
     await wait_all_tasks_blocked()
     gc.collect()
-    assert sys.getallocatedblocks() - blocks < STREAMS // 20
+    assert sys.getallocatedblocks() - blocks < STREAMS // 40
     streams = session._engine.connection.streams
     assert not streams.live
     assert streams.inbound.taken == streams.outbound.taken == streams.waiting.taken == 0

@@ -240,7 +240,7 @@ class Stopper(trio.abc.Instrument):
             self._stop.set()
 
 
-STRIDE = 11
+STRIDE = 13
 """Turns of trio's loop between the moments that are tried: each one takes ten times as long, and
 which of the tasks' steps a moment falls between is random anyway."""
 

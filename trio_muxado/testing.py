@@ -296,13 +296,17 @@ class _Line:
     # ---- the reader's side
 
     async def receive(self, limit: int) -> bytes:
-        await trio.lowlevel.checkpoint()
+        if self._is_due(self._next_arrival()):
+            await trio.lowlevel.checkpoint()
         while True:
             self._check_reader()
-            arrival = self._segments[0][0] if self._segments else math.inf
+            arrival = self._next_arrival()
             if self._is_due(arrival):
                 return self._take(limit)
             await self._wait(arrival)
+
+    def _next_arrival(self) -> float:
+        return self._segments[0][0] if self._segments else math.inf
 
     def _take(self, limit: int) -> bytes:
         """What has arrived, up to ``limit`` bytes."""
