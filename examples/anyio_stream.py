@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import TracebackType
 
 import anyio
 import trio
@@ -11,7 +12,7 @@ from trio_muxado import MuxadoStream
 
 
 @contextmanager
-def anyio_errors() -> Generator[None, None, None]:
+def anyio_errors(action: str) -> Generator[None, None, None]:
     """Raise anyio's error for each of trio's, which stays its cause."""
     try:
         yield
@@ -20,7 +21,7 @@ def anyio_errors() -> Generator[None, None, None]:
     except trio.BrokenResourceError as error:
         raise anyio.BrokenResourceError from error
     except trio.BusyResourceError as error:
-        raise anyio.BusyResourceError("using") from error
+        raise anyio.BusyResourceError(action) from error
 
 
 class AnyioStream(ByteStream):
@@ -31,21 +32,30 @@ class AnyioStream(ByteStream):
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Return the next bytes, or raise EndOfStream."""
-        with anyio_errors():
+        with anyio_errors("reading from"):
             if data := await self.stream.receive_some(max_bytes):
                 return data
         raise anyio.EndOfStream
 
     async def send(self, item: bytes) -> None:
         """Send bytes."""
-        with anyio_errors():
+        with anyio_errors("writing to"):
             await self.stream.send_all(item)
 
     async def send_eof(self) -> None:
         """End this direction."""
-        with anyio_errors():
+        with anyio_errors("writing to"):
             await self.stream.send_eof()
 
     async def aclose(self) -> None:
         """Close the stream."""
         await self.stream.aclose()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the stream, or reset it where an exception left the block."""
+        await self.stream.__aexit__(kind, error, traceback)

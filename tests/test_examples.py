@@ -131,7 +131,43 @@ async def test_the_reverse_tunnel_survives_a_service_that_is_down() -> None:
         async with tunnel(bound.getsockname()[1]) as public_port:
             for _ in range(2):
                 async with await trio.open_tcp_stream(HOST, public_port) as visitor:
-                    assert await visitor.receive_some() == b""
+                    with pytest.raises(trio.BrokenResourceError):
+                        await visitor.receive_some()
+
+
+async def test_visitors_that_stay_lock_nobody_out() -> None:
+    """The service has done with each of them, and they keep their side open, as browsers do."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"hello")
+
+    async with trio.open_nursery() as nursery, contextlib.AsyncExitStack() as visitors:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, answer, 0, host=HOST))
+        async with tunnel(listener.socket.getsockname()[1]) as public_port:
+            for _ in range(300):
+                visitor = await trio.open_tcp_stream(HOST, public_port)
+                await visitors.enter_async_context(visitor)
+                assert b"".join([chunk async for chunk in visitor]) == b"hello"
+        nursery.cancel_scope.cancel()
+
+
+async def test_with_two_agents_either_may_go() -> None:
+    async with (
+        reversing_service() as service_port,
+        running("reverse_tunnel.py", "relay", 0, 0) as r,
+    ):
+        public_port, agent_port = await r.expect(r"public port (\d+), agent port (\d+)")
+        arguments = "agent", HOST, agent_port, HOST, service_port
+        async with running("reverse_tunnel.py", *arguments):
+            await r.expect("an agent has connected")
+            async with running("reverse_tunnel.py", *arguments):
+                await r.expect("an agent has connected")
+            await r.expect("an agent has gone")
+            for _ in range(3):
+                async with await trio.open_tcp_stream(HOST, int(public_port)) as visitor:
+                    await visitor.send_all(b"abc")
+                    await visitor.send_eof()
+                    assert b"".join([chunk async for chunk in visitor]) == b"cba"
 
 
 @each_wire
