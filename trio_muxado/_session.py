@@ -108,13 +108,14 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
         await self._engine.places.wait_for_place()
-        self._check_type(type)
+        if type:
+            self._check_type(type)
         return self._open(type, priority)
 
     def _check_type(self, type: int) -> None:
         engine = self._engine
         wire = engine.connection.wire
-        if type and wire is not None and type == wire.heartbeat_type:
+        if wire is not None and type == wire.heartbeat_type:
             engine.changed()  # the place is free again
             raise ValueError(f"{type:#x} is the type of heartbeats: see ping()")
 
@@ -144,7 +145,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         engine = self._engine
         if self.can_open and (not engine.wire_known.is_set() or engine.places.free <= 0):
             raise trio.WouldBlock
-        self._check_type(type)
+        if type:
+            self._check_type(type)
         return self._open(type, priority)
 
     @property
