@@ -123,7 +123,7 @@ class End:
     def open(self, **choices: int) -> Stream:
         """A stream of this end whose opening frame has been sent."""
         stream = self.core.open_stream(**choices)
-        self.sent()
+        self.bytes_sent()
         return stream
 
     # ---- what it sends

@@ -173,9 +173,9 @@ def test_ten_thousand_requests_that_we_cancelled_are_no_attack(wire: Wire) -> No
     for _ in range(10_000):
         stream = end.open()
         end.core.send(stream, b"request")
-        end.sent()
+        end.bytes_sent()
         end.core.reset(stream, ErrorCode.STREAM_CANCELLED)
-        end.sent()
+        end.bytes_sent()
         assert end.feed(end.data(stream.id, b"answer", fin=True)) == []
     assert not end.core.wants_to_send
     assert not end.core.streams.live

@@ -102,7 +102,7 @@ def test_ten_thousand_streams_of_ours_leave_nothing(
         else:
             code = ErrorCode.STREAM_REFUSED if how == "refused" else 7
             end.feed(end.rst(stream.id, code))
-        end.sent()
+        end.bytes_sent()
     streams = end.core.streams
     assert (streams.live, streams.outbound.taken) == ({}, 0)
     assert end.core.all_sent
