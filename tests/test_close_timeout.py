@@ -13,13 +13,13 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from trio_muxado import (
     SessionEndedError,
     StreamResetError,
-    _transport,
     _writer,
     client_session,
     server_session,
 )
-from trio_muxado._batches import FIRST
-from trio_muxado._transport import LOOKS
+from trio_muxado._timeouts import LOOKS
+from trio_muxado._transport import closing
+from trio_muxado._transport.sending import FIRST
 
 from .helpers import (
     STEADY,
@@ -122,17 +122,17 @@ async def test_linux_tells_what_of_a_socket_s_bytes_the_peer_has_not_got(
     near, far = socket_pair()
     tls = trio.SSLStream(near, client_context, server_hostname="localhost")
     async with near, far:
-        assert _transport.unacknowledged(near) == 0
+        assert closing.unacknowledged(near) == 0
         await near.send_all(bytes(1000))
-        assert (_transport.unacknowledged(near) > 0) is linux
-        assert _transport.unacknowledged(tls) == _transport.unacknowledged(near)
+        assert (closing.unacknowledged(near) > 0) is linux
+        assert closing.unacknowledged(tls) == closing.unacknowledged(near)
         await read_exactly(far, 1000)
-        assert _transport.unacknowledged(near) == 0
-    assert _transport.unacknowledged(near) == 0
+        assert closing.unacknowledged(near) == 0
+    assert closing.unacknowledged(near) == 0
     async with tcp_pair() as (tcp, _):
         await fill(tcp)
-        assert (_transport.unacknowledged(tcp) > 0) is linux
-    assert _transport.unacknowledged(Deaf()) == 0
+        assert (closing.unacknowledged(tcp) > 0) is linux
+    assert closing.unacknowledged(Deaf()) == 0
 
 
 @with_types
@@ -190,7 +190,7 @@ async def test_closing_waits_while_the_peer_takes_what_the_system_holds(
     """
     looks, seconds = HELD_FOR[case]
     held = chain(range(looks, 0, -1), repeat(min(looks, 1)))
-    monkeypatch.setattr(_transport, "unacknowledged", lambda transport: next(held))
+    monkeypatch.setattr(_writer, "unacknowledged", lambda transport: next(held))
     peer = RawPeer(kind)
     start = trio.current_time()
     async with server_session(peer.transport, config=kind.config(heartbeat=None)) as session:
@@ -204,7 +204,7 @@ async def test_a_peer_that_ends_while_it_takes_the_last_is_waited_for_no_longer(
     kind: Kind, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = count(10_000, -1)
-    monkeypatch.setattr(_transport, "unacknowledged", lambda transport: next(held))
+    monkeypatch.setattr(_writer, "unacknowledged", lambda transport: next(held))
     peer = RawPeer(kind)
     async with trio.open_nursery() as nursery:
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from trio_muxado import _gather
-from trio_muxado._gather import GATHER_FROM, MAX_BUFFERS, BatchSender
 from trio_muxado._protocol.byte_queue import Buffer
+from trio_muxado._transport import sending
+from trio_muxado._transport.sending import GATHER_FROM, MAX_BUFFERS, BatchSender
 
 from .helpers import Transport, read_exactly, socket_pair
 
@@ -132,7 +132,7 @@ async def test_other_transports_get_a_batch_in_one_piece() -> None:
 
 async def test_a_system_without_writev_sends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     near, far = socket_streams()
-    monkeypatch.setattr(_gather, "os", SimpleNamespace())
+    monkeypatch.setattr(sending, "os", SimpleNamespace())
     async with near, far, trio.open_nursery() as nursery:
         batch: list[Buffer] = [b"a" * GATHER_FROM, b"b"]
         nursery.start_soon(send, near, batch)

@@ -13,11 +13,11 @@ from trio_muxado import ErrorCode, MuxadoSession, MuxadoStream, StreamResetError
 from trio_muxado._protocol.frames import Rst
 
 from .helpers import (
+    SEND_BUFFER,
     STEADY,
     V2_TYPED,
     Kind,
     each_wire,
-    fill,
     outcome_of,
     raw_session,
     read_all,
@@ -101,7 +101,7 @@ async def test_a_peer_that_does_not_take_the_rest_of_a_closed_stream(
     async with session_pair(kind, server=CHOICES, heartbeat=None, **STEADY) as (client, server):
         near = await client.open_stream()
         far = await server.accept_stream()
-        await fill(far)
+        await far.send_all(bytes(kind.window + SEND_BUFFER))
         await far.aclose()
         await trio.sleep(JUST_BEFORE)
         assert places(server) == (1, 0)

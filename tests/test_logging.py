@@ -182,5 +182,5 @@ async def test_what_ends_by_itself_is_logged_once(
     assert ends == [
         (logging.DEBUG, "heartbeats end"),
         (logging.DEBUG, "a handler ended with its stream"),
-        (logging.DEBUG, "an extension's stream ended"),
+        (logging.DEBUG, "a handler ended with its stream"),
     ]

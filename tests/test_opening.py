@@ -209,7 +209,7 @@ def assert_places(session: MuxadoSession, *, taken: int) -> None:
     """So many streams of this end live, of the one that may; the other places are free."""
     engine = session._engine
     assert engine.connection.streams.outbound.taken == taken
-    assert engine.places.free == 1 - taken
+    assert engine.slots.free == 1 - taken
 
 
 @pytest.mark.parametrize("situation", ["a place is free", "no place is free", "no wire is known"])
@@ -307,9 +307,8 @@ async def test_a_free_place_is_taken_whatever_was_cancelled_just_before(kind: Ki
                 await trio.lowlevel.checkpoint()
                 scopes[0].cancel()
                 reset = WIRES[kind.wire].rst(holder.id, ErrorCode.STREAM_CANCELLED)
-                for event in engine.connection.receive_data(reset, trio.current_time()):
-                    engine._handlers[type(event)](event)
-                engine.changed()
+                engine.reader.dispatch(engine.connection.receive_data(reset, trio.current_time()))
+                engine.steps.done()
                 with trio.fail_after(1):
                     await wait_all_tasks_blocked()
                 assert len(opened) == 1

@@ -10,7 +10,7 @@ import trio
 
 from trio_muxado import MuxadoSession, MuxadoStream, server_session
 from trio_muxado._protocol.decoder import FRAMES_AT_ONCE
-from trio_muxado._reads import AT_ONCE, FRAMES_OF_BULK, READ_SIZE
+from trio_muxado._transport.receiving import AT_ONCE, FRAMES_OF_BULK, READ_SIZE
 
 from .helpers import Kind, RawPeer, Transport, each_wire, read_exactly, socket_pair
 

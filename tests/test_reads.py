@@ -10,8 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from trio_muxado import MuxadoStream, _engine, _reads, client_session, server_session
-from trio_muxado._reads import AT_ONCE, COPY_UP_TO, READ_SIZE, receive_on
+from trio_muxado import MuxadoStream, _reader, client_session, server_session
+from trio_muxado._transport import receiving
+from trio_muxado._transport.receiving import AT_ONCE, COPY_UP_TO, READ_SIZE, receive_on
 
 from .helpers import Kind, Transport, each_wire, raw_session, read_all, read_exactly, socket_pair
 
@@ -75,7 +76,7 @@ async def test_other_transports_are_asked_as_every_stream_is() -> None:
 
 
 async def test_a_system_without_readv_reads_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_reads, "os", SimpleNamespace())
+    monkeypatch.setattr(receiving, "os", SimpleNamespace())
     near, far = socket_pair()
     async with near, far:
         await far.send_all(b"here")
@@ -131,7 +132,7 @@ async def test_only_data_of_another_stream_is_read_without_a_turn_of_the_loop(
 ) -> None:
     others_could_wait: list[bool] = []
 
-    def recording(transport: trio.abc.Stream) -> _reads.Receive:
+    def recording(transport: trio.abc.Stream) -> receiving.Receive:
         receive = receive_on(transport)
 
         async def record(others_can_wait: bool) -> bytes | memoryview:
@@ -141,7 +142,7 @@ async def test_only_data_of_another_stream_is_read_without_a_turn_of_the_loop(
 
         return record
 
-    monkeypatch.setattr(_engine, "receive_on", recording)
+    monkeypatch.setattr(_reader, "receive_on", recording)
     async with raw_session(kind) as (_, peer):
         for frames in (
             [peer.syn(3), peer.syn(5)],

@@ -140,8 +140,7 @@ async def test_nobody_can_change_what_a_cancelled_send_has_taken(kind: Kind) -> 
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         buffer[:] = b"n" * len(buffer)
-        await near.aclose()
-        received = await read_all(far)
+        received = await read_exactly(far, kind.window + SEND_BUFFER)
         assert received == b"o" * (kind.window + SEND_BUFFER)
 
 

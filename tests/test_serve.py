@@ -396,7 +396,7 @@ async def test_what_a_session_raises_is_contained(kind: Kind) -> None:
                 await bad.aclose()
                 await wait_all_tasks_blocked()
     assert len(served) == 9
-    assert all(session._engine.reason is not None for session in served)
+    assert all(session._engine.ending.reason is not None for session in served)
 
 
 # ---- a handler's own bug
@@ -592,13 +592,17 @@ async def test_a_session_that_breaks_while_it_is_stopped_does_not_cancel_its_han
     assert done
 
 
-async def test_a_session_error_of_ours_is_told_from_others() -> None:
-    """A MuxadoError that a handler makes up is contained too: it cannot be told apart."""
+async def test_an_error_of_ours_that_a_handler_makes_up_is_its_own() -> None:
+    """It is of no session, so no session has ended with it."""
 
     async def handler(session: MuxadoSession) -> None:
         raise MuxadoError("made up", code=ErrorCode.NO_ERROR, initiator="local")
 
-    async with memory_server(handler) as listener:
-        near = await listener.connect()
-        await read_all(near)
-        await near.aclose()
+    async def serve() -> None:
+        with pytest.raises(MuxadoError, match="made up"):
+            await serve_muxado_listeners(handler, [listener])
+
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        await listener.connect()

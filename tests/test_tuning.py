@@ -4,7 +4,6 @@ All of it over `trio_muxado.testing.Link` on trio's mocked clock, so the rates a
 are facts of the algorithms, the same on every machine.
 """
 
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -21,12 +20,12 @@ from trio_muxado import (
     server_session,
     testing,
 )
-from trio_muxado._batches import BatchSize
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.frames import WndInc
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.windows import SendWindow
 from trio_muxado._protocol.wire import WIRES
+from trio_muxado._transport.sending import BatchSize
 from trio_muxado._writer import CREDIT_PATIENCE
 from trio_muxado.testing import Link, open_session_pair
 
@@ -198,7 +197,7 @@ async def test_windows_of_many_streams_stay_within_the_budget(
             await trio.sleep(60)  # nobody reads, and the senders send until they may not any more
             then = server.statistics()
             assert then.receive_windows == now.receive_windows
-            unread = sum(sys.getsizeof(c) for stream in inbound for c in stream._received.chunks)
+            unread = sum(stream._received.size for stream in inbound)
             # Up to half of each initial window was read, and is not granted again yet.
             assert then.receive_windows - streams * initial // 2 <= unread <= 1.01 * budget
             senders.cancel_scope.cancel()

@@ -1,59 +1,52 @@
-"""Streams of the peer that wait to be accepted, and the tasks that wait for one."""
+"""Streams of the peer that wait to be accepted, in a memory channel."""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 if TYPE_CHECKING:
-    from ._stream import MuxadoStream
+    from ._protocol.stream import Stream
+    from ._receive_channel import ReceiveChannel
+
+Offered: TypeAlias = "tuple[Stream, ReceiveChannel]"
+"""A stream of the peer, and where what came on it waits."""
 
 
 class Backlog:
-    """First come, first served.  The protocol bounds it, and refuses what does not fit.
+    """First come, first served, for any number of tasks.
 
-    A memory channel would do the same and cost more, for every stream that a server takes up.
+    The protocol counts the streams until they are accepted, and refuses those above
+    ``accept_backlog``: so the channel, which has as many places, is never full.
     """
 
-    def __init__(self) -> None:
-        self._streams: deque[MuxadoStream] = deque()
-        self._takers = trio.lowlevel.ParkingLot()
-        self._waiting = 0  # takers that park: to ask the lot costs a call for each stream
-        self._ended = False
+    def __init__(self, size: int) -> None:
+        self._send, self._receive = trio.open_memory_channel[Offered](size)
+        self._waiting = (
+            0  # streams that ``take`` has not returned: to try one more costs an exception
+        )
 
-    def put(self, stream: MuxadoStream) -> None:
+    def put(self, offered: Offered) -> None:
         """The peer has opened a stream."""
-        self._streams.append(stream)
-        if self._waiting:
-            self._waiting -= 1
-            self._takers.unpark()
-
-    def clear(self) -> None:
-        """Those that wait are given to nobody."""
-        self._streams.clear()
+        self._send.send_nowait(offered)
+        self._waiting += 1
 
     def end(self) -> None:
-        """No more will come."""
-        self._ended = True
-        self._waiting = 0
-        self._takers.unpark_all()
+        """No more will come; what waits can still be taken."""
+        self._send.close()
 
-    async def take(self, most: int) -> list[MuxadoStream]:
+    async def take(self, most: int) -> list[Offered]:
         """Wait for the next, and take up to ``most`` that wait; none when there will be none."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._streams:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        while not self._streams:
-            if self._ended:
-                await trio.lowlevel.checkpoint()
-                return []
-            self._waiting += 1
+        try:
+            streams = [await self._receive.receive()]
+        except trio.EndOfChannel:
+            return []
+        self._waiting -= 1
+        while self._waiting and len(streams) < most:
             try:
-                await self._takers.park()
-            except BaseException:
-                self._waiting -= 1
-                raise
-        streams = self._streams
-        return [streams.popleft() for _ in range(min(most, len(streams)))]
+                streams.append(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                break  # what waits was handed to other tasks, which have not run yet
+            self._waiting -= 1
+        return streams

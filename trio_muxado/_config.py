@@ -75,6 +75,9 @@ class MuxadoConfig(Limits):
     close_timeout: float = 5.0
     """Seconds without progress after which closing a session stops being graceful."""
 
+    close_deadline: float = 60.0
+    """Seconds that closing a session takes at most, progress or not."""
+
     send_timeout: float = 60.0
     """Seconds in which the transport must take a batch of frames.
 
@@ -102,7 +105,13 @@ class MuxadoConfig(Limits):
                 raise ValueError(f"an extension's type is 1 to 2^32 - 1, not {kind!r}")
         if self.wire not in ("v1", "v2", "auto"):
             raise ValueError(f'wire is "v1", "v2" or "auto", not {self.wire!r}')
-        for name in ("close_timeout", "send_timeout", "handshake_timeout", "half_open_timeout"):
+        for name in (
+            "close_timeout",
+            "close_deadline",
+            "send_timeout",
+            "handshake_timeout",
+            "half_open_timeout",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be a positive time, not {value!r}")

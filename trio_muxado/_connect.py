@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -9,10 +10,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 import trio
 
 from ._config import DEFAULT_CONFIG, MuxadoConfig
-from ._engine import CLOSED_HERE
-from ._heartbeat import Keepalive, respond
+from ._ending import CLOSED_HERE
+from ._engine import Engine
 from ._nursery import open_bare_nursery
 from ._session import MuxadoSession
+from ._tcp import connect_tcp
 
 
 @asynccontextmanager
@@ -45,9 +47,11 @@ async def open_muxado_session(
     """
     stream: trio.abc.Stream
     if ssl_context is None:
-        stream = await trio.open_tcp_stream(host, port)
+        stream = await connect_tcp(host, port)
     else:
-        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=ssl_context)
+        hostname = host.decode("ascii") if isinstance(host, bytes) else host
+        tcp = await connect_tcp(host, port)
+        stream = trio.SSLStream(tcp, ssl_context, server_hostname=hostname, https_compatible=False)
         try:
             with trio.fail_after(config.handshake_timeout):
                 await stream.do_handshake()
@@ -79,26 +83,29 @@ def server_session(
     return _run_session(stream, client=False, config=config)
 
 
+_numbers = itertools.count(1)
+"""Of the sessions in this process: where many share a tracer or a log, each is known by its own."""
+
+
 @asynccontextmanager
 async def _run_session(
     transport_stream: trio.abc.Stream, *, client: bool, config: MuxadoConfig
 ) -> AsyncGenerator[MuxadoSession, None]:
     """A session over ``transport_stream``, which it owns and closes."""
-    session = MuxadoSession(transport_stream, client=client, config=config)
-    engine = session._engine
-    keepalive = session._keepalive = Keepalive(session)
+    engine = Engine(transport_stream, client=client, config=config, number=next(_numbers))
+    session = MuxadoSession(engine, client=client)
     async with open_bare_nursery() as nursery:
-        nursery.start_soon(engine.run, keepalive.run, respond)
+        engine.start(nursery, session.serve_extension)
         try:
             yield session
             await session.aclose()
         except BaseException as error:
-            if engine.reason is not None and isinstance(error, Exception):
+            if engine.ending.reason is not None and isinstance(error, Exception):
                 # It is over already, and the peer is still to be told why.
                 with suppress(trio.Cancelled):
                     await session.aclose()
             else:
                 engine.abort(CLOSED_HERE)
             # What crashed comes out itself, not what the body heard of it.
-            if not engine.caused(error):
+            if not engine.ending.caused(error):
                 raise

@@ -7,7 +7,7 @@ this end did it, *broken* that the world did, *end of channel* that there is not
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import trio
 
@@ -26,6 +26,13 @@ def printable(debug: bytes) -> str:
     return "".join(c if c.isprintable() and c != "\\" else ascii(c)[1:-1] for c in text)
 
 
+class Origin(NamedTuple):
+    """What an error is about.  Compared by identity, never looked into."""
+
+    session: object
+    stream: object = None
+
+
 class MuxadoError(Exception):
     """Base of all errors of this library.
 
@@ -36,6 +43,8 @@ class MuxadoError(Exception):
         what is not printable escaped.
       safe_to_retry: the peer has certainly not processed the stream, or never heard of it, so
         that what was to be done on it can be tried again elsewhere.
+      origin: tells errors of one session or stream from those of others; None in a copy from
+        another process.
     """
 
     def __init__(
@@ -46,12 +55,14 @@ class MuxadoError(Exception):
         initiator: Initiator,
         debug: bytes = b"",
         safe_to_retry: bool = False,
+        origin: Origin | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.initiator = initiator
         self.debug = debug
         self.safe_to_retry = safe_to_retry
+        self.origin = origin
 
 
 class StreamResetError(MuxadoError, trio.BrokenResourceError):

@@ -1,180 +1,270 @@
-"""Keepalive: the heartbeat of the known peers, as the first extension.
+"""Heartbeats, as the known peers have them.
 
-The requester opens one stream of the heartbeat type and keeps it.  Every interval it writes
-four bytes, and the other end sends them back.
+The requester opens one stream of the heartbeat type and keeps it.  Every interval it writes four
+bytes, and the responder on the other side sends them back.  Neither is a task: the requester acts
+when the session's keepalive rings, and both when the frame reader hands them something.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
 
-from ._errors import CloseReason, HeartbeatError, MuxadoError
+from ._errors import CloseReason, HeartbeatError
 from ._protocol.codec import MAX_PRIORITY
-from ._protocol.errors import ErrorCode
+from ._protocol.errors import ErrorCode, OpenRefused
 
 if TYPE_CHECKING:
-    from ._session import MuxadoSession
-    from ._stream import MuxadoStream
+    from ._config import Heartbeat
+    from ._ending import Ending
+    from ._keepalive import Keepalive, Timer
+    from ._protocol.stream import Stream
+    from ._protocol.wire import Wire
+    from ._reader import FrameReader
+    from ._steps import Steps
 
 logger = logging.getLogger("trio_muxado")
 
-BEAT_SIZE = 4
-"""Bytes of a beat: a u32 of the requester's choice."""
+SIZE = 4
+"""Bytes of a heartbeat: a u32 of the requester's choice."""
 
 MAX_UNANSWERED = 64
-"""Beats that may wait for their echo, from a peer that talks but does not answer beats."""
+"""Heartbeats that may wait for their echo, from a peer that talks but does not answer them."""
 
-READING_TURNS = 16
-"""Turns of trio's loop in which the frame reader gets what has come.  Over a socket or TLS it needs
-one, over a transport that passes it from task to task one or two for each of those."""
+MAX_UNSENT_ECHOES = 64 * 1024
+"""Bytes of echoes that may wait to be sent.  A peer that does not read them gets no more credit."""
 
 
-async def respond(stream: MuxadoStream) -> None:
-    """Send every beat of the peer back; the handler of the heartbeat extension."""
-    _overtake_all(stream)
-    beat = b""
-    while received := await stream.receive_some():
-        beat += received
-        whole = len(beat) - len(beat) % BEAT_SIZE
+class Responder:
+    """Sends every heartbeat of the peer back, on the stream that the peer opened for them."""
+
+    def __init__(self, steps: Steps, ending: Ending, stream: Stream) -> None:
+        self._steps = steps
+        self._ending = ending
+        self._stream = stream
+        self._part = b""  # of a heartbeat that has not come whole
+        self._withheld = 0  # bytes that came and were not granted again
+        # A heartbeat that waits for bulk says nothing, and users may choose the highest priority
+        # that the wire carries.
+        steps.connection.put_above_all(stream)
+
+    def put(self, data: bytes, *, ended: bool) -> None:
+        """Echo what is whole; the peer's end ends this side as well."""
+        stream, steps = self._stream, self._steps
+        if stream.broken is not None:
+            return  # by what came after this
+        received = self._part + data
+        whole = len(received) - len(received) % SIZE
         if whole:
-            await stream.send_all(beat[:whole])
-            beat = beat[whole:]
+            steps.send(stream, received[:whole])
+        self._part = received[whole:]
+        if ended:
+            steps.close(stream)
+            return
+        self._withheld += len(data)
+        if stream.outgoing.size <= MAX_UNSENT_ECHOES:
+            steps.consume(stream, self._withheld)
+            self._withheld = 0
+
+    def break_off(self) -> None:
+        """The stream broke."""
+        assert self._stream.broken is not None
+        message = self._stream.broken.message
+        self._ending.log_end(self._stream, "answering heartbeats ended", message)
+        self._steps.close(self._stream)
 
 
-def _overtake_all(stream: MuxadoStream) -> None:
-    # A beat that waits behind bulk tells nothing, and users may choose the highest priority
-    # that the wire carries.
-    stream._engine.connection.put_above_all(stream._core)
+class Heartbeats:
+    """Asks the peer for echoes: at intervals, and when the user pings.
 
-
-class Keepalive:
-    """The requester, and the watch over a peer's silence.
-
-    A session is dead when *nothing at all* came from the peer for interval and tolerance: any
-    byte is a sign of life, also one that nobody has read yet.  What the transport takes is none: it
-    takes much for a peer that is gone.  While trio's loop stands still (a call that blocks, a
-    machine that pauses) this end neither asks nor hears, so that is no silence of the peer's.
+    A session is dead when *nothing at all* has come from the peer for interval and tolerance.  Any
+    byte is a sign of life, also one that nobody has read yet.  What the transport accepts is none:
+    it accepts much for a peer that is gone.
     """
 
-    def __init__(self, session: MuxadoSession) -> None:
-        self._session = session
-        self._engine = session._engine
-        self._stream: MuxadoStream | None = None
-        self._wanted = trio.Event()
-        self._known = trio.Event()  # whether this session has heartbeats
+    def __init__(
+        self,
+        config: Heartbeat | None,
+        steps: Steps,
+        ending: Ending,
+        keepalive: Keepalive,
+        reader: FrameReader,
+        *,
+        abort: Callable[[CloseReason], None],
+    ) -> None:
+        self._config = config
+        self._steps = steps
+        self._ending = ending
+        self._keepalive = keepalive
+        self._reader = reader
+        self._abort = abort
+        self._type: int | None = None  # of heartbeat streams; None where there are none
+        self._stream: Stream | None = None  # while heartbeats can be sent
+        self._timers: list[Timer] = []
         self._why_none = "this session has no heartbeats (v2 has them only when typed)"
-        self._beats = 0
-        self._waiting: dict[bytes, _Beat] = {}
+        self._next = 0  # number of the next heartbeat
+        self._unanswered = 0  # heartbeats before it that have no echo
+        self._echo = b""  # part of one
+        self._waiting: dict[int, _Ping] = {}  # whose round trip is measured
         self.latency: float | None = None
         """Seconds of the latest round trip."""
 
-    async def run(self) -> None:
-        """Beat as long as the session lives and the peer answers."""
-        config = self._session.config
+    def begin(self, wire: Wire) -> None:
+        """The protocol version is known, and the session carries heartbeats."""
+        self._type = wire.heartbeat_type
+        if self._config is None or not self._open():
+            return
+        interval, tolerance = self._config.interval, self._config.tolerance
+        interval = wire.heartbeat_interval if interval is None else interval
+        tolerance = wire.heartbeat_tolerance if tolerance is None else tolerance
+        self._timers = [
+            _HeartbeatDue(interval, self._send_at_interval),
+            _PeerSilent(interval + tolerance, self._reader, self._abort),
+        ]
+        for timer in self._timers:
+            self._keepalive.add(timer)
+
+    def _open(self) -> bool:
+        assert self._type is not None
         try:
-            await self._engine.wire_known.wait()
-            wire = self._engine.connection.wire
-            if wire is None or not (wire.has_syn_frame or config.typed):
-                return
-            if config.heartbeat is None:
-                await self._wanted.wait()
-            try:
-                self._stream = self._session._open(wire.heartbeat_type, MAX_PRIORITY)
-                _overtake_all(self._stream)
-            except MuxadoError as error:
-                self._why_none = f"heartbeats could not begin: {error}"
-                return
-        finally:
-            self._known.set()
-        async with trio.open_nursery() as nursery:
-            if config.heartbeat is not None:
-                interval, tolerance = config.heartbeat.interval, config.heartbeat.tolerance
-                interval = wire.heartbeat_interval if interval is None else interval
-                tolerance = wire.heartbeat_tolerance if tolerance is None else tolerance
-                nursery.start_soon(self._watch, self._stream, interval, interval + tolerance)
-            await self._read_echoes(self._stream)
-            nursery.cancel_scope.cancel()
+            self._stream = self._steps.open(self._type, MAX_PRIORITY)
+        except OpenRefused as refused:
+            self._why_none = f"heartbeats could not begin: {refused}"
+            return False
+        self._steps.connection.put_above_all(self._stream)
+        self._steps.receivers[self._stream] = self
+        return True
 
     async def ping(self) -> float:
-        """One round trip on the heartbeat stream, in seconds."""
-        self._wanted.set()
-        await self._known.wait()
-        if self._engine.reason is not None:
-            raise self._engine.ended_error("ping")
-        if self._stream is None:
+        """One round trip, in seconds.  When it is cancelled, nobody is left waiting."""
+        if self._ending.over:
+            raise self._ending.error("ping")
+        if self._type is None or (self._stream is None and not self._open()):
             raise _no_heartbeats(self._why_none)
-        beat = self._send_beat(self._stream)
-        await beat.answered.wait()
-        if beat.latency is not None:
-            return beat.latency
-        if self._engine.reason is not None:
-            raise self._engine.ended_error("ping")
+        number = self._send()
+        ping = self._waiting[number]
+        try:
+            await ping.answered.wait()
+        finally:
+            self._waiting.pop(number, None)
+        if ping.latency is not None:
+            return ping.latency
+        if self._ending.reason is not None:
+            raise self._ending.error("ping")
         raise _no_heartbeats(self._why_none)
 
-    async def _watch(self, stream: MuxadoStream, interval: float, patience: float) -> None:
-        engine = self._engine
-        silent_since = engine.last_heard
-        next_beat = trio.current_time() + interval
-        while True:
-            due = min(next_beat, silent_since + patience)
-            await trio.sleep_until(due)
-            now = trio.current_time()
-            # As late as this the loop stood still: the beat that was due is still to be answered.
-            silent_since = min(now, max(silent_since, engine.last_heard) + (now - due))
-            if now >= silent_since + patience:
-                for _ in range(READING_TURNS):
-                    await trio.lowlevel.checkpoint()
-                silent_since = max(silent_since, engine.last_heard)
-            if now >= silent_since + patience:
-                message = f"nothing came from the peer for {patience:g} s"
-                engine.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "transport", message))
-                return
-            if now >= next_beat:
-                next_beat = now + interval
-                # Also while an echo is due: where ours waits in a slow link, the peer hears us.
-                if len(self._waiting) < MAX_UNANSWERED:
-                    self._send_beat(stream)
+    def _send_at_interval(self) -> None:
+        # Also while an echo is missing: where ours waits in a slow link, the peer hears us.
+        if self._unanswered < MAX_UNANSWERED:
+            self._send()
 
-    def _send_beat(self, stream: MuxadoStream) -> _Beat:
+    def _send(self) -> int:
         # Go v1 wants its own four bytes back and nothing else; a number is as good as any.
-        number = self._beats.to_bytes(BEAT_SIZE, "big")
-        self._beats = (self._beats + 1) & 0xFFFFFFFF
-        beat = self._waiting[number] = _Beat()
-        if stream._core.broken is None:  # else it is told when reading echoes ends
-            stream._queue(number)
-        return beat
+        number = self._next
+        self._next = (number + 1) & 0xFFFFFFFF
+        self._unanswered += 1
+        self._waiting[number] = _Ping()
+        assert self._stream is not None
+        self._steps.send(self._stream, number.to_bytes(SIZE, "big"))
+        return number
 
-    async def _read_echoes(self, stream: MuxadoStream) -> None:
-        self._why_none = "the peer has ended the heartbeat stream"
-        try:
-            echo = b""
-            while received := await stream.receive_some():
-                echo += received
-                while len(echo) >= BEAT_SIZE:
-                    number, echo = echo[:BEAT_SIZE], echo[BEAT_SIZE:]
-                    beat = self._waiting.pop(number, None)
-                    if beat is None:
-                        self._why_none = "the peer sent a heartbeat back that was not sent"
-                        logger.debug(self._why_none)
-                        self._engine.reset_stream(stream._core, ErrorCode.PROTOCOL_ERROR)
-                        return
-                    self.latency = beat.answer()
-        except MuxadoError as error:
-            self._why_none = f"heartbeats have ended: {error}"
-            # A peer that goes away need not take up what crosses its GOAWAY: that is no mishap.
-            if self._engine.connection.can_open or not error.safe_to_retry:
-                self._engine.tell_end(stream._core, "heartbeats end", error)
-        finally:
-            self._stream = None
-            for beat in self._waiting.values():
-                beat.answered.set()
-            self._waiting.clear()
+    # ---- what the frame reader hands over
+
+    def put(self, data: bytes, *, ended: bool) -> None:
+        """Match echoes with heartbeats; they come in the order in which those were sent."""
+        assert self._stream is not None
+        received = self._echo + data
+        whole = len(received) - len(received) % SIZE
+        for start in range(0, whole, SIZE):
+            number = int.from_bytes(received[start : start + SIZE], "big")
+            ahead = (self._next - number) & 0xFFFFFFFF  # 1 for the latest that was sent
+            if not 0 < ahead <= self._unanswered:
+                self._why_none = "the peer sent a heartbeat back that was not sent"
+                logger.debug(self._why_none)
+                self._end(ErrorCode.PROTOCOL_ERROR)
+                return
+            self._unanswered = ahead - 1
+            if (ping := self._waiting.pop(number, None)) is not None:
+                self.latency = ping.answer()
+        self._echo = received[whole:]
+        if ended:
+            self._why_none = "the peer has ended the heartbeat stream"
+            self._end(None)
+        else:
+            self._steps.consume(self._stream, len(data))
+
+    def break_off(self) -> None:
+        """The heartbeat stream broke."""
+        assert self._stream is not None
+        broken = self._stream.broken
+        assert broken is not None
+        self._why_none = f"heartbeats have ended: {broken.message}"
+        # A peer that goes away need not accept what crosses its GOAWAY: that is no mishap.
+        if self._steps.connection.can_open or not broken.unprocessed:
+            self._ending.log_end(self._stream, "heartbeats end", broken.message)
+        self._end(None)
+
+    def _end(self, code: ErrorCode | None) -> None:
+        assert self._stream is not None
+        stream, self._stream = self._stream, None
+        self._type = None
+        if code is None:
+            self._steps.close(stream)
+        else:
+            self._steps.reset(stream, code)
+        for timer in self._timers:
+            self._keepalive.remove(timer)
+        for ping in self._waiting.values():
+            ping.answered.set()
+        self._waiting.clear()
 
 
-class _Beat:
+class _HeartbeatDue:
+    gives_up = False
+
+    def __init__(self, interval: float, send: Callable[[], object]) -> None:
+        self._interval = interval
+        self._send = send
+        self.due = trio.current_time() + interval
+
+    def stood_still(self, now: float, late: float) -> None:
+        """The one that was due meanwhile is still to be sent."""
+
+    def ring(self, now: float) -> None:
+        self.due = now + self._interval
+        self._send()
+
+
+class _PeerSilent:
+    gives_up = True
+
+    def __init__(
+        self, patience: float, reader: FrameReader, abort: Callable[[CloseReason], None]
+    ) -> None:
+        self._patience = patience
+        self._reader = reader
+        self._abort = abort
+        self._since = trio.current_time()
+        self._excused = 0.0  # what was heard last when the process had stood still
+
+    @property
+    def due(self) -> float:
+        return max(self._since, self._reader.last_heard) + self._patience
+
+    def stood_still(self, now: float, late: float) -> None:
+        if self._excused != self._reader.last_heard:
+            self._excused = self._reader.last_heard
+            self._since = now
+
+    def ring(self, now: float) -> None:
+        message = f"nothing came from the peer for {self._patience:g} s"
+        self._abort(CloseReason(ErrorCode.INTERNAL_ERROR, "transport", message))
+
+
+class _Ping:
     __slots__ = ("answered", "latency", "sent")
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -9,12 +10,14 @@ from typing import Any, TypeAlias, TypeVar
 
 import trio
 
+from ._blame import is_end_of_session
 from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._connect import server_session
-from ._engine import logger
-from ._errors import CloseReason, MuxadoError, StreamClosedError, StreamResetError
+from ._errors import CloseReason, MuxadoError, StreamResetError
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._session import MuxadoSession
+
+logger = logging.getLogger("trio_muxado")
 
 DETECTION_GRACE = 1.0
 """Seconds in which a client that has said nothing yet may still be heard when the server is asked
@@ -167,7 +170,7 @@ async def _handle_connection(
                     draining.cancel()
     except BaseException as error:
         rest = without_cancelled(error)  # the server may be stopped in the same moment
-        if rest is None or session is None or not _is_of_its_session(rest):
+        if rest is None or session is None or not is_end_of_session(rest, session._engine.ending):
             raise
         # What its session's end did is told where that is.
         if any(isinstance(leaf, StreamResetError) for leaf in leaves(rest)):
@@ -203,14 +206,3 @@ async def _shake_hands(stream: trio.abc.Stream, config: MuxadoConfig) -> bool:
         await trio.aclose_forcefully(stream)
         return False
     return True
-
-
-def _is_of_its_session(error: BaseException) -> bool:
-    """Nothing but errors that sessions and streams raise, also in groups of the handler.
-
-    Using a stream that the handler has closed is its own bug, unless the stream broke as well.
-    """
-    errors = list(leaves(error))
-    return all(isinstance(leaf, MuxadoError) for leaf in errors) and not all(
-        isinstance(leaf, StreamClosedError) and leaf.__cause__ is None for leaf in errors
-    )

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import trio
 
+from ._blame import is_end_of_stream
 from ._config import MuxadoConfig
-from ._engine import Engine
-from ._errors import CloseReason, NoMoreStreamsError, OpenStreamError, SessionClosedError
-from ._nursery import BareNursery, leaves, open_bare_nursery, task_name, without_cancelled
+from ._errors import (
+    CloseReason,
+    MuxadoError,
+    NoMoreStreamsError,
+    OpenStreamError,
+    Origin,
+    SessionClosedError,
+)
+from ._nursery import open_bare_nursery, task_name, without_cancelled
 from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused, check_code
-from ._statistics import SessionStatistics, statistics_of
-from ._stream import MuxadoStream
+from ._receive_channel import ReceiveChannel
+from ._statistics import SessionStatistics
+from ._stream import MuxadoStream, code_for
+
+if TYPE_CHECKING:
+    from ._engine import Engine
+    from ._protocol.stream import Stream
+
+Handler: TypeAlias = Callable[[MuxadoStream], Awaitable[Any]]
 
 MAX_BURST = 7
 """Streams that ``serve_streams`` takes up in one turn of trio's loop, at most.
@@ -27,17 +39,6 @@ processes on two cores then do a third less.  With 7 they do a tenth more than w
 same CPU time; 5 and 9 are between.
 """
 
-_numbers = itertools.count(1)
-"""Of the sessions in this process: where many share a tracer or a log, each is known by its own."""
-
-
-class _Keepalive(Protocol):
-    """What measures the round trip; the heartbeat puts itself here."""
-
-    latency: float | None
-
-    async def ping(self) -> float: ...
-
 
 class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     """One end of a muxado session over any :class:`trio.abc.Stream`.
@@ -47,19 +48,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     streams that the peer opens.
     """
 
-    def __init__(
-        self, transport_stream: trio.abc.Stream, *, client: bool, config: MuxadoConfig
-    ) -> None:
+    def __init__(self, engine: Engine, *, client: bool) -> None:
+        self._engine = engine
         self._client = client
-        self._config = config
-        self._engine = Engine(
-            transport_stream,
-            client=client,
-            config=config,
-            make_stream=partial(MuxadoStream, self),
-            number=next(_numbers),
-        )
-        self._keepalive: _Keepalive | None = None
 
     def __repr__(self) -> str:
         role = "client" if self._client else "server"
@@ -74,7 +65,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     @property
     def config(self) -> MuxadoConfig:
         """What the session was made with."""
-        return self._config
+        return self._engine.config
 
     @property
     def wire(self) -> Literal["v1", "v2"] | None:
@@ -85,7 +76,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     @property
     def latency(self) -> float | None:
         """Seconds of the latest heartbeat's round trip; None before the first."""
-        return None if self._keepalive is None else self._keepalive.latency
+        return self._engine.heartbeats.latency
 
     # ---- streams
 
@@ -107,47 +98,40 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             of all three, on another session.
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
-        await self._engine.places.wait_for_place()
-        if type:
-            self._check_type(type)
+        await self._engine.slots.wait_for_slot()
         return self._open(type, priority)
 
-    def _check_type(self, type: int) -> None:
+    def open_stream_nowait(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
+        """Like :meth:`open_stream`, but raise :exc:`trio.WouldBlock` where that would wait."""
         engine = self._engine
-        wire = engine.connection.wire
-        if wire is not None and type == wire.heartbeat_type:
-            engine.changed()  # the place is free again
-            raise ValueError(f"{type:#x} is the type of heartbeats: see ping()")
+        if self.can_open and (not engine.wire_known.is_set() or engine.slots.free <= 0):
+            raise trio.WouldBlock
+        return self._open(type, priority)
 
     def _open(self, type: int, priority: int) -> MuxadoStream:
         engine = self._engine
-        if engine.over:
-            raise engine.ended_error("open_stream", safe_to_retry=True)
         try:
-            core = engine.connection.open_stream(stream_type=type, priority=priority)
+            if engine.ending.over:
+                raise engine.ending.error("open_stream", safe_to_retry=True)
+            wire = engine.connection.wire
+            if type and wire is not None and type == wire.heartbeat_type:
+                raise ValueError(f"{type:#x} is the type of heartbeats: see ping()")
+            core = engine.steps.open(type, priority)
         except OpenRefused as refused:
-            engine.changed()  # the place is free again
+            engine.steps.done()
             raise OpenStreamError(
                 f"open_stream: {refused}",
                 code=refused.code,
                 initiator="remote" if refused.code is ErrorCode.REMOTE_GONE_AWAY else "local",
                 debug=engine.connection.peer_debug,
                 safe_to_retry=True,
+                origin=Origin(engine.ending),
             ) from None
-        except ValueError:
-            engine.changed()
+        except BaseException:
+            engine.steps.done()  # the slot is free again
             raise
-        engine.writer.wake()
-        return MuxadoStream(self, core)
-
-    def open_stream_nowait(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
-        """Like :meth:`open_stream`, but raise :exc:`trio.WouldBlock` where that would wait."""
-        engine = self._engine
-        if self.can_open and (not engine.wire_known.is_set() or engine.places.free <= 0):
-            raise trio.WouldBlock
-        if type:
-            self._check_type(type)
-        return self._open(type, priority)
+        received = engine.steps.receivers[core] = ReceiveChannel(engine.kept_channels)
+        return MuxadoStream(self, engine, core, received)
 
     @property
     def can_open(self) -> bool:
@@ -155,7 +139,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
         False once the peer is going away, this end closes the session, or it is over.
         """
-        return self._engine.connection.can_open and not self._engine.over
+        return self._engine.connection.can_open and not self._engine.ending.over
 
     async def accept_stream(self) -> MuxadoStream:
         """Wait for the next stream that the peer opens.  Any number of tasks may wait.
@@ -165,16 +149,14 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           SessionEndedError: the session broke.
           SessionClosedError: this end has closed it.
         """
-        (stream,) = await self._take(1)
-        self._engine.connection.accept(stream._core)
-        return stream
+        engine = self._engine
+        for core, received in await engine.backlog.take(1):
+            if engine.connection.accept(core):
+                return MuxadoStream(self, engine, core, received)
+        raise self._no_more_streams()
 
-    async def _take(self, most: int) -> list[MuxadoStream]:
-        streams = await self._engine.backlog.take(most)
-        if not streams:
-            error = self._engine.ended_error("accept_stream", NoMoreStreamsError)
-            raise error from error.__cause__
-        return streams
+    def _no_more_streams(self) -> MuxadoError:
+        return self._engine.ending.error("accept_stream", NoMoreStreamsError)
 
     accept = accept_stream
     """The name that :class:`trio.abc.Listener` has for it: ``trio.serve_listeners(handler,
@@ -190,7 +172,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         except NoMoreStreamsError:
             raise StopAsyncIteration from None
 
-    async def serve_streams(self, handler: Callable[[MuxadoStream], Awaitable[Any]]) -> None:
+    async def serve_streams(self, handler: Handler) -> None:
         """Run ``handler(stream)`` in a task for every stream that the peer opens.
 
         Returns when the session has been closed in good order from either end and the handlers
@@ -202,43 +184,54 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         Raises:
           SessionEndedError: the session broke; running handlers were cancelled.
         """
-        hold = self._engine.connection.hold
-        name = task_name(handler)
+        engine = self._engine
+        hold, take = engine.connection.hold, engine.backlog.take
+        run, name = self._run_handler, task_name(handler)
         async with open_bare_nursery() as nursery:
             start_soon = nursery.inner.start_soon
-            try:
-                while True:
-                    for stream in await self._take(MAX_BURST):
-                        hold(stream._core)
-                        start_soon(self._handle, nursery, handler, stream, name=name)
-            except (NoMoreStreamsError, SessionClosedError):
-                pass
+            while offered := await take(MAX_BURST):
+                for core, received in offered:
+                    if hold(core):
+                        stream = MuxadoStream(self, engine, core, received)
+                        start_soon(run, nursery.fail, handler, stream, core, name=name)
+            error = self._no_more_streams()
+            if not isinstance(error, NoMoreStreamsError | SessionClosedError):
+                raise error
 
-    async def _handle(
+    async def serve_extension(self, core: Stream, received: ReceiveChannel) -> None:
+        """Run the configured handler of an extension on a stream, and raise its error."""
+        self._engine.connection.hold(core)
+        handler = self.config.extensions[core.type]
+        stream = MuxadoStream(self, self._engine, core, received)
+        failures: list[BaseException] = []
+        await self._run_handler(failures.append, handler, stream, core)
+        if failures:
+            raise failures[0]
+
+    async def _run_handler(
         self,
-        nursery: BareNursery,
-        handler: Callable[[MuxadoStream], Awaitable[Any]],
+        fail: Callable[[BaseException], None],
+        handler: Handler,
         stream: MuxadoStream,
+        core: Stream,
     ) -> None:
+        """Run ``handler`` and let go of its stream; ``fail`` with what is not the stream's end."""
+        ending = self._engine.ending
         try:
             await handler(stream)
         except BaseException as error:
-            # A handler's own nursery makes a group of it.
-            broke = all(isinstance(leaf, trio.BrokenResourceError) for leaf in leaves(error))
-            if not broke or stream._core.broken is None:
-                cancelled = without_cancelled(error) is None
-                stream._reset_now(
-                    ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR
-                )
-                nursery.fail(error)
+            rest = without_cancelled(error)
+            if rest is None or not is_end_of_stream(rest, core, ending):
+                stream._reset_now(code_for(error))
+                fail(error)
                 return
-            self._engine.tell_end(stream._core, "a handler ended with its stream", error)
+            ending.log_end(core, "a handler ended with its stream", error)
         if stream._closed is None:
             stream._close_now()  # the task ends here: no checkpoint is owed
 
     def statistics(self) -> SessionStatistics:
         """What the session has done so far, and what it holds; also once it is over."""
-        return statistics_of(self._engine, self.latency)
+        return self._engine.statistics()
 
     # ---- the peer, and the end
 
@@ -252,8 +245,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           SessionClosedError, SessionEndedError: the session is over.
         """
         await trio.lowlevel.checkpoint()
-        assert self._keepalive is not None
-        return await self._keepalive.ping()
+        await self._engine.wire_known.wait()
+        return await self._engine.heartbeats.ping()
 
     async def goaway(self, code: ErrorCode | int = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
         """Take no new streams of the peer; those that run go on.
@@ -271,9 +264,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         if len(debug) > MAX_DEBUG:
             raise ValueError(f"debug text has at most {MAX_DEBUG} bytes, not {len(debug)}")
         await engine.wire_known.wait()
-        if engine.over:
-            raise engine.ended_error("goaway")
-        engine.goaway(code, debug)
+        if engine.ending.over:
+            raise engine.ending.error("goaway")
+        engine.steps.goaway(code, debug)
 
     async def drain(self) -> None:
         """Take no new streams of the peer, and wait until all streams have ended.
@@ -282,33 +275,34 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         to stop.  Leave the ``async with`` afterwards, or call :meth:`aclose`, to end the session.
 
         Raises:
-          SessionClosedError: this end has closed the session before.
-          SessionEndedError: the session broke, now or before.
+          SessionClosedError: this end has closed the session, before or while streams lived.
+          SessionEndedError: the session broke before, or ended while streams lived.
         """
         await self.goaway()
         engine = self._engine
-        await engine.places.wait_until_idle()
-        if engine.reason is not None and not engine.reason.clean:
-            raise engine.ended_error("drain")
+        await engine.slots.wait_until_idle()
+        if engine.ending.cut_streams:
+            raise engine.ending.error("drain")
 
     async def aclose(self) -> None:
         """End the session gracefully; when cancelled, at once.
 
         Sends GOAWAY and everything that streams had accepted, half-closes the transport where
-        it can, and waits for the peer to end.  Gives up after ``MuxadoConfig.close_timeout``
-        seconds without progress.  Streams of the peer that nobody has accepted are refused, which
-        is safe to retry; others that nobody has closed break, here and at the peer.
+        it can, and waits for the peer to end.  From the call on streams accept nothing more.  Gives
+        up after ``MuxadoConfig.close_timeout`` seconds without progress.  Streams of the peer that
+        nobody has accepted are refused, which is safe to retry; others that nobody has closed
+        break, here and at the peer.
         """
         await self._engine.close()
 
     @property
     def close_reason(self) -> CloseReason | None:
         """Why the session ended; None while it lives."""
-        return self._engine.reason
+        return self._engine.ending.reason
 
     async def wait_closed(self) -> CloseReason:
         """Wait until the session is over, and return why; does not end it."""
-        await self._engine.ended.wait()
-        reason = self._engine.reason
-        assert reason is not None
-        return reason
+        ending = self._engine.ending
+        await ending.event.wait()
+        assert ending.reason is not None
+        return ending.reason

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from ._protocol.states import RECEIVE_DATA
-
-if TYPE_CHECKING:
-    from ._engine import Engine
 
 
 @dataclass(frozen=True)
@@ -54,31 +47,3 @@ class SessionStatistics:
     """Bytes that may come on all live streams before any of it is read."""
     largest_receive_window: int
     """The largest of them."""
-
-
-def statistics_of(engine: Engine, latency: float | None) -> SessionStatistics:
-    """The snapshot of a session's engine."""
-    connection = engine.connection
-    counts = connection.counts
-    live = connection.streams.live.values()
-    receiving = [stream for stream in live if RECEIVE_DATA in stream.allowed]
-    windows = [stream.receive_window.size for stream in receiving]
-    waiting_now = sum(s.owner._starved_for for s in live if s.owner is not None)
-    return SessionStatistics(
-        streams=Counter(stream.state.name.lower() for stream in live),
-        waiting=connection.streams.waiting.taken,
-        opened=counts.opened,
-        accepted=counts.offered,
-        refused=counts.refused,
-        reset_by_us=counts.resets_sent,
-        reset_by_peer=counts.resets_received,
-        frames_sent=counts.frames_sent,
-        frames_received=counts.frames_received,
-        bytes_sent=engine.writer.bytes_sent,
-        bytes_received=engine.bytes_received,
-        waited_for_window=engine.waited_for_window + waiting_now,
-        waited_for_transport=engine.writer.waited,
-        latency=latency,
-        receive_windows=sum(windows),
-        largest_receive_window=max(windows, default=0),
-    )

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import builtins
 import operator
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from ._errors import MuxadoError, StreamClosedError, StreamResetError
-from ._protocol.byte_queue import ByteQueue
+from ._errors import MuxadoError, Origin, StreamClosedError, StreamResetError
+from ._nursery import without_cancelled
 from ._protocol.errors import ErrorCode, check_code
-from ._protocol.states import SEND_END
-from ._solo import Solo
+from ._protocol.states import OVER, SEND_END
+from ._receive_channel import ReceiveChannel
 
 if TYPE_CHECKING:
+    from ._engine import Engine
     from ._protocol.stream import Stream
     from ._session import MuxadoSession
 
 _DEFAULT_RECEIVE = 256 * 1024
 """Bytes that ``receive_some()`` returns at most; as much as arrives in one read of the
 transport, so that bulk is not cut into more pieces than it came in."""
-
-_ENOUGH = 64 * 1024
-"""Bytes from which a chunk is returned as it is: joining it with the next costs another copy."""
 
 _SMALL = 8 * 1024
 """Bytes of a message that is queued last in ``send_all``, and not first.  In bulk, where a stream
@@ -43,31 +43,30 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
-        "_breaking",
+        "__weakref__",
+        "_broke_before",
         "_closed",
         "_core",
-        "_ended",
+        "_cut",
         "_engine",
         "_received",
-        "_receiver",
-        "_sender",
+        "_receiving",
+        "_sending",
         "_session",
-        "_starved_since",
     )
 
-    def __init__(self, session: MuxadoSession, core: Stream) -> None:
+    def __init__(
+        self, session: MuxadoSession, engine: Engine, core: Stream, received: ReceiveChannel
+    ) -> None:
         self._session = session
-        self._engine = session._engine
+        self._engine = engine
         self._core = core
-        # Bounded by the receive window: whoever fills it never waits.
-        self._received = ByteQueue()
-        self._ended = False  # the peer's FIN has come
-        self._closed: str | None = None  # what this end did
-        self._starved_since: float | None = None  # a sender waits, and the window is used up
-        self._breaking: trio.Event | None = None  # where tasks wait for that
-        self._sender = Solo("sending on this stream")
-        self._receiver = Solo("receiving from this stream")
-        core.owner = self
+        self._received = received
+        self._closed: str | None = None  # what this side did
+        self._broke_before = False  # the peer, or the session's end, before that
+        self._cut = False  # a cancelled send_all left a part of its data unsent
+        self._receiving = False  # a task is in receive_some
+        self._sending = False  # a task is in a method that sends
 
     def __repr__(self) -> str:
         return f"<MuxadoStream {self.id} of {self._session!r}>"
@@ -111,24 +110,26 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     @property
     def idle(self) -> bool:
-        """Whether this end closes the stream as soon as it needs its slot for another; False.
+        """Whether this side closes the stream as soon as it needs its slot for another; False.
 
-        Set it on a stream of this end that is kept for later use.  When a task waits in
+        Set it on a stream of this side that is kept for later use.  When a task waits in
         :meth:`MuxadoSession.open_stream`, now or later, the stream that has been idle for longest
         is closed in favour of it: it is readable then, and its methods raise
         :exc:`StreamClosedError`.  Set it back to False, and ask :meth:`is_readable`, before it is
         used again.
         """
-        return self in self._engine.idle
+        return self._core in self._engine.slots.idle
 
     @idle.setter
     def idle(self, idle: bool) -> None:
-        if idle and self._closed is None:
-            self._engine.idle[self] = None
-            if self._engine.places.openers_wait:
-                self._engine.reclaim()
-        else:
-            self._engine.idle.pop(self, None)
+        slots = self._engine.slots
+        if not idle:
+            slots.idle.pop(self._core, None)
+        elif self._closed is None and self._core.broken is None:
+            slots.offer(self._core, self._close_idle)
+
+    def _close_idle(self) -> None:
+        self._close_now("this side has closed the idle stream, to open another")
 
     # ---- receiving
 
@@ -149,32 +150,32 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             limit = _DEFAULT_RECEIVE
         elif (limit := operator.index(max_bytes)) < 1:
             raise ValueError("max_bytes must be at least 1")
-        receiver, received, core = self._receiver, self._received, self._core
-        if receiver.held:
-            raise receiver.busy()
-        receiver.held = True
+        if self._receiving:
+            raise trio.BusyResourceError("another task is receiving from this stream")
+        self._receiving = True
         try:
             if self._closed is not None:
                 raise self._closed_error()
-            if received.size or self._ended or core.broken is not None:
+            received, core, first = self._received, self._core, b""
+            if received.size or received.ended or core.broken is not None:
                 await checkpoint()
             else:
-                await receiver.wait()
+                first = await received.wait()
+            # Another task may have closed the stream meanwhile, and given all credit back.
             if self._closed is not None:
                 raise self._closed_error()
             if received.size:
-                data = received.take_bytes(limit, _ENOUGH)
+                data = received.take(first, limit)
                 engine = self._engine
                 if engine.connection.consume(core, len(data)) and engine.writer.sleeps:
                     engine.writer.wake_for_credit()
                 return data
-            # The peer's end counts, also when a reset came behind it.
-            if self._ended:
+            # The peer's end counts, also when a reset came after it.
+            if received.ended:
                 return b""
-            error = self._broken_error()
-            raise error from error.__cause__
+            raise self._broken_error()
         finally:
-            receiver.held = False
+            self._receiving = False
 
     def is_readable(self) -> bool:
         """Whether :meth:`receive_some` would not wait: for bytes, the end, or an error.
@@ -183,7 +184,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         """
         return (
             self._received.size > 0
-            or self._ended
+            or self._received.ended
             or self._core.broken is not None
             or self._closed is not None
         )
@@ -196,42 +197,14 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         number of tasks may wait, also while others send and receive.
 
         Raises:
-          StreamClosedError: the stream was closed by this end, now or before.
+          StreamClosedError: the stream was closed by this side, now or before.
         """
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         while self._closed is None and self._core.broken is None:
-            if self._breaking is None:
-                self._breaking = trio.Event()
-            await self._breaking.wait()
+            await self._received.wait_broken()
         if self._closed is not None:
             raise self._closed_error()
         return self._broken_error()
-
-    # ---- what the session's frame reader and writer tell; none of it waits
-
-    def _deliver(self, data: bytes, *, ended: bool) -> None:
-        if data:
-            self._received.put(data)
-        self._ended = ended
-        if self._receiver.waiting is not None:
-            self._receiver.wake()
-
-    def _deliver_break(self) -> None:
-        self._receiver.wake()
-        self._sender.wake()
-        if self._breaking is not None:
-            self._breaking.set()
-        if self._engine.idle:
-            self._engine.idle.pop(self, None)
-
-    def _collected(self) -> None:
-        core = self._core
-        if core.outgoing.size <= self._engine.config.send_buffer:
-            self._sender.wake()
-        elif core.send_window.available:
-            self._stop_starving()
-        elif self._starved_since is None:
-            self._starved_since = trio.current_time()
 
     # ---- sending
 
@@ -248,10 +221,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           StreamClosedError: the stream was closed by this end, or ``send_eof`` was called.
           trio.BusyResourceError: another task is sending.
         """
-        sender = self._sender
-        if sender.held:
-            raise sender.busy()
-        sender.held = True
+        if self._sending:
+            raise self._busy_sending()
+        self._sending = True
         try:
             if type(data) is not bytes:
                 await self._send_copies(data)
@@ -262,7 +234,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 # Queued behind the checkpoint: an end that follows at once goes in the same frame,
                 # as the writer can't come between them.
                 await checkpoint()
-            if self._closed is not None or SEND_END not in core.allowed:
+            if self._closed is not None or SEND_END not in core.allowed or engine.ending.closing:
                 raise self._unsendable_error()
             if not small:
                 await checkpoint_if_cancelled()
@@ -270,86 +242,66 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 engine.connection.send(core, data)
                 if engine.writer.sleeps:
                     engine.writer.wake()
-            if core.outgoing.size > engine.config.send_buffer:
+            if core.outgoing.size > engine.room.size:
                 await self._wait_until_accepted()
             elif not small:
                 await cancel_shielded_checkpoint()
         finally:
-            sender.held = False
+            self._sending = False
 
     async def _send_copies(self, data: bytes | bytearray | memoryview) -> None:
         self._check_sendable()
         await checkpoint_if_cancelled()
+        steps, core = self._engine.steps, self._core
         with memoryview(data) as view, view.cast("B") as octets:
             for start in range(0, len(octets) or 1, _COPY_SIZE):
                 piece = bytes(octets[start : start + _COPY_SIZE])
                 if start:
                     self._check_sendable()  # others had their turn meanwhile
                 if piece:
-                    self._queue(piece)
-                await self._wait_until_accepted()
-
-    def _queue(self, data: bytes) -> None:
-        engine = self._engine
-        engine.connection.send(self._core, data)
-        if engine.writer.sleeps:
-            engine.writer.wake()
+                    steps.send(core, piece)
+                try:
+                    await self._wait_until_accepted()
+                except trio.Cancelled:
+                    self._cut |= start + len(piece) < len(octets)
+                    raise
 
     async def _wait_until_accepted(self) -> None:
-        bound = self._engine.config.send_buffer
-        if self._core.outgoing.size <= bound:
+        room, core = self._engine.room, self._core
+        if core.outgoing.size <= room.size:
             await cancel_shielded_checkpoint()
             return
         try:
-            while self._core.outgoing.size > bound:
-                await self._wait_for_room()
+            while core.outgoing.size > room.size:
+                await room.wait(core)
+                self._check_sendable()
         except trio.Cancelled:
-            self._engine.connection.withdraw(self._core, keep=bound)
+            self._cut |= self._engine.connection.withdraw(core, keep=room.size) > 0
             raise
-
-    async def _wait_for_room(self) -> None:
-        if not self._core.send_window.available:
-            self._starved_since = trio.current_time()
-        try:
-            await self._sender.wait()
-        finally:
-            self._stop_starving()
-        self._check_sendable()
-
-    @property
-    def _starved_for(self) -> float:
-        """Seconds that a sender has waited for window by now."""
-        return 0.0 if self._starved_since is None else trio.current_time() - self._starved_since
-
-    def _stop_starving(self) -> None:
-        if self._starved_since is not None:
-            self._engine.waited_for_window += self._starved_for
-            self._starved_since = None
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream's send buffer has room.  Raises what :meth:`send_all` raises."""
-        sender = self._sender
-        if sender.held:
-            raise sender.busy()
-        sender.held = True
+        if self._sending:
+            raise self._busy_sending()
+        self._sending = True
         try:
             self._check_sendable()
             await checkpoint()
             self._check_sendable()
-            while self._core.outgoing.size >= self._engine.config.send_buffer:
-                await self._wait_for_room()
+            while self._core.outgoing.size >= self._engine.room.size:
+                await self._engine.room.wait(self._core)
+                self._check_sendable()
         finally:
-            sender.held = False
+            self._sending = False
 
     async def send_eof(self) -> None:
         """End this direction behind what was sent; the other goes on.  Again: does nothing.
 
         Never waits for window.  Raises what :meth:`send_all` raises.
         """
-        sender = self._sender
-        if sender.held:
-            raise sender.busy()
-        sender.held = True
+        if self._sending:
+            raise self._busy_sending()
+        self._sending = True
         try:
             if self._closed is not None:
                 raise self._closed_error()
@@ -357,15 +309,19 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             if self._core.broken is not None:
                 raise self._broken_error()
             if SEND_END in self._core.allowed:
-                self._engine.connection.end_sending(self._core)
-                if self._engine.writer.sleeps:
-                    self._engine.writer.wake()
+                steps, core = self._engine.steps, self._core
+                steps.connection.end_sending(core)
+                if core.state in OVER:  # the peer has ended as well: nothing can break it
+                    steps.receivers.pop(core, None)
+                if steps.writer.sleeps:
+                    steps.writer.wake()
             await cancel_shielded_checkpoint()
         finally:
-            sender.held = False
+            self._sending = False
 
     def _check_sendable(self) -> None:
-        if self._closed is not None or SEND_END not in self._core.allowed:
+        closing = self._engine.ending.closing
+        if self._closed is not None or SEND_END not in self._core.allowed or closing:
             raise self._unsendable_error()
 
     def _unsendable_error(self) -> MuxadoError:
@@ -373,9 +329,13 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             return self._closed_error()
         if self._core.broken is not None:
             return self._broken_error()
-        return StreamClosedError(
-            "send_eof was called on this stream", code=ErrorCode.NO_ERROR, initiator="local"
-        )
+        if SEND_END in self._core.allowed:
+            return self._engine.ending.error(f"stream {self.id}")
+        return self._local_error("send_eof was called on this stream")
+
+    @staticmethod
+    def _busy_sending() -> trio.BusyResourceError:
+        return trio.BusyResourceError("another task is sending on this stream")
 
     # ---- closing
 
@@ -383,66 +343,95 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         """Close the stream: what was sent still goes out, then the end; the rest is discarded.
 
         Whoever waits in another method gets :exc:`StreamClosedError`.  A peer that goes on
-        sending gets RST.  When cancelled, the stream is reset instead, with STREAM_CANCELLED
-        and without what waited to be sent.
+        sending gets RST.  When the task is cancelled, the stream is reset instead, with
+        STREAM_CANCELLED and without what waited to be sent; so is one on which a cancelled
+        :meth:`send_all` has left a part of its data unsent, since an end would make it look whole.
         """
-        self._close_now()
         try:
-            await checkpoint()
+            await checkpoint_if_cancelled()
         except trio.Cancelled:
             self._reset_now(ErrorCode.STREAM_CANCELLED)
             raise
+        if self._cut and self._closed is None:
+            self._reset_now(ErrorCode.STREAM_CANCELLED)
+        else:
+            self._close_now()
+        await cancel_shielded_checkpoint()
+
+    async def __aexit__(
+        self,
+        exc_type: builtins.type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the stream, or reset it when an exception leaves the block.
+
+        The code is STREAM_CANCELLED for a cancellation, and INTERNAL_ERROR otherwise: what was
+        sent until then must not look whole.
+        """
+        if exc_value is None:
+            await self.aclose()
+        elif self._closed is None:
+            self._reset_now(code_for(exc_value))
 
     async def reset(self, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> None:
         """End both directions at once and tell the peer ``code``; nothing more goes out.
 
-        A plain number goes on the wire as it is.  Takes effect even when cancelled.
+        A plain number goes on the wire as it is.  Takes effect even when cancelled.  After
+        :meth:`aclose` it takes back an end that has not been sent; one that has is followed by RST.
         """
         check_code(code)
         self._reset_now(code)
         await checkpoint()
 
     def _close_now(self, why: str = "this end has closed the stream") -> None:
+        """What :meth:`aclose` does, without its checkpoint."""
         self._close(why)
-        self._engine.close_stream(self._core)
+        self._engine.steps.close(self._core)
 
     def _reset_now(self, code: ErrorCode | int) -> None:
+        """What :meth:`reset` does, without its checkpoint."""
         self._close("this end has reset the stream")
-        self._engine.reset_stream(self._core, code)
+        self._engine.steps.reset(self._core, code)
 
     def _close(self, message: str) -> None:
         if self._closed is None:
             self._closed = message
-            if self._received.size:
-                self._received.drop()
-            if self._receiver.waiting is not None:
-                self._receiver.wake()
-            if self._sender.waiting is not None:
-                self._sender.wake()
-            if self._breaking is not None:
-                self._breaking.set()
-            if self._engine.idle:
-                self._engine.idle.pop(self, None)
+            self._broke_before = self._core.broken is not None
+            self._received.close(in_use=self._receiving)
+            if self._sending:
+                self._engine.room.wake(self._core)
 
     # ---- errors
 
     def _broken_error(self) -> MuxadoError:
         broken = self._core.broken
         assert broken is not None
+        ending = self._engine.ending
         if broken.ends_session:
-            return self._engine.ended_error(f"stream {self.id}", safe_to_retry=broken.unprocessed)
+            return ending.error(f"stream {self.id}", safe_to_retry=broken.unprocessed)
         return StreamResetError(
             f"stream {self.id}: {broken.message}",
             code=broken.code,
             initiator=broken.by,
             safe_to_retry=broken.unprocessed,
+            origin=Origin(ending, self._core),
         )
 
     def _closed_error(self) -> StreamClosedError:
         assert self._closed is not None
-        error = StreamClosedError(self._closed, code=ErrorCode.NO_ERROR, initiator="local")
-        broken = self._core.broken
+        error = self._local_error(self._closed)
         # What another task may have closed it for, before this one could hear of it.
-        if broken is not None and (broken.ends_session or broken.by == "remote"):
+        if self._broke_before:
             error.__cause__ = self._broken_error()
         return error
+
+    def _local_error(self, message: str) -> StreamClosedError:
+        origin = Origin(self._engine.ending, self._core)
+        return StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local", origin=origin)
+
+
+def code_for(error: BaseException) -> ErrorCode:
+    """What the peer hears when ``error`` leaves whoever used a stream."""
+    cancelled = without_cancelled(error) is None
+    return ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR

@@ -11,7 +11,6 @@ from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
     DataReceived,
     Event,
-    StreamBroken,
     StreamOpened,
 )
 from trio_muxado._protocol.frames import Data, Rst
@@ -232,10 +231,3 @@ def test_a_type_that_comes_when_the_stream_was_given_up_is_told_to_nobody(
     assert end.feed(frame[-7:]) == []
     streams = end.core.streams
     assert (streams.live, streams.inbound.taken, streams.waiting.taken) == ({}, 0, 0)
-
-
-def test_a_reset_of_a_stream_without_a_type_is_told_to_nobody_who_knows_it(end: End) -> None:
-    end.feed(end.syn(3))
-    (broken,) = end.feed(end.rst(3))
-    assert isinstance(broken, StreamBroken)
-    assert broken.stream.owner is None

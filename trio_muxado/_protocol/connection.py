@@ -129,12 +129,17 @@ class Connection(Inbound):
         if not stream.scheduled:
             self._outbox.schedule(stream)
 
-    def withdraw(self, stream: Stream, keep: int) -> None:
-        """Drop what waits to be sent, but for the first ``keep`` bytes: a send was cancelled."""
+    def withdraw(self, stream: Stream, keep: int) -> int:
+        """Drop what waits to be sent, but for the first ``keep`` bytes: a send was cancelled.
+
+        Returns how many bytes were dropped.
+        """
         if stream.open_due and self._types_in_band:
             keep = max(keep, TYPE_SIZE)  # which nobody has cancelled
+        waiting = stream.outgoing.size
         stream.outgoing.drop(keep)
         self._outbox.reconsider(stream)
+        return waiting - stream.outgoing.size
 
     def end_sending(self, stream: Stream) -> None:
         """Half-close: FIN goes out behind what waits."""
@@ -265,6 +270,12 @@ class Connection(Inbound):
     def all_sent(self) -> bool:
         """Nothing of any stream waits, not even for window."""
         return self.wire is None or not self._outbox.holds_data
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait on all streams, and one for each frame without bytes that is due."""
+        live = self.streams.live.values()
+        return sum(s.outgoing.size + s.end_due + s.open_due for s in live)
 
     def data_to_send(self, size: int) -> tuple[list[Buffer], list[Stream]]:
         """Up to ``size`` bytes for the transport, in pieces, and whose they are.

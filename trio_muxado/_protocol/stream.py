@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from .byte_queue import ByteQueue
 from .codec import Wire
@@ -49,7 +49,6 @@ class Stream:
         "local",
         "open_due",
         "outgoing",
-        "owner",
         "peer_view",
         "place",
         "priority",
@@ -92,8 +91,6 @@ class Stream:
         """Where it is counted among the streams that the peer opened, until it leaves."""
         self.type_bytes: bytes = b""
         """What has come of the type while it is UNTYPED."""
-        self.owner: Any = None
-        """Whatever the user of the connection keeps for it; never looked at here."""
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} {self.state.name}>"

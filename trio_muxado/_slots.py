@@ -1,4 +1,4 @@
-"""Who waits for streams to end: for the place of one, or for the last of them."""
+"""Tasks that wait for streams to end: for the slot of one, or for the last of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
+    from ._protocol.stream import Stream
     from ._protocol.table import StreamTable
 
 
-class PlaceWaiters:
-    """Tasks that open streams, in order, and tasks that wait until no stream lives.
+class Slots:
+    """Tasks that wait to open a stream, in order, and tasks that wait until no stream lives.
 
     The protocol counts the streams.  Here is who waits for the count to fall.
 
@@ -22,7 +23,6 @@ class PlaceWaiters:
       wire_known: set when it is known how to open a stream, or that none will be.
       ended: set when the session is over.
       may_open: whether the session still opens streams.
-      reclaim: closes a stream of this end that is idle, if there is one.
     """
 
     def __init__(
@@ -32,58 +32,66 @@ class PlaceWaiters:
         wire_known: trio.Event,
         ended: trio.Event,
         may_open: Callable[[], bool],
-        reclaim: Callable[[], None],
     ) -> None:
         self._streams = streams
         self._wire_known = wire_known
         self._ended = ended
         self._may_open = may_open
-        self._reclaim = reclaim
+        self.idle: dict[Stream, Callable[[], None]] = {}
+        """Streams of this side that are kept for later use, and what closes each; the one that has
+        been idle for longest first."""
         self._openers = trio.lowlevel.ParkingLot()
         self._waiting = 0  # openers that park: to ask the lot costs a call for each request
-        self._promised = 0  # places of openers that were woken and have not run yet
+        self._promised = 0  # slots of openers that were woken and have not run yet
         self._stream_ended: trio.Event | None = None  # where a task waits for it
 
     @property
     def free(self) -> float | int:
-        """Places that nobody has, and nobody was promised."""
+        """Slots that nobody has, and nobody was promised."""
         outbound = self._streams.outbound
         return outbound.limit - outbound.taken - self._promised
 
-    @property
-    def openers_wait(self) -> bool:
-        """Whether a task waits for a place."""
-        return self._waiting > 0
+    def offer(self, stream: Stream, close: Callable[[], None]) -> None:
+        """``stream`` is idle: ``close()`` it when a task waits for a slot, now or later."""
+        self.idle[stream] = close
+        if self._waiting:
+            self._reclaim()
 
-    async def wait_for_place(self) -> None:
+    def _reclaim(self) -> None:
+        """Close the stream that has been idle for longest, if there is any."""
+        if self.idle:
+            self.idle.pop(next(iter(self.idle)))()
+
+    async def wait_for_slot(self) -> None:
         """Wait until a stream may be opened, or never can: first come, first served.
 
-        The place is the caller's until its next checkpoint.
+        The slot is the caller's until its next checkpoint.
         """
         if not self._wire_known.is_set():
             await self._wire_known.wait()
         await trio.lowlevel.checkpoint()
-        if self.free <= 0:
-            self._reclaim()
         if (self._waiting or self.free <= 0) and self._may_open():
+            self._reclaim()
+            if not self._waiting and self.free > 0:
+                return
             self._waiting += 1
             try:
                 await self._openers.park()
             except BaseException:
                 self._waiting -= 1
-                self.count()  # before this task ran, another may have parked behind it
+                self.pass_on()  # before this task ran, another may have parked after it
                 raise
             self._promised -= 1
 
     async def wait_until_idle(self) -> None:
-        """Wait until no stream of either end lives, but for heartbeats, or the session is over."""
+        """Wait until no stream of either side lives, but for heartbeats, or the session is over."""
         while not self._ended.is_set() and not self._streams.idle:
             if self._stream_ended is None:
                 self._stream_ended = trio.Event()
             await self._stream_ended.wait()
 
-    def count(self) -> None:
-        """Streams may have ended: pass their places on to those that wait."""
+    def pass_on(self) -> None:
+        """Streams may have ended: give their slots to the tasks that wait."""
         if self._waiting and self.free > 0:
             self._wake(self.free)
         if self._stream_ended is not None:
@@ -91,7 +99,7 @@ class PlaceWaiters:
             self._stream_ended = None
 
     def dismiss(self) -> None:
-        """No stream will be opened any more: let those that wait for a place find that out."""
+        """No stream will be opened any more: let those that wait for a slot find that out."""
         self._wake(math.inf)
 
     def _wake(self, most: float | int) -> None:

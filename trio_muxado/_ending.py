@@ -1,0 +1,114 @@
+"""Why a session ended, and the errors that say so."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._errors import (
+    CloseReason,
+    MuxadoError,
+    Origin,
+    SessionClosedError,
+    SessionEndedError,
+    printable,
+)
+from ._nursery import leaves
+from ._protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ._protocol.stream import Stream
+
+logger = logging.getLogger("trio_muxado")
+
+CLOSED_HERE = CloseReason(ErrorCode.NO_ERROR, "local", "this end has closed the session")
+
+
+class Ending:
+    """The end of one session, from when it begins to when it is over."""
+
+    def __init__(self) -> None:
+        self.reason: CloseReason | None = None
+        """Why the session ended; None while it lives."""
+        self.closing = False
+        """This end closes the session."""
+        self.over = False
+        """This end closes the session, or it has ended."""
+        self.crash: BaseException | None = None
+        """What was raised inside the session's tasks and belongs to the user."""
+        self.peer_code: ErrorCode | int | None = None
+        """The code of the peer's GOAWAY."""
+        self.cut_streams = False
+        """Streams of applications lived when the session ended."""
+        self.event = trio.Event()
+        """Set with ``reason``."""
+
+    @property
+    def clean(self) -> bool:
+        """The session has ended cleanly, of which the log says nothing."""
+        return self.reason is not None and self.reason.clean
+
+    def because_transport_ended(
+        self, error: Exception | None, debug: bytes, *, cut: bool
+    ) -> CloseReason:
+        """The reason when the peer sends no more: an end of the transport, or its ``error``.
+
+        The peer's GOAWAY may have announced it, with the text ``debug``.  A break that ``cut``
+        streams is a break all the same.
+        """
+        if self.closing:
+            return CLOSED_HERE
+        if self.peer_code is not None and not cut:
+            code = self.peer_code
+            name = code.name if isinstance(code, ErrorCode) else f"error {code}"
+            text = printable(debug)
+            message = f"the peer ended the session: {name}" + (f" ({text})" if text else "")
+            return CloseReason(code, "remote", message, debug, error)
+        if error is None:
+            message = "the peer ended the transport without GOAWAY"
+            return CloseReason(ErrorCode.PEER_EOF, "transport", message)
+        message = f"the transport broke: {error!r}"
+        return CloseReason(ErrorCode.INTERNAL_ERROR, "transport", message, error=error)
+
+    def error(
+        self,
+        what: str,
+        when_clean: type[MuxadoError] = SessionEndedError,
+        *,
+        safe_to_retry: bool = False,
+    ) -> MuxadoError:
+        """The error of whoever uses a session that is over.
+
+        ``when_clean`` is its class where the peer has ended the session cleanly;
+        ``safe_to_retry`` says that the peer has never heard of what was to be done.
+        """
+        reason = self.reason or CLOSED_HERE
+        kind: type[MuxadoError] = SessionEndedError
+        if reason.clean:
+            kind = SessionClosedError if reason.initiator == "local" else when_clean
+        error = kind(
+            f"{what}: {reason.message}",
+            code=reason.code,
+            initiator=reason.initiator,
+            debug=reason.debug,
+            safe_to_retry=safe_to_retry,
+            origin=Origin(self),
+        )
+        error.__cause__ = reason.error
+        return error
+
+    def log_end(self, core: Stream, what: str, why: object) -> None:
+        """Log that ``why`` ended what ran on a stream, unless the session's end did."""
+        broken = core.broken
+        if broken is not None and broken.ends_session:
+            return
+        if self.reason is None or (broken is not None and not self.clean):
+            logger.debug("%s: %r", what, why)
+
+    def caused(self, error: BaseException) -> bool:
+        """Nothing but the crash of a task of the session, as the user's calls reported it."""
+        return self.crash is not None and all(
+            isinstance(leaf, MuxadoError) and leaf.__cause__ is self.crash for leaf in leaves(error)
+        )

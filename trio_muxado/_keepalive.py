@@ -1,0 +1,100 @@
+"""The keepalive: the task that minds the time of a session.
+
+Heartbeats, the peer's silence, a transport that takes nothing, streams that stay half-open and
+closing each are a :class:`Timer`.  One task sleeps until the first of them is due.
+
+This process may stand still: a call that blocks, a debugger, a laptop that sleeps.  Then nothing
+was read and nothing sent, which is not the peer's fault.  A task that wakes late shows it: the
+timers start once more, and the reader and the writer do what they can first.  They do so once, and
+again when the peer has shown a sign of life: else a process that stands still now and then would
+never notice that its peer is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import trio
+
+MOMENT = 0.1
+"""Seconds.  Who wakes later than that was not delayed by other tasks: the process stood still."""
+
+READING_TURNS = 16
+"""Turns of trio's loop in which the reader gets what has come.  Over a socket or TLS it needs one,
+over a transport that passes it from task to task one or two for each of those."""
+
+
+class Timer(Protocol):
+    """Something that is due at a time, on trio's clock."""
+
+    @property
+    def due(self) -> float:
+        """When; it may move later by itself, and earlier only with :meth:`Keepalive.hasten`."""
+        ...
+
+    @property
+    def gives_up(self) -> bool:
+        """It ends something; so what has come is read before."""
+        ...
+
+    def stood_still(self, now: float, late: float) -> None:
+        """The process stood still for at least ``late`` seconds until ``now``."""
+
+    def ring(self, now: float) -> None:
+        """It is due."""
+
+
+class Keepalive:
+    """Runs the timers of a session."""
+
+    def __init__(self) -> None:
+        self._timers: list[Timer] = []
+        self._sleep: trio.CancelScope | None = None
+        self._stopped = False
+
+    def add(self, timer: Timer) -> None:
+        """Run a timer from now on."""
+        self._timers.append(timer)
+        self.hasten(timer)
+
+    def remove(self, timer: Timer) -> None:
+        """Run a timer no more."""
+        if timer in self._timers:
+            self._timers.remove(timer)
+
+    def hasten(self, timer: Timer) -> None:
+        """A timer is due earlier than it was."""
+        if self._sleep is not None and (due := timer.due) < self._sleep.deadline:
+            self._sleep.deadline = due
+
+    def stop(self) -> None:
+        """The session is over."""
+        self._stopped = True
+        if self._sleep is not None:
+            self._sleep.cancel()
+
+    async def run(self) -> None:
+        """Run until ``stop``."""
+        while not self._stopped:
+            due = min((timer.due for timer in self._timers), default=math.inf)
+            # A new scope for each sleep, because a scope that has expired stays so.  The shield is
+            # the session's: its tasks go on for the clean-up of a user who is cancelled.
+            with trio.CancelScope(deadline=due, shield=True) as sleep:
+                self._sleep = sleep
+                await trio.sleep_forever()
+            now = trio.current_time()
+            late = now - sleep.deadline
+            if late > MOMENT:
+                for timer in self._timers:
+                    timer.stood_still(now, late)
+            if late > MOMENT or any(t.gives_up and t.due <= now for t in self._timers):
+                await _let_others_read()
+            for timer in self._timers[:]:
+                if timer.due <= now and not self._stopped:
+                    timer.ring(now)
+
+
+async def _let_others_read() -> None:
+    for _ in range(READING_TURNS):
+        await trio.lowlevel.cancel_shielded_checkpoint()

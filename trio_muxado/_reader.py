@@ -1,0 +1,118 @@
+"""The frame reader: the only task that receives from the transport.
+
+It waits for the transport and for nothing else.  It feeds what came to the connection and carries
+the events to where they belong, synchronously: data into a stream's memory channel, a new stream
+into the backlog.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import trio
+
+from ._protocol import events
+from ._protocol.states import OVER
+from ._transport.receiving import FRAMES_OF_BULK, receive_on
+
+if TYPE_CHECKING:
+    from ._protocol.connection import Connection
+    from ._protocol.stream import Stream
+    from ._trace import TransportTrace
+
+
+class Receiver(Protocol):
+    """Who gets what comes on a stream.  Neither call waits."""
+
+    def put(self, data: bytes, *, ended: bool) -> None:
+        """Bytes came, or the peer's end, or both."""
+
+    def break_off(self) -> None:
+        """The stream broke."""
+
+
+Receivers: TypeAlias = "dict[Stream, Receiver]"
+"""The streams whose peer can still say something that somebody here hears, and who that is."""
+
+
+class FrameReader:
+    """Reads from a transport until it ends, or the session does.
+
+    Args:
+      handlers: who handles all other events than data, by class.
+      step_done: called after the events of a read: there may be something to send.
+    """
+
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        connection: Connection,
+        receivers: Receivers,
+        *,
+        handlers: Mapping[type[Any], Callable[[Any], None]],
+        step_done: Callable[[], None],
+        trace: TransportTrace | None,
+    ) -> None:
+        self._transport = transport
+        self._connection = connection
+        self._receivers = receivers
+        self._handlers: dict[type[Any], Callable[[Any], None]] = {
+            events.DataReceived: self._on_data,
+            **handlers,
+        }
+        self._step_done = step_done
+        self._trace = trace
+        self.stopped = False
+        """The session is over: nothing is read any more."""
+        self.bytes_received = 0
+        self.last_heard = math.inf
+        """When the latest byte of the peer came."""
+
+    async def run(self) -> Exception | None:
+        """Read until the transport ends or the reader is stopped; the transport's error, if any."""
+        connection = self._connection
+        receive = receive_on(self._transport)
+        self.last_heard = trio.current_time()
+        others_can_wait = False
+        while not self.stopped:
+            try:
+                data = await receive(others_can_wait)
+            except Exception as error:
+                # A transport can be anything that is a stream, and raise anything.
+                return error
+            if not data:
+                break
+            now = self.last_heard = trio.current_time()
+            self.bytes_received += len(data)
+            if self._trace is not None:
+                self._trace.saw("in", data)
+            before, frames = connection.last_data_of, connection.counts.frames_received
+            self.dispatch(connection.receive_data(data, now))
+            del data  # the next may be long in coming
+            self._step_done()
+            while connection.has_more:
+                await trio.lowlevel.checkpoint()
+                self.dispatch(connection.receive_data(b"", now))
+                self._step_done()
+            # Whoever receives takes a piece in a turn of the loop: more for the same task would
+            # only lie there, and for another one costs less without a turn in between.  Small
+            # frames cost much for their bytes, so they always let others run.
+            frames = connection.counts.frames_received - frames
+            others_can_wait = connection.last_data_of != before and frames <= FRAMES_OF_BULK
+        return None
+
+    def dispatch(self, happened: Iterable[events.Event]) -> None:
+        """Carry events of the connection to where they belong."""
+        handlers = self._handlers
+        for event in happened:
+            handlers[type(event)](event)
+
+    def _on_data(self, event: events.DataReceived) -> None:
+        stream, data, ended = event
+        receiver = self._receivers.get(stream)
+        if receiver is not None:
+            receiver.put(data, ended=ended)
+            if ended and stream.state in OVER:  # this side has ended as well: nothing can break it
+                self._receivers.pop(stream, None)

@@ -1,0 +1,173 @@
+"""The memory channel from the frame reader to whoever receives from a stream.
+
+General theory of operation
+---------------------------
+
+The frame reader holds the sending side of a :func:`trio.open_memory_channel`, the stream the
+receiving side.  **The channel carries bytes and nothing else.**  What ends a stream (the peer's
+FIN, a reset, closing) is state of the stream, which the receiver looks at once no bytes are left.
+So all bytes come before a break, an end is never lost, and a stream that gets an end and no data
+needs no channel.  A task that waits in the channel while an end comes is woken by an empty item.
+
+The channel is unbounded in items, because the reader must never wait.  The receive window bounds it
+in bytes.  An object for each byte would cost forty times its size, so small chunks are joined: the
+first lies in the channel as it came, and the second begins a ``bytearray`` that takes those that
+follow, also while it lies in the channel.
+
+Making a channel is a tenth of what a small request costs.  So a session keeps some for its later
+streams: only those that are empty and that no task waits in.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import trio
+
+Channel: TypeAlias = (
+    "tuple[trio.MemorySendChannel[bytes | bytearray], trio.MemoryReceiveChannel[bytes | bytearray]]"
+)
+Kept: TypeAlias = "list[Channel]"
+"""The channels that a session's streams have let go of, empty, for later streams."""
+
+SMALL_CHUNK = 1024
+"""Bytes below which chunks are joined while they wait."""
+
+ENOUGH = 64 * 1024
+"""Bytes from which on no more chunks are joined to what ``take`` returns: it costs a copy."""
+
+MAX_KEPT = 100
+"""Channels that a session keeps for its later streams: as many as ``max_outbound_streams`` lets
+live at once by default.  Each takes 1.8 KiB."""
+
+
+class ReceiveChannel:
+    """What a stream has received and its application has not; one task may receive."""
+
+    __slots__ = ("_breaking", "_channel", "_kept", "_rest", "_tail", "_waited_in", "ended", "size")
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._channel: Channel | None = None  # only once something has to go through it
+        self._rest: memoryview | None = None  # of a chunk that was larger than a call wanted
+        self._tail: bytearray | None = None  # the last item of the channel, which small chunks join
+        self._waited_in: bool = False  # a task waits, and nothing has been sent to it
+        self._breaking: trio.Event | None = None  # where tasks wait for that
+        self.size: int = 0
+        """Bytes that wait, in the channel and in the rest."""
+        self.ended: bool = False
+        """The peer has ended its direction: nothing follows what waits."""
+
+    # ---- the frame reader's side; none of it waits
+
+    def put(self, data: bytes, *, ended: bool) -> None:
+        """Bytes came, or the peer's end, or both."""
+        self.ended = ended
+        if not data:
+            self._wake()
+            return
+        before = self.size
+        self.size += len(data)
+        self._waited_in = False
+        send = (self._channel or self._open())[0]
+        if not before or len(data) >= SMALL_CHUNK:
+            self._tail = None
+            send.send_nowait(data)
+        elif self._tail is not None and len(self._tail) < SMALL_CHUNK:
+            self._tail += data
+        else:
+            self._tail = bytearray(data)
+            send.send_nowait(self._tail)
+
+    def break_off(self) -> None:
+        """The stream broke: nothing follows what waits."""
+        self._wake()
+        if self._breaking is not None:
+            self._breaking.set()
+
+    def _wake(self) -> None:
+        """Let a task that waits look at the stream's state."""
+        if self._waited_in and self._channel is not None:
+            self._waited_in = False
+            self._channel[0].send_nowait(b"")
+
+    # ---- the receiver's side
+
+    async def wait(self) -> bytes:
+        """Wait for bytes and return them, or ``b""`` at the end; for when ``size`` is 0.
+
+        They count in ``size`` until ``take``.
+        """
+        receive = (self._channel or self._open())[1]
+        self._waited_in = True
+        try:
+            # Nothing is in the channel, so what comes first is one chunk as it was put.
+            return bytes(await receive.receive())
+        except BaseException:
+            if not (self._waited_in or self.size):
+                # The cancellation crossed a wake-up: its empty item is still in the channel, which
+                # therefore must not serve a later stream.  Nothing follows on this one.
+                self._channel = None
+            self._waited_in = False
+            raise
+
+    def take(self, first: bytes, limit: int) -> bytes:
+        """Take up to ``limit`` bytes: ``first``, which ``wait`` has returned, and what follows it.
+
+        Chunks are joined until there are ``ENOUGH`` bytes.
+        """
+        size = len(first)
+        if size == self.size and size <= limit:  # fast path: one chunk, as most small messages come
+            self.size = 0
+            return first
+        pieces: list[bytes | bytearray | memoryview] = [first] if first else []
+        if self._rest is not None:
+            pieces.append(self._rest)
+            size = len(self._rest)
+            self._rest = None
+        enough = min(limit, ENOUGH)
+        if size < enough and size < self.size:
+            assert self._channel is not None
+            receive_nowait = self._channel[1].receive_nowait
+            while size < enough and size < self.size:
+                piece = receive_nowait()
+                pieces.append(piece)
+                size += len(piece)
+        last = pieces[-1]
+        if last is self._tail:
+            self._tail = None
+        if size > limit:
+            view = memoryview(last)
+            cut = len(view) - (size - limit)
+            pieces[-1], self._rest = view[:cut], view[cut:]
+            size = limit
+        self.size -= size
+        if len(pieces) == 1:
+            return bytes(pieces[0])
+        return b"".join(pieces)
+
+    async def wait_broken(self) -> None:
+        """Wait until ``break_off`` or ``close``."""
+        if self._breaking is None:
+            self._breaking = trio.Event()
+        await self._breaking.wait()
+
+    def close(self, *, in_use: bool) -> None:
+        """Drop what waits, and wake a task that does; ``in_use`` says that a task is in a call."""
+        if self._channel is not None:
+            if in_use:
+                self._wake()
+            elif not self.size and len(self._kept) < MAX_KEPT:
+                self._kept.append(self._channel)
+            self._channel = None
+        if self._breaking is not None:
+            self._breaking.set()
+        self._rest = self._tail = None
+        self.size = 0
+
+    def _open(self) -> Channel:
+        kept = self._kept
+        channel = kept.pop() if kept else trio.open_memory_channel[bytes | bytearray](math.inf)
+        self._channel = channel
+        return channel

@@ -1,0 +1,74 @@
+"""Calls of the connection, each with what has to follow it.
+
+A state change and the frame that it queues are one synchronous step.  After it the frame writer
+may have something to send, and streams may have ended whose slots others wait for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._protocol.connection import Connection
+    from ._protocol.errors import ErrorCode
+    from ._protocol.stream import Stream
+    from ._reader import Receivers
+    from ._slots import Slots
+    from ._writer import FrameWriter
+
+
+class Steps:
+    """What users and tasks of a session do to its connection."""
+
+    def __init__(
+        self, connection: Connection, receivers: Receivers, writer: FrameWriter, slots: Slots
+    ) -> None:
+        self.connection = connection
+        self.receivers = receivers
+        self.writer = writer
+        self._slots = slots
+
+    def done(self) -> None:
+        """A step is done that may have queued frames or ended streams."""
+        if self.writer.sleeps:
+            self.writer.wake_if_due()
+        self._slots.pass_on()
+
+    def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
+        """Queue GOAWAY; the session goes on."""
+        self.connection.goaway(code, debug)
+        self.done()
+
+    def open(self, stream_type: int, priority: int) -> Stream:
+        """Open a stream.  Raises what :meth:`Connection.open_stream` raises."""
+        stream = self.connection.open_stream(stream_type=stream_type, priority=priority)
+        self.writer.wake()
+        return stream
+
+    def send(self, stream: Stream, data: bytes) -> None:
+        """Queue data, which is not empty."""
+        self.connection.send(stream, data)
+        if self.writer.sleeps:
+            self.writer.wake()
+
+    def consume(self, stream: Stream, size: int) -> None:
+        """Somebody has taken that many received bytes."""
+        if self.connection.consume(stream, size) and self.writer.sleeps:
+            self.writer.wake_for_credit()
+
+    def close(self, stream: Stream) -> None:
+        """Close a stream gracefully; nobody hears of it any more."""
+        self.receivers.pop(stream, None)
+        if self._slots.idle:
+            self._slots.idle.pop(stream, None)
+        if self.connection.close(stream) and self.writer.sleeps:
+            self.writer.wake_if_due()
+        self._slots.pass_on()
+
+    def reset(self, stream: Stream, code: ErrorCode | int) -> None:
+        """Reset a stream; nobody hears of it any more."""
+        self.receivers.pop(stream, None)
+        if self._slots.idle:
+            self._slots.idle.pop(stream, None)
+        self.connection.reset(stream, code)
+        self.done()

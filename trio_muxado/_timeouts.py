@@ -1,0 +1,107 @@
+"""Timers of a session: for a transport that takes nothing, and for closing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._errors import CloseReason
+from ._protocol.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from ._writer import FrameWriter
+
+LOOKS = 4
+"""How often within ``close_timeout`` the closing timer looks for progress."""
+
+
+class SendTimer:
+    """Ends the session when the transport has not taken a batch within ``timeout`` seconds."""
+
+    gives_up = True
+
+    def __init__(
+        self, writer: FrameWriter, timeout: float, abort: Callable[[CloseReason], None]
+    ) -> None:
+        self._writer = writer
+        self._timeout = timeout
+        self._abort = abort
+        self._since = 0.0
+        self._excused: float | None = None  # the batch that waited when the process stood still
+
+    @property
+    def due(self) -> float:
+        since = self._writer.blocked_since
+        return math.inf if since is None else max(self._since, since) + self._timeout
+
+    def stood_still(self, now: float, late: float) -> None:
+        batch = self._writer.blocked_since
+        if batch != self._excused:
+            self._excused = batch
+            self._since = now
+
+    def ring(self, now: float) -> None:
+        message = f"the transport took nothing for {self._timeout:g} s"
+        self._abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
+
+
+class ClosingTimer:
+    """Cancels ``patience`` when closing has made no progress for ``timeout`` seconds.
+
+    Nor may it take more than ``deadline`` seconds in all: a peer that reads a byte now and then
+    would otherwise decide how long it lasts.
+    """
+
+    gives_up = True
+
+    def __init__(
+        self, writer: FrameWriter, timeout: float, deadline: float, patience: trio.CancelScope
+    ) -> None:
+        self._writer = writer
+        self._interval = timeout / LOOKS
+        self._deadline = deadline
+        self._patience = patience
+        self._flushed = False
+        self._excused = False
+        self._begin(trio.current_time())
+
+    def _begin(self, now: float) -> None:
+        self._ends = now + self._deadline
+        self._look_again(now)
+
+    def _look_again(self, now: float) -> None:
+        self._looks = 0  # without progress
+        self._waiting = self._measure()
+        self.due = min(now + self._interval, self._ends)
+
+    def flushed(self) -> None:
+        """All has been given to the transport; now the peer has to receive it."""
+        self._flushed = True
+        self._look_again(trio.current_time())
+
+    def stood_still(self, now: float, late: float) -> None:
+        if not self._excused:
+            self._excused = True
+            self._begin(now)
+
+    def ring(self, now: float) -> None:
+        before, self._waiting = self._waiting, self._measure()
+        self._looks += 1
+        if any(now_waits < waited for waited, now_waits in zip(before, self._waiting, strict=True)):
+            self._looks = 0
+        if self._looks == LOOKS or now >= self._ends:
+            self._patience.cancel()
+        self.due = min(now + self._interval, self._ends)
+
+    def _measure(self) -> tuple[int, int, int]:
+        """What waits in streams and in the writer, parts of batches to go, and what is unread.
+
+        Each number that falls is progress.  Heartbeats make none: while the transport accepts
+        everything, what the system holds says nothing of the streams.
+        """
+        writer = self._writer
+        asks_system = self._flushed or writer.blocked_since is not None
+        return (writer.unsent, -writer.parts, writer.unacknowledged() if asks_system else 0)
