@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from ._errors import MuxadoError, Origin, StreamClosedError
-from ._nursery import leaves
+from ._nursery import leaves, without_cancelled
+from ._protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
     from ._ending import Ending
@@ -55,3 +56,9 @@ def _is_end(error: MuxadoError, ending: Ending) -> bool:
         return False
     # Whoever uses a stream that this side has closed errs, unless it broke before.
     return not isinstance(error, StreamClosedError) or error.__cause__ is not None
+
+
+def code_for(error: BaseException) -> ErrorCode:
+    """What the peer hears when ``error`` leaves whoever used a stream."""
+    cancelled = without_cancelled(error) is None
+    return ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR

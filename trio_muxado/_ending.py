@@ -13,6 +13,8 @@ from ._errors import (
     Origin,
     SessionClosedError,
     SessionEndedError,
+    StreamClosedError,
+    StreamResetError,
     printable,
 )
 from ._nursery import leaves
@@ -98,6 +100,26 @@ class Ending:
         )
         error.__cause__ = reason.error
         return error
+
+    def broken_error(self, stream: Stream) -> MuxadoError:
+        """The error of whoever uses a stream that broke."""
+        broken = stream.broken
+        assert broken is not None
+        if broken.ends_session:
+            return self.error(f"stream {stream.id}", safe_to_retry=broken.unprocessed)
+        return StreamResetError(
+            f"stream {stream.id}: {broken.message}",
+            code=broken.code,
+            initiator=broken.by,
+            safe_to_retry=broken.unprocessed,
+            origin=Origin(self, stream),
+        )
+
+    def closed_error(self, stream: Stream, message: str) -> StreamClosedError:
+        """The error of whoever uses what this side has closed."""
+        return StreamClosedError(
+            message, code=ErrorCode.NO_ERROR, initiator="local", origin=Origin(self, stream)
+        )
 
     def log_end(self, core: Stream, what: str, why: object) -> None:
         """Log that ``why`` ended what ran on a stream, unless the session's end did."""

@@ -60,9 +60,9 @@ from ._timeouts import ClosingTimer, SendTimer
 from ._trace import TransportTrace
 from ._transport.closing import (
     close_at_once,
-    close_gracefully,
     half_close,
     is_bare_tls_end,
+    part,
     read_out,
 )
 from ._writer import FrameWriter
@@ -379,21 +379,11 @@ class Engine:
                 await self.writer.flushed.wait()
                 if ending.reason is None:
                     timer.flushed()
-                    await self._part()
+                    await part(self.transport, ending.event)
         except BaseException:
             self.abort(CLOSED_HERE)
             raise
         self.abort(CLOSED_HERE)
-
-    async def _part(self) -> None:
-        """Tell the peer that nothing follows, and wait for its own end.
-
-        Whatever the peer sends to a transport that was closed makes TCP drop what is on its way.
-        """
-        if await half_close(self.transport):
-            await self.ending.event.wait()
-        else:
-            await close_gracefully(self.transport)
 
     async def _linger(self) -> None:
         """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""

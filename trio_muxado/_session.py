@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import trio
 
-from ._blame import is_end_of_stream
+from ._blame import code_for, is_end_of_stream
 from ._config import MuxadoConfig
 from ._errors import (
     CloseReason,
@@ -22,7 +22,7 @@ from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused, check_code
 from ._receive_channel import ReceiveChannel
 from ._statistics import SessionStatistics
-from ._stream import MuxadoStream, code_for
+from ._stream import MuxadoStream
 
 if TYPE_CHECKING:
     from ._engine import Engine

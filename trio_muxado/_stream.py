@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
-from ._errors import MuxadoError, Origin, StreamClosedError, StreamResetError
-from ._nursery import without_cancelled
+from ._blame import code_for
+from ._errors import MuxadoError, StreamClosedError
 from ._protocol.errors import ErrorCode, check_code
 from ._protocol.states import OVER, SEND_END
 from ._receive_channel import ReceiveChannel
@@ -331,7 +331,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             return self._broken_error()
         if SEND_END in self._core.allowed:
             return self._engine.ending.error(f"stream {self.id}")
-        return self._local_error("send_eof was called on this stream")
+        return self._engine.ending.closed_error(self._core, "send_eof was called on this stream")
 
     @staticmethod
     def _busy_sending() -> trio.BusyResourceError:
@@ -405,33 +405,12 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     # ---- errors
 
     def _broken_error(self) -> MuxadoError:
-        broken = self._core.broken
-        assert broken is not None
-        ending = self._engine.ending
-        if broken.ends_session:
-            return ending.error(f"stream {self.id}", safe_to_retry=broken.unprocessed)
-        return StreamResetError(
-            f"stream {self.id}: {broken.message}",
-            code=broken.code,
-            initiator=broken.by,
-            safe_to_retry=broken.unprocessed,
-            origin=Origin(ending, self._core),
-        )
+        return self._engine.ending.broken_error(self._core)
 
     def _closed_error(self) -> StreamClosedError:
         assert self._closed is not None
-        error = self._local_error(self._closed)
+        error = self._engine.ending.closed_error(self._core, self._closed)
         # What another task may have closed it for, before this one could hear of it.
         if self._broke_before:
             error.__cause__ = self._broken_error()
         return error
-
-    def _local_error(self, message: str) -> StreamClosedError:
-        origin = Origin(self._engine.ending, self._core)
-        return StreamClosedError(message, code=ErrorCode.NO_ERROR, initiator="local", origin=origin)
-
-
-def code_for(error: BaseException) -> ErrorCode:
-    """What the peer hears when ``error`` leaves whoever used a stream."""
-    cancelled = without_cancelled(error) is None
-    return ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR

@@ -85,8 +85,14 @@ async def read_out(transport: trio.abc.Stream) -> None:
         logger.debug("the peer did not wait for the end: %r", error)
 
 
-async def close_gracefully(transport: trio.abc.Stream) -> None:
-    """Close it as its kind does."""
+async def part(transport: trio.abc.Stream, peer_ended: trio.Event) -> None:
+    """Tell the peer that nothing follows, and wait for its own end.
+
+    Whatever the peer sends to a transport that was closed makes TCP drop what is on its way.
+    """
+    if await half_close(transport):
+        await peer_ended.wait()
+        return
     try:
         await transport.aclose()
     except Exception as error:
