@@ -59,7 +59,13 @@ ON_PUBLIC_NAMES = ("http", "_check", "__main__")
 WHOLE_FOLDERS = {"_transport", *ON_PUBLIC_NAMES}
 
 # Public types that name each other: a configuration has handlers of streams, a stream its session.
-UPWARD_TYPES = {("_config", "_stream"), ("_stream", "_session")}
+UPWARD_TYPES = {
+    ("_config", "_stream"),
+    ("_stream", "_session"),
+    ("http._exchange", "http._connection"),
+    ("http._connection", "http._server"),
+    ("http._hypercorn", "http._connection"),
+}
 
 # The protocol is driven by calls: it has no other way to learn of bytes or of time.
 NO_IO = {"asyncio", "logging", "select", "selectors", "socket", "ssl", "threading", "time", "trio"}

@@ -100,8 +100,8 @@ async def _run_session(
             yield session
             await session.aclose()
         except BaseException as error:
-            if engine.ending.reason is not None and isinstance(error, Exception):
-                # It is over already, and the peer is still to be told why.
+            if engine.ending.over and isinstance(error, Exception):
+                # It is over already, or another task closes it: its last words go out first.
                 with suppress(trio.Cancelled):
                     await session.aclose()
             else:

@@ -19,6 +19,7 @@ from ._errors import CloseReason, MuxadoError, StreamClosedError
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._protocol.errors import ErrorCode
 from ._session import MuxadoSession
+from ._tcp import connect_tcp
 
 logger = logging.getLogger("trio_muxado")
 
@@ -119,7 +120,7 @@ async def dial_muxado(
     _check(handle_session, connect, backoff, stop, on_state)
     dialler = _Dialler(
         handle_session,
-        partial(trio.open_tcp_stream, host, port) if connect is None else connect,
+        partial(connect_tcp, host, port) if connect is None else connect,
         host=host,
         ssl_context=ssl_context,
         config=config,

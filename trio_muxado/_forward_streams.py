@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import trio
 
@@ -21,6 +19,7 @@ from ._proxy_protocol import (
 )
 from ._session import MuxadoSession
 from ._stream import MuxadoStream
+from ._tcp import connect_tcp
 
 logger = logging.getLogger("trio_muxado")
 
@@ -70,7 +69,7 @@ async def forward_streams(
         check_proxy_protocol(proxy_protocol)
     check_idle_timeout(idle_timeout)
     _check_port(port)
-    connect = await _connector(host, port)
+    connect = partial(connect_tcp, host, port)
     header = b""
     if proxy_protocol is not None:
         source, destination = addresses_of(session.transport_stream) or (None, None)
@@ -106,28 +105,3 @@ async def _begin(connect: Connect, header: bytes) -> trio.SocketStream:
         await break_stream(tcp, ErrorCode.STREAM_CANCELLED)
         raise
     return tcp
-
-
-async def _connector(host: str | bytes, port: int) -> Connect:
-    """How to connect: an address needs no thread that looks it up, nor attempts side by side."""
-    try:
-        found = await trio.socket.getaddrinfo(
-            host,
-            port,
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-        )
-    except OSError:
-        return partial(trio.open_tcp_stream, host, port)
-    family, _, proto, _, address = found[0]
-    return partial(_connect, family, proto, address)
-
-
-async def _connect(family: int, proto: int, address: Any) -> trio.SocketStream:
-    sock = trio.socket.socket(family, socket.SOCK_STREAM, proto)
-    try:
-        await sock.connect(address)
-    except BaseException:
-        sock.close()
-        raise
-    return trio.SocketStream(sock)

@@ -57,6 +57,8 @@ async def half_close(transport: trio.abc.Stream) -> bool:
         return False
     try:
         await lowest.send_eof()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return False  # the peer has gone, which the reader finds out as well
     except Exception as error:
         logger.debug("half-closing the transport failed: %r", error)
         return False
