@@ -177,7 +177,7 @@ async def test_a_busy_session_lives_on_a_slow_link_by_the_echoes_of_its_beats(
             nursery.start_soon(read_all, far)
             with trio.move_on_after(300):
                 await client.wait_closed()
-            assert client._engine.ending.reason is None
+            assert client.close_reason is None
             assert server.statistics().bytes_received > 250 * bandwidth
             nursery.cancel_scope.cancel()
 
@@ -205,7 +205,7 @@ async def test_a_session_that_is_busy_from_the_start_lives_down_to_the_floor_of_
             nursery.start_soon(read_all, far)
             with trio.move_on_after(300):
                 await client.wait_closed()
-            assert client._engine.ending.reason is None
+            assert client.close_reason is None
             nursery.cancel_scope.cancel()
 
 

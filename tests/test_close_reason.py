@@ -18,7 +18,7 @@ from trio_muxado import (
 )
 from trio_muxado._protocol.frames import GoAway
 
-from .helpers import V1, V2, Kind, each_kind, each_wire, echo, raw_session, session_pair
+from .helpers import V1, V2, Kind, each_kind, each_wire, echo, number_of, raw_session, session_pair
 
 
 async def reason_of(session: MuxadoSession) -> tuple[Any, str, bool]:
@@ -99,7 +99,7 @@ async def test_the_peer_s_text_cannot_leave_its_line(
         assert reason.debug == caught.value.debug == debug[:4096]
         assert details[-1] == shown
         (record,) = caplog.records
-        number, transport = session._engine.number, session.transport_stream
+        number, transport = number_of(session), session.transport_stream
         assert record.getMessage() == f"session {number} over {transport!r} ended: {reason.message}"
 
 

@@ -101,12 +101,16 @@ async def test_transport_writes_of_a_request_alone(kind: Kind) -> None:
 
 @each_wire
 async def test_transport_writes_of_64_requests_at_once(kind: Kind) -> None:
-    """A write of the server carries the answers of a burst or two; the client's follow."""
+    """A write of the server carries the answers of a burst or two; the client's follow.
+
+    The documented 0.14 for a request are 0.155 here: where hypothesis is loaded, trio shuffles the
+    tasks of a turn, which it otherwise leaves in their order or turns round.
+    """
     async with counted_pair(kind) as pair:
         before = pair.from_client.writes + pair.from_server.writes
-        await many_requests(pair.client, at_once=64, each=20)
+        await many_requests(pair.client, at_once=64, each=60)
         writes = pair.from_client.writes + pair.from_server.writes - before
-        assert writes <= 64 * 20 * 0.3
+        assert writes / (64 * 60) < 0.16
 
 
 # ---- a byte of bulk

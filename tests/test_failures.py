@@ -824,4 +824,4 @@ async def test_an_end_is_no_heartbeat(kind: Kind, ending: str, autojump_clock: M
             await trio.sleep(2)
             trio.lowlevel.remove_instrument(turns)
             assert turns.count < 20
-            assert session._engine.ending.reason is None
+            assert session.close_reason is None

@@ -242,7 +242,7 @@ async def test_a_ping_after_the_heartbeats_crossed_the_goaway(kind: Kind) -> Non
 @with_types
 async def test_the_peers_beats_are_answered_and_never_shown(kind: Kind) -> None:
     async with raw_session(kind) as (session, peer):
-        peer.send(peer.syn(3, TYPE[kind.name], HIGHEST), peer.syn(5, 1))
+        peer.send(peer.syn(3, TYPE[kind.name], priority=HIGHEST), peer.syn(5, 1))
         peer.send(peer.data(3, b"\x00\x00\x00\x01"))
         assert await beats(peer) == [b"\x00\x00\x00\x01"]
         peer.send(peer.data(3, b"\x00\x00\x00"))
@@ -438,7 +438,7 @@ async def test_bytes_that_wait_in_a_socket_are_read_first(
             mock_clock.jump(0.2)
             os.write(far.socket.fileno(), RawPeer(kind).rst(99, 0))
             await wait_all_tasks_blocked()
-            assert session._engine.ending.reason is None
+            assert session.close_reason is None
             await trio.aclose_forcefully(session)
 
 
@@ -467,7 +467,7 @@ async def test_bytes_that_wait_under_tls_are_read_first(
             autojump_clock.jump(0.2)
             memory_stream_pump(far.send_stream, near.receive_stream)  # the echoes of three beats
             await trio.sleep(6.5)
-            assert client._engine.ending.reason is None
+            assert client.close_reason is None
             far.send_stream.send_all_hook = arrive
             await arrive()
 
@@ -498,7 +498,7 @@ async def test_a_loop_that_stands_still_again_and_again_still_notices_silence(
             await trio.sleep(1)
             autojump_clock.jump(3)  # a second more than a beat is late at most
             await wait_all_tasks_blocked()
-        assert session._engine.ending.reason is not None
+        assert session.close_reason is not None
 
 
 @with_types

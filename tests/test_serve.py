@@ -396,7 +396,7 @@ async def test_what_a_session_raises_is_contained(kind: Kind) -> None:
                 await bad.aclose()
                 await wait_all_tasks_blocked()
     assert len(served) == 9
-    assert all(session._engine.ending.reason is not None for session in served)
+    assert all(session.close_reason is not None for session in served)
 
 
 # ---- a handler's own bug

@@ -33,6 +33,7 @@ from .helpers import (
     each_kind,
     each_wire,
     fill,
+    number_of,
     raw_session,
     read_all,
     session_pair,
@@ -50,15 +51,15 @@ async def test_a_session_shows_its_wire_transport_and_config(kind: Kind) -> None
         assert client.config is config
         assert client.wire == kind.wire
         assert server.wire is None
-        number = server._engine.number
+        number = number_of(server)
         assert repr(server) == f"<MuxadoSession {number} server undetected active>"
         await client.open_stream()
         await server.accept_stream() if not kind.typed else None
         await wait_all_tasks_blocked()
         assert server.wire == kind.wire
         assert repr(server) == f"<MuxadoSession {number} server {kind.wire} active>"
-        number = client._engine.number
-        assert server._engine.number != number
+        number = number_of(client)
+        assert number_of(server) != number
         assert repr(client) == f"<MuxadoSession {number} client {kind.wire} active>"
     assert repr(client) == f"<MuxadoSession {number} client {kind.wire} ended>"
 

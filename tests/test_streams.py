@@ -8,9 +8,9 @@ from .helpers import (
     CALLS,
     V1,
     Kind,
-    RawPeer,
     each_kind,
     each_wire,
+    number_of,
     outcome_of,
     raw_session,
     read_all,
@@ -29,7 +29,7 @@ async def test_a_stream_knows_its_id_and_session(kind: Kind) -> None:
         back = await server.open_stream()
         assert (near.id, far.id, back.id) == (3, 3, 2)
         assert (near.session, far.session) == (client, server)
-        number = client._engine.number
+        number = number_of(client)
         session = f"<MuxadoSession {number} client {kind.wire} active>"
         assert repr(near) == f"<MuxadoStream 3 of {session}>"
 
@@ -113,8 +113,3 @@ async def test_every_error_is_new(kind: Kind) -> None:
                 await CALLS[name](stream)
             errors.append(caught.value)
         assert len(set(map(id, errors))) == 4
-
-
-def test_raw_peer_speaks_both_wires() -> None:
-    """The helper itself: a SYN is a frame of its own on v1 and a flag on v2."""
-    assert RawPeer(V1).syn(3).hex() == "0000000100000003"

@@ -6,7 +6,16 @@ Everything here is deterministic: nothing sleeps, nothing polls, and what is ran
 from .calls import CALLS, SENDING, each_call, each_sender
 from .kinds import SEND_BUFFER, STEADY, V1, V2, V2_TYPED, Kind, each_kind, each_wire, with_types
 from .raw_peer import RawPeer, raw_session
-from .sessions import echo, fill, read_all, read_exactly, session_pair, stream_pair, waits_of
+from .sessions import (
+    echo,
+    fill,
+    number_of,
+    read_all,
+    read_exactly,
+    session_pair,
+    stream_pair,
+    waits_of,
+)
 from .tasks import Turns, cancel_at_checkpoint, outcome_of, together
 from .transports import (
     Deaf,
@@ -52,6 +61,7 @@ __all__ = [
     "each_wire",
     "echo",
     "fill",
+    "number_of",
     "outcome_of",
     "raw_session",
     "read_all",

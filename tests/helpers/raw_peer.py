@@ -9,12 +9,13 @@ from trio.testing import MemoryReceiveStream, MemorySendStream, wait_all_tasks_b
 
 from trio_muxado import MuxadoSession, client_session, server_session
 from trio_muxado._protocol.frames import Frame
-from trio_muxado._protocol.wire import WIRES, Decoder, Wire
+from trio_muxado._protocol.wire import WIRES, Decoder
 
+from ..frames import PeerFrames
 from .kinds import Kind
 
 
-class RawPeer:
+class RawPeer(PeerFrames):
     """The other end of a transport: the test says what it sends, and sees what comes.
 
     Nothing moves by itself, so the test decides what arrives together with what.
@@ -25,7 +26,7 @@ class RawPeer:
         self._inlet = MemoryReceiveStream()
         self.transport = trio.StapledStream(self._outlet, self._inlet)
         """What the session under test gets."""
-        self.wire: Wire = WIRES[kind.wire]
+        self.wire = WIRES[kind.wire]
         self._decoder = Decoder(self.wire, lambda stream_id, opening: True)
         self.raw = bytearray()
         """All that the session has sent so far."""
@@ -60,31 +61,6 @@ class RawPeer:
         """Throw away what the session has sent."""
         with suppress(trio.WouldBlock):
             self._outlet.get_data_nowait()
-
-    # ---- frames, as bytes
-
-    def syn(self, stream_id: int, stream_type: int | None = None, priority: int = 0) -> bytes:
-        """Open a stream; on v2 with a type (0, too) its four bytes follow, as in typed sessions."""
-        if self.wire.has_syn_frame:
-            return self.wire.syn(stream_id, priority, stream_type or 0)
-        body = b"" if stream_type is None else stream_type.to_bytes(4, "big")
-        return self.wire.data_header(stream_id, len(body), fin=False, syn=True) + body
-
-    def data(self, stream_id: int, payload: bytes = b"", *, fin: bool = False) -> bytes:
-        return self.wire.data_header(stream_id, len(payload), fin=fin) + payload
-
-    def rst(self, stream_id: int, code: Any) -> bytes:
-        return self.wire.rst(stream_id, code)
-
-    def wndinc(self, stream_id: int, increment: int) -> bytes:
-        return self.wire.wndinc(stream_id, increment)
-
-    def goaway(self, last_stream_id: int, code: Any, debug: bytes = b"") -> bytes:
-        return self.wire.goaway(last_stream_id, code, debug)
-
-    def violation(self) -> bytes:
-        """A frame that no peer may send: DATA for stream 0."""
-        return self.wire.data_header(0, 0, fin=False)
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Sessions in pairs, and what a test does with their streams."""
 
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,6 +44,13 @@ async def stream_pair(
     async with session_pair(kind, **choices) as (client, server):
         near = await client.open_stream()
         yield near, await server.accept_stream()
+
+
+def number_of(session: MuxadoSession) -> int:
+    """The number by which logs tell sessions apart."""
+    found = re.match(r"<MuxadoSession (\d+) ", repr(session))
+    assert found is not None
+    return int(found[1])
 
 
 async def fill(stream: trio.abc.SendStream) -> None:

@@ -13,11 +13,12 @@ from trio_muxado._protocol import events
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.decoder import Decoder
-from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Data, DataRest, Frame
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.stream import Broken, Stream
 from trio_muxado._protocol.wire import V1, V2
+
+from ..frames import PeerFrames
 
 __all__ = [
     "BOTH",
@@ -40,7 +41,7 @@ BOTH = (V1, V2)
 T = TypeVar("T")
 
 
-class End:
+class End(PeerFrames):
     """A connection, the peer's frames for it, and an ear for what it sends.
 
     It is a server unless it is told otherwise, so the peer's streams are 3, 5, 7 ...
@@ -82,31 +83,6 @@ class End:
             else:
                 told += receive(self.core, bytearray(piece), self.now)
         return told
-
-    def syn(self, stream_id: int, *, priority: int = 0, type: int = 0) -> bytes:
-        """What opens a stream, without data."""
-        if self.wire.has_syn_frame:
-            return self.wire.syn(stream_id, priority, type)
-        return self.data(stream_id, syn=True)
-
-    def data(
-        self, stream_id: int, payload: bytes = b"", *, fin: bool = False, syn: bool = False
-    ) -> bytes:
-        return self.wire.data_header(stream_id, len(payload), fin=fin, syn=syn) + payload
-
-    def fin(self, stream_id: int) -> bytes:
-        return self.data(stream_id, fin=True)
-
-    def rst(self, stream_id: int, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> bytes:
-        return self.wire.rst(stream_id, code)
-
-    def wndinc(self, stream_id: int, increment: int) -> bytes:
-        return self.wire.wndinc(stream_id, increment)
-
-    def goaway(
-        self, last: int = 0, code: ErrorCode | int = ErrorCode.NO_ERROR, debug: bytes = b""
-    ) -> bytes:
-        return self.wire.goaway(last, code, debug)
 
     # ---- what its application does
 
