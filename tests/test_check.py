@@ -10,18 +10,27 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from trio_muxado import MuxadoConfig, MuxadoError, MuxadoStream, server_session
+from trio_muxado import MuxadoConfig, MuxadoError, MuxadoStream, client_session, server_session
 from trio_muxado._check import Result, Vector, echo_vectors, load, play
 from trio_muxado._check.frames import HEADER, FrameReader, Header
 from trio_muxado._check.judge import Judge
-from trio_muxado._check.vectors import VERSIONS, Version, read
+from trio_muxado._check.vectors import VERSIONS, Role, Version, read
 
 from .helpers import echo
 
 KINDS: list[tuple[Version, bool]] = [("v1", False), ("v2", False), ("v2", True)]
 
-PLAYED = [v for version, typed in KINDS for v in echo_vectors(version, role="server", typed=typed)]
-each_played = pytest.mark.parametrize("vector", PLAYED, ids=lambda v: f"{v.version}-{v.name}")
+ROLES: tuple[Role, ...] = ("client", "server")
+
+PLAYED = [
+    vector
+    for role in ROLES
+    for version, typed in KINDS
+    for vector in echo_vectors(version, role=role, typed=typed)
+]
+each_played = pytest.mark.parametrize(
+    "vector", PLAYED, ids=lambda v: f"{v.version}-{v.role}-{v.name}"
+)
 
 NAMES = {"v1": {1: "SYN", 2: "RST", 3: "DATA", 4: "WNDINC", 6: "GOAWAY"}}
 NAMES["v2"] = {0: "RST", 1: "DATA", 2: "WNDINC", 3: "GOAWAY"}
@@ -88,7 +97,8 @@ async def peer_for(vector: Vector, change: Change) -> AsyncIterator[trio.abc.Str
         async def serve() -> None:
             transport = Mistaken(far, vector.version, change)
             with suppress(MuxadoError):  # vectors end sessions in every way
-                async with server_session(transport, config=config) as session:
+                make = client_session if vector.role == "client" else server_session
+                async with make(transport, config=config) as session:
                     await session.serve_streams(echo_peer)
 
         nursery.start_soon(serve)

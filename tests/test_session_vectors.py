@@ -18,7 +18,7 @@ import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from trio_muxado import MuxadoError, MuxadoSession, MuxadoStream
-from trio_muxado._check import Vector, load
+from trio_muxado._check import Vector, load, mirrored
 from trio_muxado._check.frames import FrameReader
 from trio_muxado._check.judge import Judge
 from trio_muxado._check.vectors import VERSIONS, Step, Version, bytes_of, read
@@ -29,6 +29,7 @@ from .helpers.vectors import check_shown
 SPECIFICATION = Path(__file__).parents[1] / "docs" / "specification"
 
 VECTORS = [vector for version in VERSIONS for vector in load(version)]
+BOTH_ROLES = VECTORS + [other for vector in VECTORS if (other := mirrored(vector)) is not None]
 
 each_vector = pytest.mark.parametrize(
     "vector", VECTORS, ids=[f"{vector.version}-{vector.name}" for vector in VECTORS]
@@ -177,8 +178,13 @@ async def check_streams(vector: Vector, application: Application) -> None:
     check_shown(vector.shown, application.seen)
 
 
-@each_vector
-@pytest.mark.parametrize("cut", [whole, in_pieces])
+# Bytes that are cut are cut alike for both roles.
+PLAYS = [(vector, whole) for vector in BOTH_ROLES] + [(vector, in_pieces) for vector in VECTORS]
+
+
+@pytest.mark.parametrize(
+    "vector, cut", PLAYS, ids=[f"{v.version}-{v.role}-{v.name}-{cut.__name__}" for v, cut in PLAYS]
+)
 async def test_a_session_answers_as_it_should(
     vector: Vector, cut: Callable[[bytes], list[bytes]], autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -229,3 +235,18 @@ def test_every_key_is_known(version: Version) -> None:
 def test_names_of_sessions_are_unique(version: Version) -> None:
     names = [vector.name for vector in load(version)]
     assert len(names) == len(set(names)) > 60
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_vector_that_is_mirrored_twice_is_the_same(version: Version) -> None:
+    for vector in load(version):
+        other = mirrored(vector)
+        if other is not None:
+            assert other.role != vector.role
+            assert mirrored(other) == vector
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_only_what_is_no_frame_or_about_id_one_has_one_role(version: Version) -> None:
+    left = {vector.name for vector in load(version) if mirrored(vector) is None}
+    assert {name for name in left if not name.startswith("invalid/")} == {"syn-one"}

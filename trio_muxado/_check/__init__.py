@@ -11,6 +11,7 @@ one that agrees with itself.
 """
 
 from .player import Result, play
-from .vectors import Vector, echo_vectors, load
+from .roles import echo_vectors, mirrored
+from .vectors import Vector, load
 
-__all__ = ["Result", "Vector", "echo_vectors", "load", "play"]
+__all__ = ["Result", "Vector", "echo_vectors", "load", "mirrored", "play"]

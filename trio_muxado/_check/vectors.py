@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -94,14 +94,6 @@ def load(version: Version) -> tuple[Vector, ...]:
         *(_echo_session(version, entry) for entry in data["echo_sessions"]),
         *(_invalid(version, entry, data["error_codes"]) for entry in data["invalid"]),
     )
-
-
-def echo_vectors(version: Version, *, role: Role, typed: bool) -> Sequence[Vector]:
-    """What can be played to an echo peer of this role, in a session of this kind.
-
-    A v1 session is never typed: its streams have types by themselves.
-    """
-    return [v for v in load(version) if v.echo and v.role == role and v.typed == typed]
 
 
 def bytes_of(entry: Mapping[str, Any], key: str) -> bytes:

@@ -74,7 +74,7 @@ func Main(wire Wire) {
 	}
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	addr := flags.String("addr", "127.0.0.1:0", "where to listen or whom to dial")
-	echo := flags.Bool("echo", false, "serve as an echo peer: see docs/specification/vectors.md")
+	echo := flags.Bool("echo", false, "be an echo peer: see docs/specification/vectors.md")
 	seed := flags.Bool("seed", false, "serve the exchange of the seed's README instead of the stream protocol")
 	timeout := flags.Duration("timeout", time.Minute, "the longest time a scenario may take")
 	var options Options
@@ -87,7 +87,7 @@ func Main(wire Wire) {
 		serve(wire, *addr, *seed, *echo, options)
 	} else {
 		time.AfterFunc(*timeout, func() { fail("timed out after %v", *timeout) })
-		dial(wire, *addr, flags.Args(), options)
+		dial(wire, *addr, *echo, flags.Args(), options)
 	}
 }
 
@@ -118,8 +118,8 @@ func serve(wire Wire, addr string, seed, echo bool, options Options) {
 	}
 }
 
-func dial(wire Wire, addr string, args []string, options Options) {
-	if len(args) == 0 {
+func dial(wire Wire, addr string, echo bool, args []string, options Options) {
+	if len(args) == 0 && !echo {
 		fail("no scenario")
 	}
 	conn, err := net.Dial("tcp", addr)
@@ -128,7 +128,13 @@ func dial(wire Wire, addr string, args []string, options Options) {
 	}
 	session := wire.Client(conn, options)
 	host := newHost(session, options)
+	host.echo = echo
 	go host.run()
+	if echo {
+		session.Wait()
+		fmt.Println("OK {}")
+		os.Exit(0)
+	}
 	result, err := runScenario(host, args[0], args[1:])
 	if err != nil {
 		fail("%s: %v", args[0], err)

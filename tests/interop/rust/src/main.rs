@@ -22,7 +22,7 @@ pub struct Options {
     pub addr: String,
     pub typed: bool,
     pub heartbeat: bool,
-    /// Serve as an echo peer: see docs/specification/vectors.md.
+    /// Be an echo peer: see docs/specification/vectors.md.
     pub echo: bool,
     pub interval: Duration,
     pub tolerance: Duration,
@@ -110,9 +110,11 @@ async fn serve(options: Options) {
 }
 
 async fn dial(options: Options) {
-    let Some((name, arguments)) = options.rest.split_first() else {
-        fail("no scenario")
-    };
+    if options.rest.is_empty() && !options.echo {
+        fail("no scenario");
+    }
+    let name = options.rest.first().map_or("echo", String::as_str);
+    let arguments = options.rest.get(1..).unwrap_or_default();
     let work = async {
         let conn = TcpStream::connect(&options.addr)
             .await
@@ -120,6 +122,11 @@ async fn dial(options: Options) {
         let (session, acceptor) = Session::start(conn, true, &options).await?;
         let host = Arc::new(Host::new(session, options.echo));
         let accepting = tokio::spawn(host.clone().run(acceptor));
+        if options.echo {
+            // To the end of the session: whoever checks it ends it.
+            let _ = accepting.await;
+            return Ok("{}".into());
+        }
         let result = scenarios::run(&host, name, arguments).await?;
         host.session.close(0).await;
         drop(host);
