@@ -17,7 +17,7 @@ from ._protocol.states import UNTYPED
 
 if TYPE_CHECKING:
     from ._protocol.stream import Stream
-    from ._protocol.table import StreamTable
+    from ._protocol.streams import Streams
 
 logger = logging.getLogger("trio_muxado")
 
@@ -35,7 +35,7 @@ class HalfOpenTimer:
 
     def __init__(
         self,
-        streams: StreamTable,
+        streams: Streams,
         expire: Callable[[Stream, ErrorCode, str], None],
         timeout: float,
     ) -> None:

@@ -10,7 +10,7 @@ import trio
 
 if TYPE_CHECKING:
     from ._protocol.stream import Stream
-    from ._protocol.table import StreamTable
+    from ._protocol.streams import Streams
 
 
 class Slots:
@@ -27,7 +27,7 @@ class Slots:
 
     def __init__(
         self,
-        streams: StreamTable,
+        streams: Streams,
         *,
         wire_known: trio.Event,
         ended: trio.Event,

@@ -18,7 +18,7 @@ from trio_muxado._protocol.events import (
 from trio_muxado._protocol.frames import Rst, Syn
 from trio_muxado._protocol.states import Custody, StreamState
 from trio_muxado._protocol.stream import Broken
-from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
+from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
 from .driver import BOTH, V1, V2, End, ids, only, pipe
 

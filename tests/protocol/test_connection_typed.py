@@ -15,7 +15,7 @@ from trio_muxado._protocol.events import (
 )
 from trio_muxado._protocol.frames import Data, Rst
 from trio_muxado._protocol.states import Custody
-from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
+from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
 from .driver import V1, V2, End, ids, only
 

@@ -129,7 +129,7 @@ def test_a_promise_of_sixteen_mebibytes_reserves_nothing() -> None:
     assert end.sent() == [Rst(3, VIOLATED)]
     for _ in range(20):
         assert end.feed(bytes(100_000)) == []
-    assert end.core._decoder._tail == b""
+    assert end.core._inbound._decoder._tail == b""
 
 
 @both

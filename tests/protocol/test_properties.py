@@ -30,7 +30,7 @@ from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import SessionState, StreamInput
 from trio_muxado._protocol.stream import Stream
-from trio_muxado._protocol.table import MAX_HEARTBEAT_STREAMS
+from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
 from .driver import BOTH, V1, V2, End, receive, weight
 

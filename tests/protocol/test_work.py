@@ -121,7 +121,7 @@ def test_what_is_left_of_a_read_is_copied_once(wire: Wire) -> None:
     end = End(wire)
     end.accept(3)
     end.core.receive_data(memoryview(bytearray(end.wndinc(3, 1) * 20_000)), end.now)
-    decoder = end.core._decoder
+    decoder = end.core._inbound._decoder
     kept = decoder._rest
     while end.core.has_more:
         assert decoder._rest is kept
@@ -135,7 +135,7 @@ def test_bytes_are_not_copied_for_what_is_left_of_them(wire: Wire) -> None:
     end.accept(3)
     data = end.wndinc(3, 1) * 1000
     end.core.receive_data(data, end.now)
-    assert end.core._decoder._rest is data
+    assert end.core._inbound._decoder._rest is data
 
 
 @both

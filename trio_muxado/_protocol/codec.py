@@ -24,6 +24,9 @@ MAX_STREAM_ID = 0x7FFFFFFF
 MAX_PRIORITY = 0x7FFFFFFF
 """A priority has 31 bits as well."""
 
+TYPE_SIZE = 4
+"""Bytes of a stream's type, which are its first on a typed v2 session."""
+
 MAX_DEBUG = 4096
 """Bytes of a GOAWAY's debug text that are kept; a peer may announce megabytes."""
 
@@ -76,28 +79,26 @@ class Wire:
     goaway_understates: bool
     """A known peer leaves eight bytes out of a GOAWAY's length (Rust)."""
 
+    has_syn_frame: bool = field(init=False)
+    """Streams are opened by a frame of their own, which carries type and priority."""
     known_codes: Mapping[int, ErrorCode] = field(init=False)
-    _data_bits: int = field(init=False)
-    _fin_bits: int = field(init=False)
-    _syn_bits: int = field(init=False)
+    data_bits: int = field(init=False)
+    fin_bits: int = field(init=False)
+    syn_bits: int = field(init=False)
 
     def __post_init__(self) -> None:
         by_number: dict[int, ErrorCode] = {}
         for code, number in self.error_codes.items():
             by_number.setdefault(number, code)
         set_once = object.__setattr__
+        set_once(self, "has_syn_frame", "SYN" in self.types)
         set_once(self, "known_codes", by_number)
-        set_once(self, "_data_bits", self.types["DATA"] << self.type_shift)
-        set_once(self, "_fin_bits", SYN_FIN << self.flags_shift)
-        set_once(self, "_syn_bits", self.syn_flag << self.flags_shift)
+        set_once(self, "data_bits", self.types["DATA"] << self.type_shift)
+        set_once(self, "fin_bits", SYN_FIN << self.flags_shift)
+        set_once(self, "syn_bits", self.syn_flag << self.flags_shift)
 
     def __repr__(self) -> str:
         return f"<Wire {self.name}>"
-
-    @property
-    def has_syn_frame(self) -> bool:
-        """Streams are opened by a frame of their own, which carries type and priority."""
-        return "SYN" in self.types
 
     def code_from_wire(self, number: int) -> ErrorCode | int:
         """What a received error code means; a number without a name stays a number."""
@@ -120,11 +121,11 @@ class Wire:
         self, stream_id: int, length: int, *, fin: bool = False, syn: bool = False
     ) -> bytes:
         """The header of a DATA frame; the payload follows it as it is, uncopied."""
-        word = length << self.length_shift | self._data_bits
+        word = length << self.length_shift | self.data_bits
         if fin:
-            word |= self._fin_bits
+            word |= self.fin_bits
         if syn:
-            word |= self._syn_bits
+            word |= self.syn_bits
         return _TWO_WORDS.pack(word, stream_id)
 
     def syn(self, stream_id: int, priority: int, stream_type: int) -> bytes:

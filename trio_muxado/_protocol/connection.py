@@ -7,13 +7,18 @@ looks at a clock.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from .byte_queue import Buffer
-from .codec import MAX_PRIORITY
-from .endpoint import GOING, TYPE_SIZE
-from .errors import ErrorCode, OpenRefused
-from .events import Event, StreamBroken
+from .codec import MAX_PRIORITY, TYPE_SIZE
+from .counts import Counts
+from .errors import ErrorCode, OpenRefused, ProtocolViolation
+from .events import Event, SessionFailed, StreamBroken, WireDetected
 from .inbound import Inbound
+from .limits import Limits
+from .outbox import Outbox
 from .scheduler import ABOVE_ALL
+from .session import Session
 from .states import (
     ACCEPT,
     CLOSE,
@@ -23,19 +28,21 @@ from .states import (
     OVER,
     RECEIVE_DATA,
     SEND_END,
-    SEND_RESET,
-    SESSION_TRANSITIONS,
+    SESSION_END,
     UNTYPED,
     WAITING,
     SessionInput,
     SessionState,
 )
 from .stream import Broken, Stream
+from .streams import Streams
+from .wire import DETECTION_SIZE, Wire, detect
 
-_OPENING = frozenset((SessionState.ACTIVE, SessionState.GOING_AWAY))
+_MAX_VIOLATION_TEXT = 256
+"""Bytes of our explanation in a GOAWAY; enough for a sentence, small for every peer."""
 
 
-class Connection(Inbound):
+class Connection:
     """One end of a muxado session.
 
     Args:
@@ -47,12 +54,135 @@ class Connection(Inbound):
         always is; others are refused.
     """
 
-    # ---- calls in
+    wire: Wire | None
+    """The generation; None until it is detected."""
+
+    # What there is once it is known:
+    _wire: Wire
+    _outbox: Outbox
+    _inbound: Inbound
+
+    def __init__(
+        self,
+        *,
+        client: bool,
+        wire: Wire | None,
+        limits: Limits,
+        typed: bool = False,
+        extensions: Collection[int] = (),
+    ) -> None:
+        self._limits = limits
+        self._typed = typed
+        self._extensions = extensions
+        self._session = Session()
+        self._undetected = b""
+        self.counts = Counts()
+        self.streams = Streams(client=client, limits=limits, counts=self.counts)
+        """The streams on which something can still happen, and the places they take."""
+        self.has_more = False
+        """Of what was received there are frames left: ``receive_data(b"", now)`` goes on."""
+        self.last_data_of = 0
+        """The id of the stream that the latest data came for."""
+        self.wire = None
+        if wire is not None:
+            self._use(wire)
+
+    def _use(self, wire: Wire) -> None:
+        self.wire = self._wire = wire
+        streams = self.streams
+        extensions = dict.fromkeys(self._extensions, streams.extensions)
+        if wire.has_syn_frame or self._typed:
+            extensions[wire.heartbeat_type] = streams.heartbeats
+        self._types_in_band = self._typed and not wire.has_syn_frame
+        type_size = TYPE_SIZE if self._types_in_band else 0
+        self._outbox = Outbox(wire, self.counts, type_size=type_size)
+        streams.use(wire, self._outbox)
+        self._inbound = Inbound(
+            wire,
+            session=self._session,
+            streams=streams,
+            outbox=self._outbox,
+            counts=self.counts,
+            limits=self._limits,
+            extensions=extensions,
+            types_in_band=self._types_in_band,
+        )
+
+    # ---- bytes in
+
+    def receive_data(self, data: bytes | memoryview, now: float) -> list[Event]:
+        """Handle bytes of the transport, however they are cut; they may change afterwards.
+
+        Of small frames it handles ``FRAMES_AT_ONCE``.  While it ``has_more``, let others run and
+        call again, with no bytes: that goes on with a copy.
+
+        ``now`` is a time in seconds on any steady clock.  Nothing that a peer sends makes this
+        raise: what breaks the protocol ends in ``SessionFailed`` as the last event.
+        """
+        events: list[Event] = []
+        if self._session.state is SessionState.ENDED:
+            return events
+        self.streams.now = now
+        try:
+            if self.wire is None:
+                data = self._undetected = self._undetected + bytes(data)
+                if len(data) < DETECTION_SIZE:
+                    return events
+                self._use(detect(data[:DETECTION_SIZE]))
+                self._undetected = b""
+                events.append(WireDetected(self._wire))
+            inbound = self._inbound
+            self.has_more = inbound.receive(data, events)
+            self.last_data_of = inbound.last_data_of
+        except ProtocolViolation as violation:
+            self._fail(violation, events)
+        return events
+
+    def _fail(self, violation: ProtocolViolation, events: list[Event]) -> None:
+        message = str(violation)
+        if self.wire is not None:
+            debug = message.encode()[:_MAX_VIOLATION_TEXT]
+            self._outbox.put(self._wire.goaway(self.streams.last_taken_id, violation.code, debug))
+        events += self.end(Broken(violation.code, "local", message, ends_session=True))
+        events.append(SessionFailed(violation.code, message))
+
+    def end(self, broken: Broken) -> list[Event]:
+        """The session is over: every stream on which something could happen is broken."""
+        self._session.step(SessionInput.END)
+        self.has_more = False  # what is left of a read is dropped
+        in_vain = broken._replace(unprocessed=True)
+        live = self.streams.live
+        unseen = self._outbox.take_back(live) if live else set[int]()
+        events: list[Event] = []
+        for stream in list(live.values()):
+            reason = in_vain if stream.id in unseen else broken
+            self.streams.break_off(stream, SESSION_END, reason)
+            events.append(StreamBroken(stream))
+        return events
+
+    # ---- what is to be known of the session
+
+    @property
+    def state(self) -> SessionState:
+        """Where the session is in its life."""
+        return self._session.state
 
     @property
     def can_open(self) -> bool:
         """The peer takes streams of this end."""
-        return self.state in _OPENING
+        return self._session.can_open
+
+    @property
+    def is_going(self) -> bool:
+        """This end has sent GOAWAY."""
+        return self._session.is_going
+
+    @property
+    def peer_debug(self) -> bytes:
+        """The debug text of the peer's GOAWAY, as far as it came and fits."""
+        return b"" if self.wire is None else self._inbound.peer_debug
+
+    # ---- calls in
 
     def open_stream(self, *, stream_type: int = 0, priority: int = 0) -> Stream:
         """Open a stream; the frame that opens it is queued.
@@ -68,11 +198,11 @@ class Connection(Inbound):
             _check_priority(priority)
         if stream_type and not (wire.has_syn_frame or self._typed):
             raise ValueError("v2 carries stream types in typed sessions only (typed=True)")
-        if not self.can_open:
-            if self.state is SessionState.ENDED:
+        if not self._session.can_open:
+            if self._session.state is SessionState.ENDED:
                 raise OpenRefused(ErrorCode.SESSION_CLOSED, "the session has ended")
             raise OpenRefused(ErrorCode.REMOTE_GONE_AWAY, "the peer takes no new streams")
-        stream = self.streams.new_local(wire)
+        stream = self.streams.new_local()
         self.counts.opened += 1
         stream.type = stream_type
         stream.priority = priority
@@ -84,8 +214,8 @@ class Connection(Inbound):
             if self._types_in_band:
                 stream.outgoing.put(stream_type.to_bytes(TYPE_SIZE, "big"))
             self._outbox.open(stream)
-        if self._widens:
-            self._widen(stream)
+        if self.streams.widens:
+            self.streams.widen(stream)
         return stream
 
     def prioritize(self, stream: Stream, priority: int) -> None:
@@ -100,11 +230,6 @@ class Connection(Inbound):
     def put_above_all(self, stream: Stream) -> None:
         """Let a stream overtake every priority that can be chosen."""
         self._outbox.prioritize(stream, ABOVE_ALL)
-
-    @property
-    def is_going(self) -> bool:
-        """This end has sent GOAWAY."""
-        return self.state in GOING
 
     def hold(self, stream: Stream) -> bool:
         """Accept a stream of the peer for a handler that runs on it, and will surely let go of it.
@@ -159,24 +284,17 @@ class Connection(Inbound):
         if RECEIVE_DATA not in stream.allowed:
             window.unconsumed -= size
             window.owed += size  # and stays so: nothing more can come
-            self.streams.repay_read(stream)
+            self.streams.repay(stream, size)
             return False
         increment = window.consume(size)
-        if window.too_small(self._now):
-            self._grow(stream)
+        if window.too_small(self.streams.now):
+            self.streams.grow(stream)
             increment += window.grant()
         if increment:
             # A peer that has half of a grown window left does not wait for it, unless it is one
             # that clamps, and then not for long.
             self._outbox.grant(stream.id, increment, can_wait_below=window.size // 2)
         return increment > 0
-
-    def _grow(self, stream: Stream) -> None:
-        """Double the receive window, as far as the session's budget goes."""
-        window = stream.receive_window
-        size = min(2 * window.size, self._limits.max_receive_window)
-        surplus = max(0, size - window.size)
-        window.grow(window.size + self.streams.lend(stream, surplus, self._wire))
 
     def close(self, stream: Stream) -> bool:
         """Close gracefully: what waits is sent, then FIN; nothing more is read.
@@ -205,35 +323,25 @@ class Connection(Inbound):
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""
         if self.streams.release(stream):
-            self._reset(stream, code, "the stream was reset by this end")
+            self.streams.reset(stream, code, "the stream was reset by this end")
 
     def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> list[Event]:
         """Reset a half-open stream that takes too long.
 
         Its place is free, but for a handler's: that keeps it until it has returned.
         """
-        self._events = []
-        self._reset(stream, code, message)
+        self.streams.reset(stream, code, message)
         if stream.custody is not HELD:
             stream.leave_place()
         self.streams.note_answer(stream.id)  # there will be none
-        self._events.append(StreamBroken(stream))
-        return self._events
-
-    def _reset(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
-        peer_knows_it = not stream.open_due
-        self._break(stream, SEND_RESET, Broken(code, "local", message))
-        if peer_knows_it:
-            self.counts.resets_sent += 1
-            self._outbox.put(self._wire.rst(stream.id, code))
-            self.streams.gone.add(stream.id, reset=True)
+        return [StreamBroken(stream)]
 
     def goaway(self, code: ErrorCode | int, debug: bytes, *, last: bool = False) -> None:
         """Take no new streams of the peer; those that run go on.
 
         ``last`` says that nothing will follow it.
         """
-        self.state = SESSION_TRANSITIONS[self.state][SessionInput.SEND_GOAWAY]
+        self._session.step(SessionInput.SEND_GOAWAY)
         self._outbox.put(self._wire.goaway(self.streams.last_taken_id, code, debug))
         if not last and not self._wire.has_syn_frame:
             # Go v2 before 2.0.2 swallows eight bytes behind a GOAWAY and waits for them.  These

@@ -118,7 +118,7 @@ class Decoder:
         wire = self._wire
         length_shift, length_mask = wire.length_shift, wire.length_mask
         type_bits = wire.type_mask << wire.type_shift
-        data_bits, fin_bits, syn_bits = wire._data_bits, wire._fin_bits, wire._syn_bits
+        data_bits, fin_bits, syn_bits = wire.data_bits, wire.fin_bits, wire.syn_bits
         bare_syn, unpack = self._bare_syn, _TWO_WORDS.unpack_from
         last_header = len(data) - HEADER_SIZE  # where the last one that is whole could begin
         left = self._at_once  # frames that this call may add, those of runs beyond the first aside

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from .codec import Wire
 from .errors import ErrorCode
-
-if TYPE_CHECKING:
-    from .stream import Stream
-    from .wire import Wire
+from .stream import Stream
 
 
 class WireDetected(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 
+from .errors import ErrorCode, ProtocolViolation
+
 
 class Allowance:
     """A token bucket: a burst of ``burst``, coming back at ``per_second``."""
@@ -68,3 +70,8 @@ class GoneStreams:
     def was_reset(self, stream_id: int) -> bool:
         """Whether an RST for this stream is on its way already."""
         return self._reset.get(stream_id, False)
+
+
+def calm(what: str) -> ProtocolViolation:
+    """What ends the session of a peer that makes too much work."""
+    return ProtocolViolation(ErrorCode.ENHANCE_YOUR_CALM, f"the peer floods with {what}")

@@ -1,41 +1,31 @@
-"""What the peer sends, and what follows: bytes in, events out.
+"""What the peer sends, and what follows: frames in, events out.
 
-A received byte goes ``receive_data`` -> ``Decoder.feed`` -> the handler of its frame here ->
-an event.  No call waits, calls back, or looks at a clock.
+A received byte goes ``Connection.receive_data`` -> ``Decoder.feed`` -> the handler of its frame
+here -> an event.  No call waits, calls back, or looks at a clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from .codec import MAX_STREAM_ID
-from .decoder import FRAMES_AT_ONCE
-from .endpoint import GOING, TYPE_SIZE, Endpoint, calm
+from . import frames
+from .codec import MAX_STREAM_ID, TYPE_SIZE, Wire
+from .counts import Counts
+from .decoder import FRAMES_AT_ONCE, Decoder
 from .errors import ErrorCode, ProtocolViolation
 from .events import (
     Event,
     GoAwayReceived,
     PeerEnded,
     StreamBroken,
-    WireDetected,
     make_data_received,
     make_stream_opened,
 )
-from .frames import (
-    Data,
-    DataRest,
-    DataRun,
-    GoAway,
-    GoAwayDebug,
-    Malformed,
-    Rst,
-    Syn,
-    Unknown,
-    WndInc,
-)
-from .guards import Allowance, Places
+from .guards import Allowance, Places, calm
 from .limits import Limits
+from .outbox import Outbox
+from .session import Session
 from .states import (
     ACCEPT,
     CLOSED_LOCAL,
@@ -45,108 +35,99 @@ from .states import (
     RECEIVE_END,
     RECEIVE_RESET,
     SEEN,
-    SESSION_TRANSITIONS,
+    SEND_RESET,
     UNHEARD,
     UNTYPED,
     PeerInput,
     SessionInput,
-    SessionState,
+    StreamInput,
 )
 from .stream import Broken, Stream
-from .wire import DETECTION_SIZE, Decoder, Wire, detect
+from .streams import Streams
 
 _REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
 
 
-class Inbound(Endpoint):
-    """What becomes of the bytes of the peer.
+class Inbound:
+    """What becomes of the frames of the peer.
 
-    The base of :class:`~trio_muxado._protocol.connection.Connection`, which adds what this end
-    does, and says what the arguments are.
+    Made when the wire is known.
+
+    Args:
+      extensions: where the streams of an extension's type are counted, the heartbeat's among them.
+      types_in_band: a stream's first bytes are its type.
     """
 
     def __init__(
         self,
+        wire: Wire,
         *,
-        client: bool,
-        wire: Wire | None,
+        session: Session,
+        streams: Streams,
+        outbox: Outbox,
+        counts: Counts,
         limits: Limits,
-        typed: bool = False,
-        extensions: Collection[int] = (),
+        extensions: Mapping[int, Places],
+        types_in_band: bool,
     ) -> None:
-        super().__init__(client=client, limits=limits, typed=typed, extensions=extensions)
+        self._wire = wire
+        self._session = session
+        self._streams = streams
+        self._outbox = outbox
+        self._counts = counts
+        self._limits = limits
+        self._extensions = extensions
+        self._types_in_band = types_in_band
+        self._decoder = Decoder(wire, streams.could_come_next, runs=True, at_once=FRAMES_AT_ONCE)
+        self._events: list[Event] = []
+        self._largest_data = streams.largest_window
+        self.last_data_of = 0
+        """The id of the stream that the latest data came for."""
         self.peer_debug = b""
         """The debug text of the peer's GOAWAY, as far as it came and fits."""
         self._peer_last_id = MAX_STREAM_ID
         self._peer_last_id_is_exact = True
+        self._run: list[bytes | memoryview] = []  # payloads that came for a stream in a row
+        self._run_of: Stream | None = None
         self._receiving: tuple[Stream, bool] | None = None  # whose DataRest comes, and its FIN
         self._empty_frames = 0
         self._unread_resets = Allowance(limits.unread_resets, limits.resets_per_second)
-        self._undetected = b""
-        self._handlers: dict[type[Any], Any] = {
-            Data: self._on_data,
-            DataRun: self._on_data_run,
-            DataRest: self._on_data_rest,
-            Syn: self._on_syn,
-            Rst: self._on_rst,
-            WndInc: self._on_wndinc,
-            GoAway: self._on_goaway,
-            GoAwayDebug: self._on_goaway_debug,
-            Unknown: self._on_unknown,
-            Malformed: self._on_malformed,
+        self._handlers: Mapping[type[Any], Callable[[Any], None]] = {
+            frames.Data: self._on_data,
+            frames.DataRun: self._on_data_run,
+            frames.DataRest: self._on_data_rest,
+            frames.Syn: self._on_syn,
+            frames.Rst: self._on_rst,
+            frames.WndInc: self._on_wndinc,
+            frames.GoAway: self._on_goaway,
+            frames.GoAwayDebug: self._on_goaway_debug,
+            frames.Unknown: self._on_unknown,
+            frames.Malformed: self._on_malformed,
         }
-        if wire is not None:
-            self._use(wire)
 
-    def _use(self, wire: Wire) -> None:
-        super()._use(wire)
-        self._decoder = Decoder(
-            wire, self.streams.could_come_next, runs=True, at_once=FRAMES_AT_ONCE
-        )
-        self._largest_data = max(self._window, self._limits.max_receive_window)
+    def receive(self, data: bytes | memoryview, events: list[Event]) -> bool:
+        """Handle bytes of the transport, and add the events; whether there are frames left.
 
-    # ---- bytes in
-
-    def receive_data(self, data: bytes | memoryview, now: float) -> list[Event]:
-        """Handle bytes of the transport, however they are cut; they may change afterwards.
-
-        Of small frames it handles ``FRAMES_AT_ONCE``.  While it ``has_more``, let others run and
-        call again, with no bytes: that goes on with a copy.
-
-        ``now`` is a time in seconds on any steady clock.  Nothing that a peer sends makes this
-        raise: what breaks the protocol ends in ``SessionFailed`` as the last event.
+        ``ProtocolViolation`` may leave this: then what came before it has been handled.
         """
-        self._now = now
-        events = self._events = []
-        if self.state is SessionState.ENDED:
-            return events
+        self._events = events
+        handlers = self._handlers
+        complete = self._decoder.feed(data)
+        self._counts.frames_received += len(complete)
         try:
-            if self.wire is None:
-                data = self._undetected = self._undetected + bytes(data)
-                if len(data) < DETECTION_SIZE:
-                    return events
-                self._use(detect(data[:DETECTION_SIZE]))
-                self._undetected = b""
-                events.append(WireDetected(self._wire))
-            handlers = self._handlers
-            frames = self._decoder.feed(data)
-            self.counts.frames_received += len(frames)
-            for frame in frames:
+            for frame in complete:
                 handlers[type(frame)](frame)
+        finally:
             if self._run:
                 self._end_run()
-            self.has_more = self._decoder.has_more
-        except ProtocolViolation as violation:
-            self._end_run()
-            self._fail(violation)
-        return events
+        return self._decoder.has_more
 
     # ---- frames in
 
-    def _on_syn(self, frame: Syn) -> None:
+    def _on_syn(self, frame: frames.Syn) -> None:
         stream_id, priority, stream_type, fin = frame
-        places = self._extensions.get(stream_type, self.streams.inbound)
-        stream = self._accept_syn(stream_id, places)
+        places = self._extensions.get(stream_type, self._streams.inbound)
+        stream = self._streams.accept_syn(stream_id, places, going=self._session.is_going)
         if stream is None:
             return
         stream.type = stream_type
@@ -154,7 +135,7 @@ class Inbound(Endpoint):
         if self._announce(stream) and fin:
             self._receive_end(stream)
 
-    def _on_data(self, frame: Data) -> None:
+    def _on_data(self, frame: frames.Data) -> None:
         stream_id, length, payload, syn, fin = frame
         if length > self._largest_data:
             raise ProtocolViolation(
@@ -169,11 +150,11 @@ class Inbound(Endpoint):
         if syn:
             stream = self._open_by_data(stream_id)
         else:
-            stream = self.streams.live.get(stream_id)
+            stream = self._streams.live.get(stream_id)
             if stream is None:
-                self.streams.note_answer(stream_id)
+                self._streams.note_answer(stream_id)
                 if length:
-                    self._data_for_gone(stream_id)
+                    self._streams.answer_late_data(stream_id)
         if stream is None:
             return
         if length:
@@ -194,9 +175,9 @@ class Inbound(Endpoint):
             self._receiving = (stream, fin)
             self._deliver(stream, payload, end=False)
 
-    def _on_data_run(self, frame: DataRun) -> None:
+    def _on_data_run(self, frame: frames.DataRun) -> None:
         stream_id, length, payloads = frame
-        self.counts.frames_received += len(payloads) - 1
+        self._counts.frames_received += len(payloads) - 1
         stream = self._run_of
         # Where the frame before has been taken, its equals can be, as far as the window goes.
         if (
@@ -207,10 +188,10 @@ class Inbound(Endpoint):
             self._run += payloads
             return
         for payload in payloads:
-            self._on_data(Data(stream_id, length, payload, syn=False, fin=False))
+            self._on_data(frames.Data(stream_id, length, payload, syn=False, fin=False))
 
-    def _on_data_rest(self, frame: DataRest) -> None:
-        self.counts.frames_received -= 1  # a piece of one that is counted
+    def _on_data_rest(self, frame: frames.DataRest) -> None:
+        self._counts.frames_received -= 1  # a piece of one that is counted
         if self._receiving is None:
             return  # of a frame that was not taken
         stream, fin = self._receiving
@@ -255,32 +236,42 @@ class Inbound(Endpoint):
             if RECEIVE_DATA in stream.allowed:
                 self._events.append(make_data_received((stream, b"", True)))
         stream.step(RECEIVE_END)
-        self.streams.repay_read(stream)
+        self._streams.repay_read(stream)
         if stream.state in OVER:
-            self.streams.settle(stream)
+            self._streams.settle(stream)
 
-    def _on_rst(self, frame: Rst) -> None:
-        stream = self.streams.live.get(frame.stream_id)
+    def _end_run(self, *, ended: bool = False) -> None:
+        """Make one event of the payloads that came for a stream in a row: one copy serves all."""
+        run, stream = self._run, self._run_of
         if stream is None:
-            self.streams.note_answer(frame.stream_id)
+            return
+        data = bytes(run[0]) if len(run) == 1 else b"".join(run)
+        self._events.append(make_data_received((stream, data, ended)))
+        self.last_data_of = stream.id
+        self._run = []
+        self._run_of = None
+
+    def _on_rst(self, frame: frames.Rst) -> None:
+        stream = self._streams.live.get(frame.stream_id)
+        if stream is None:
+            self._streams.note_answer(frame.stream_id)
             return
         unread = not (stream.local or stream.used)
-        if unread and not self._unread_resets.spend(self._now):
+        if unread and not self._unread_resets.spend(self._streams.now):
             raise calm("streams opened and reset")
-        self.counts.resets_received += 1
+        self._counts.resets_received += 1
         code = self._wire.code_from_wire(frame.error_code)
         name = code.name if isinstance(code, ErrorCode) else f"error {code}"
         refused = code in _REFUSALS and stream.peer_view is UNHEARD
         broken = Broken(code, "remote", f"the peer reset the stream: {name}", refused)
         self._break(stream, RECEIVE_RESET, broken)
-        self._events.append(StreamBroken(stream))
 
-    def _on_wndinc(self, frame: WndInc) -> None:
+    def _on_wndinc(self, frame: frames.WndInc) -> None:
         if not frame.increment and not self._wire.ignores_zero_increment:
             raise ProtocolViolation(ErrorCode.PROTOCOL_ERROR, "WNDINC of zero")
-        stream = self.streams.live.get(frame.stream_id)
+        stream = self._streams.live.get(frame.stream_id)
         if stream is None:
-            self.streams.note_credit(frame.stream_id, frame.increment, self._wire)
+            self._streams.note_credit(frame.stream_id, frame.increment)
             return
         if stream.peer_view is not SEEN:
             shown = stream.gets_back(frame.increment, self._wire)
@@ -293,15 +284,15 @@ class Inbound(Endpoint):
             message = "the window passed 2^31 - 1"
             self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
 
-    def _on_goaway(self, frame: GoAway) -> None:
+    def _on_goaway(self, frame: frames.GoAway) -> None:
         self._end_run()  # what came before it is told before it
-        self.state = SESSION_TRANSITIONS[self.state][SessionInput.RECEIVE_GOAWAY]
+        self._session.step(SessionInput.RECEIVE_GOAWAY)
         self.peer_debug = b""
         self._events.append(GoAwayReceived(self._wire.code_from_wire(frame.error_code)))
         last = frame.last_stream_id
         if last >= self._peer_last_id:
             return  # nothing new is above it
-        above = self.streams.local_above(last, self._peer_last_id)
+        above = self._streams.local_above(last, self._peer_last_id)
         self._peer_last_id = last
         # The id is exact on v1, and on v2 too, where our SYNs rise: what peers put there is the
         # latest.  A stream above it that was answered goes on, and shows that this peer's is not.
@@ -312,18 +303,16 @@ class Inbound(Endpoint):
         for stream in above:
             if stream.peer_view is UNHEARD:
                 self._break(stream, RECEIVE_RESET, broken)
-                self._events.append(StreamBroken(stream))
 
-    def _on_goaway_debug(self, frame: GoAwayDebug) -> None:
-        self.counts.frames_received -= 1  # a piece of one that is counted
+    def _on_goaway_debug(self, frame: frames.GoAwayDebug) -> None:
+        self._counts.frames_received -= 1  # a piece of one that is counted
         self.peer_debug = frame.debug
 
-    def _on_unknown(self, frame: Unknown) -> None:
+    def _on_unknown(self, frame: frames.Unknown) -> None:
         """Skipped: a later generation may know it."""
 
-    def _on_malformed(self, frame: Malformed) -> None:
-        peer_has_gone = self.state in (SessionState.GONE_AWAY, SessionState.DRAINING)
-        if peer_has_gone and self._wire.goaway_understates:
+    def _on_malformed(self, frame: frames.Malformed) -> None:
+        if self._session.peer_is_going and self._wire.goaway_understates:
             self._end_run()  # what came before is no part of the end
             self._events.append(PeerEnded())
         else:
@@ -331,37 +320,19 @@ class Inbound(Endpoint):
 
     # ---- streams of the peer
 
-    def _accept_syn(self, stream_id: int, places: Places, extra: int = 0) -> Stream | None:
-        """Take up a stream that the peer opens, or refuse it."""
-        streams = self.streams
-        streams.check_opening(stream_id, rising=self._wire.syns_rise)
-        going = self.state in GOING
-        # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
-        # processed, also of extensions.
-        unwanted = going and places is not streams.heartbeats
-        if unwanted or places.taken >= places.limit + extra:
-            self.counts.refused += 1
-            self._answer(stream_id, ErrorCode.STREAM_REFUSED)
-            return None
-        stream = streams.new_remote(stream_id, self._wire, places)
-        if stream_id > streams.last_taken_id and not going:
-            streams.last_taken_id = stream_id
-        if self._widens:
-            self._widen(stream)
-        return stream
-
     def _open_by_data(self, stream_id: int) -> Stream | None:
         """A v2 stream begins: announce it, or wait for its type."""
+        streams, going = self._streams, self._session.is_going
         if self._types_in_band:
             # It may turn out to be an extension, which has a place even in a full session.
             extra = self._limits.max_extension_streams
-            return self._accept_syn(stream_id, self.streams.inbound, extra=extra)
-        stream = self._accept_syn(stream_id, self.streams.inbound)
+            return streams.accept_syn(stream_id, streams.inbound, going=going, extra=extra)
+        stream = streams.accept_syn(stream_id, streams.inbound, going=going)
         return stream if stream is not None and self._announce(stream) else None
 
     def _announce(self, stream: Stream) -> bool:
         """The type is known: show the stream to the application, or refuse it."""
-        streams, refusal = self.streams, None
+        streams, refusal = self._streams, None
         if stream.type and stream.type in self._extensions:
             places = self._extensions[stream.type]
             stream.take_place(places)
@@ -378,25 +349,15 @@ class Inbound(Endpoint):
         else:
             streams.offer(stream)
         if refusal is not None:
-            self.counts.refused += 1
+            self._counts.refused += 1
             streams.release(stream)  # nobody will read what came with it
             self._answer_with_reset(stream, refusal, "refused")
             return False
-        self.counts.offered += 1
+        self._counts.offered += 1
         self._events.append(make_stream_opened((stream,)))
         return True
 
     # ---- data that is answered with RST
-
-    def _data_for_gone(self, stream_id: int) -> None:
-        gone = self.streams.gone
-        if gone.was_reset(stream_id):
-            return
-        if not self.streams.was_opened(stream_id) and self._wire.syns_rise:
-            raise ProtocolViolation(
-                ErrorCode.PROTOCOL_ERROR, f"DATA for stream {stream_id}, which was never opened"
-            )
-        self._answer(stream_id, ErrorCode.STREAM_CLOSED, our_doing=stream_id in gone)
 
     def _skip_late_data(self, stream: Stream, length: int) -> bool:
         """Data after the peer's end, or for an application that has closed the stream.
@@ -420,3 +381,17 @@ class Inbound(Endpoint):
         """More data than the stream's window allows."""
         message = f"{length} bytes came where {stream.receive_window.credit} were allowed"
         self._answer_with_reset(stream, ErrorCode.FLOW_CONTROL_ERROR, message)
+
+    # ---- streams that end at once
+
+    def _break(self, stream: Stream, what: StreamInput, broken: Broken) -> None:
+        self._end_run()  # what came before still reaches the application
+        self._streams.break_off(stream, what, broken)
+        self._events.append(StreamBroken(stream))
+
+    def _answer_with_reset(
+        self, stream: Stream, code: ErrorCode, message: str, *, our_doing: bool = False
+    ) -> None:
+        """Reset a stream because of what the peer sent."""
+        self._break(stream, SEND_RESET, Broken(code, "local", message))
+        self._streams.answer(stream.id, code, our_doing=our_doing)

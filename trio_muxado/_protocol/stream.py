@@ -39,58 +39,64 @@ class Broken(NamedTuple):
 class Stream:
     """One stream of a connection.  All changes go through the connection."""
 
-    __slots__ = (
-        "allowed",
-        "borrowed",
-        "broken",
-        "custody",
-        "end_due",
+    # In the order in which __init__ has them, by who writes them.
+    __slots__ = (  # noqa: RUF023
         "id",
         "local",
-        "open_due",
-        "outgoing",
-        "peer_view",
-        "place",
+        "type",
         "priority",
-        "receive_window",
+        "used",
+        "outgoing",
+        "end_due",
+        "open_due",
         "scheduled",
         "send_window",
-        "state",
-        "type",
         "type_bytes",
-        "used",
+        "peer_view",
+        "state",
+        "allowed",
+        "broken",
+        "custody",
+        "place",
+        "receive_window",
+        "borrowed",
     )
 
     def __init__(self, stream_id: int, wire: Wire, *, local: bool) -> None:
+        window = wire.initial_window
+        # Written where it begins, by Connection.open_stream or Inbound:
         self.id: int = stream_id
         self.local: bool = local
         """We opened it."""
         self.type: int = 0
         self.priority: int = 0
+        # By the calls of this end, in Connection:
+        self.used: bool = False
+        """The application of this end has acted on it, by more than accepting it."""
+        self.outgoing: ByteQueue = ByteQueue()
+        self.end_due: bool = False
+        """FIN follows what is in ``outgoing``."""
+        # By Outbox and Scheduler, which also take from what was queued:
+        self.open_due: bool = False
+        """The frame that opens it has not been collected yet (v2)."""
+        self.scheduled: bool = False
+        """It stands in the scheduler's queue."""
+        self.send_window: SendWindow = SendWindow(window)
+        # By the frames of the peer, in Inbound:
+        self.type_bytes: bytes = b""
+        """What has come of the type while it is UNTYPED."""
+        self.peer_view: PeerView = UNHEARD if local else SEEN
+        # By both, in the steps of the tables, and what Streams counts it for:
         self.state: StreamState = OPEN
         self.allowed: Mapping[StreamInput, StreamState] = STREAM_TRANSITIONS[OPEN]
         """What can happen to it now: the row of its state in the table."""
         self.broken: Broken | None = None
-        window = wire.initial_window
-        self.send_window: SendWindow = SendWindow(window)
-        self.receive_window: ReceiveWindow = ReceiveWindow(window)
-        self.outgoing: ByteQueue = ByteQueue()
-        self.open_due: bool = False
-        """The frame that opens it has not been collected yet (v2)."""
-        self.end_due: bool = False
-        """FIN follows what is in ``outgoing``."""
-        self.scheduled: bool = False
-        """It stands in the scheduler's queue."""
-        self.used: bool = False
-        """The application of this end has acted on it, by more than taking it up."""
         self.custody: Custody = ACCEPTED if local else UNTYPED
-        self.peer_view: PeerView = UNHEARD if local else SEEN
+        self.place: Places | None = None
+        """Where it is counted until it leaves, if anywhere."""
+        self.receive_window: ReceiveWindow = ReceiveWindow(window)
         self.borrowed: int = window
         """Bytes of the session's budget that its receive window takes, or what of it is unread."""
-        self.place: Places | None = None
-        """Where it is counted among the streams that the peer opened, until it leaves."""
-        self.type_bytes: bytes = b""
-        """What has come of the type while it is UNTYPED."""
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} {self.state.name}>"

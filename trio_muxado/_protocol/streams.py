@@ -1,4 +1,4 @@
-"""The streams of a connection: which live, which ids were used, who takes a place.
+"""The streams of a connection: which live, and what becomes of them.
 
 Client ids are odd, server ids even; each end hands its own out in rising order and never
 again, and learns the other's from the frames that open streams.
@@ -7,9 +7,11 @@ again, and learns the other's from the frames that open streams.
 from __future__ import annotations
 
 from .codec import MAX_STREAM_ID, Wire
+from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
-from .guards import GoneStreams, Places
+from .guards import Allowance, GoneStreams, Places, calm
 from .limits import Limits
+from .outbox import Outbox
 from .states import (
     ACCEPTED,
     CLOSED_LOCAL,
@@ -19,11 +21,13 @@ from .states import (
     OVER,
     RELEASE,
     SEEN,
+    SEND_RESET,
     UNTYPED,
     WAITING,
     CustodyInput,
+    StreamInput,
 )
-from .stream import Stream
+from .stream import Broken, Stream
 
 MAX_HEARTBEAT_STREAMS = 2
 """Live heartbeat streams of the peer.  They have places of their own, so that a session full of
@@ -31,11 +35,27 @@ streams of any type still answers heartbeats.  A peer needs one, and another whe
 before the handler of the first has let go of it."""
 
 
-class StreamTable:
-    """The streams on which something can still happen, by id, and the places they take."""
+class Streams:
+    """The streams on which something can still happen, and what all of them share.
 
-    def __init__(self, *, client: bool, limits: Limits) -> None:
+    That is ids, places, the budget of their windows, and what a peer may make this end answer.
+    Nothing lives before ``use`` has said what the wire is.
+    """
+
+    _wire: Wire
+    _outbox: Outbox
+    _window: int
+    widens: bool
+    """New streams are promised more than the generation's window."""
+
+    def __init__(self, *, client: bool, limits: Limits, counts: Counts) -> None:
+        self._limits = limits
+        self._counts = counts
+        self._provoked_resets = Allowance(limits.provoked_resets, limits.resets_per_second)
+        self.now = 0.0
+        """When the latest bytes of the peer were read."""
         self.live: dict[int, Stream] = {}
+        """By id."""
         self.waiting = Places(limits.accept_backlog)
         """Streams of the peer that nobody has accepted yet."""
         self.inbound = Places(limits.max_inbound_streams)
@@ -66,25 +86,53 @@ class StreamTable:
         self.nobody = MAX_STREAM_ID - 1 + self._parity
         """An id of this end that is never reached: a stream that is surely not alive."""
 
-    def new_local(self, wire: Wire) -> Stream:
+    def use(self, wire: Wire, outbox: Outbox) -> None:
+        """The wire is known."""
+        self._wire = wire
+        self._outbox = outbox
+        self._window = max(wire.initial_window, self._limits.receive_window or 0)
+        self.widens = self._window > wire.initial_window
+
+    # ---- ids
+
+    def new_local(self) -> Stream:
         """A stream with the next id of this end."""
         stream_id = self._next_id
         if stream_id >= self.nobody:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
         self._next_id = stream_id + 2
-        stream = self.live[stream_id] = Stream(stream_id, wire, local=True)
-        self.spare_window -= wire.initial_window
+        stream = self.live[stream_id] = Stream(stream_id, self._wire, local=True)
+        self.spare_window -= stream.borrowed
         return stream
 
-    def new_remote(self, stream_id: int, wire: Wire, places: Places) -> Stream:
-        """A stream that the peer opens, counted in ``places``; see ``check_opening``."""
-        stream = self.live[stream_id] = Stream(stream_id, wire, local=False)
-        self.spare_window -= wire.initial_window
+    def accept_syn(
+        self, stream_id: int, places: Places, *, going: bool, extra: int = 0
+    ) -> Stream | None:
+        """A stream that the peer opens, counted in ``places``; or refuse it.
+
+        There may be ``extra`` more of them than usual.  ``going`` says that this end has sent
+        GOAWAY.
+        """
+        self.check_opening(stream_id)
+        # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
+        # processed, also of extensions.
+        unwanted = going and places is not self.heartbeats
+        if unwanted or places.taken >= places.limit + extra:
+            self._counts.refused += 1
+            self.answer(stream_id, ErrorCode.STREAM_REFUSED)
+            return None
+        stream = self.live[stream_id] = Stream(stream_id, self._wire, local=False)
+        self.spare_window -= stream.borrowed
         stream.take_place(places)
+        if stream_id > self.last_taken_id and not going:
+            self.last_taken_id = stream_id
+        if self.widens:
+            self.widen(stream)
         return stream
 
-    def check_opening(self, stream_id: int, *, rising: bool) -> None:
+    def check_opening(self, stream_id: int) -> None:
         """The peer opens ``stream_id``: note it, or raise ProtocolViolation."""
+        rising = self._wire.syns_rise
         # Where ids must rise (v1), 1 counts as used from the start.
         if not stream_id or stream_id % 2 == self._parity or (rising and stream_id == 1):
             fault = f"the peer cannot open a stream with id {stream_id}"
@@ -127,6 +175,8 @@ class StreamTable:
         if opening:
             return stream_id == max(self.last_remote_id + 2, self._first_remote_id)
         return self.was_opened(stream_id)
+
+    # ---- who has a stream, and what it is counted for
 
     def offer(self, stream: Stream) -> None:
         """Let a stream of the peer wait to be accepted."""
@@ -175,13 +225,35 @@ class StreamTable:
         ]
         return live + list(self._unanswered.values())
 
-    def lend(self, stream: Stream, size: int, wire: Wire) -> int:
+    # ---- receive windows, out of one budget
+
+    @property
+    def largest_window(self) -> int:
+        """Bytes of the largest receive window that a stream may have."""
+        return max(self._window, self._limits.max_receive_window)
+
+    def widen(self, stream: Stream) -> None:
+        """Promise the configured receive window, where it is larger than the generation's."""
+        window = stream.receive_window
+        lent = self._lend(stream, self._window - window.size)
+        window.grow(window.size + lent)
+        if lent and not stream.open_due:  # else the credit follows the frame that opens it
+            self._outbox.grant(stream.id, window.grant())
+
+    def grow(self, stream: Stream) -> None:
+        """Double the receive window, as far as the budget goes."""
+        window = stream.receive_window
+        size = min(2 * window.size, self._limits.max_receive_window)
+        surplus = max(0, size - window.size)
+        window.grow(window.size + self._lend(stream, surplus))
+
+    def _lend(self, stream: Stream, size: int) -> int:
         """Take up to ``size`` bytes of window for a stream out of the budget.
 
         What is promised cannot be taken back, and more streams may come.  So half of the budget is
         for what they begin with.
         """
-        kept = max(0, self._kept_window - len(self.live) * wire.initial_window)
+        kept = max(0, self._kept_window - len(self.live) * self._wire.initial_window)
         size = max(0, min(size, self.spare_window - kept))
         self.spare_window -= size
         stream.borrowed += size
@@ -193,6 +265,59 @@ class StreamTable:
             unread = stream.receive_window.unconsumed
             self.spare_window += stream.borrowed - unread
             stream.borrowed = unread
+
+    def repay(self, stream: Stream, size: int) -> None:
+        """Nothing more comes on a stream, and ``size`` bytes of what came were read."""
+        if stream.borrowed:
+            self.spare_window += size
+            stream.borrowed -= size
+
+    # ---- how streams end
+
+    def break_off(self, stream: Stream, what: StreamInput, broken: Broken) -> None:
+        """A stream ends at once: what was due on it never goes out."""
+        stream.step(what)
+        stream.broken = broken
+        stream.outgoing.drop()
+        stream.end_due = False
+        self._outbox.forget(stream)
+        self.repay_read(stream)
+        self.settle(stream)
+
+    def reset(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
+        """This end resets a stream; a peer that has not heard of it need not be told."""
+        peer_knows_it = not stream.open_due
+        self.break_off(stream, SEND_RESET, Broken(code, "local", message))
+        if peer_knows_it:
+            self._put_reset(stream.id, code, answer=False)
+
+    def answer(self, stream_id: int, code: ErrorCode, *, our_doing: bool = False) -> None:
+        """Queue an RST that the peer provoked, within what it may provoke.
+
+        ``our_doing`` says that this end had closed the stream: of those there are as many as it
+        has closed.
+        """
+        if not our_doing:
+            if not self._provoked_resets.spend(self.now):
+                raise calm("frames that must be answered with RST")
+            if self._outbox.answers >= self._limits.waiting_control_frames:
+                raise calm("frames that must be answered, while it takes no answers")
+        self._put_reset(stream_id, code, answer=not our_doing)
+
+    def answer_late_data(self, stream_id: int) -> None:
+        """Data has come for a stream that lives no more: one RST answers all of it."""
+        if self.gone.was_reset(stream_id):
+            return
+        if not self.was_opened(stream_id) and self._wire.syns_rise:
+            raise ProtocolViolation(
+                ErrorCode.PROTOCOL_ERROR, f"DATA for stream {stream_id}, which was never opened"
+            )
+        self.answer(stream_id, ErrorCode.STREAM_CLOSED, our_doing=stream_id in self.gone)
+
+    def _put_reset(self, stream_id: int, code: ErrorCode | int, *, answer: bool) -> None:
+        self._counts.resets_sent += 1
+        self._outbox.put(self._wire.rst(stream_id, code), answer=answer)
+        self.gone.add(stream_id, reset=True)
 
     def settle(self, stream: Stream) -> None:
         """Forget a stream on which nothing can happen any more.
@@ -232,10 +357,10 @@ class StreamTable:
         if stream is not None:
             stream.leave_place()
 
-    def note_credit(self, stream_id: int, increment: int, wire: Wire) -> None:
+    def note_credit(self, stream_id: int, increment: int) -> None:
         """The peer has granted credit on such a stream: an answer, unless it only widens it."""
         stream = self._unanswered.get(stream_id)
-        if stream is not None and stream.gets_back(increment, wire):
+        if stream is not None and stream.gets_back(increment, self._wire):
             self.note_answer(stream_id)
 
     @property

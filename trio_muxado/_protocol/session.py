@@ -1,0 +1,32 @@
+"""Where a session is in its life: what all parts of a connection go by."""
+
+from __future__ import annotations
+
+from .states import SESSION_TRANSITIONS, SessionInput, SessionState
+
+_GOAWAY_SENT = frozenset((SessionState.GOING_AWAY, SessionState.DRAINING))
+_GOAWAY_RECEIVED = frozenset((SessionState.GONE_AWAY, SessionState.DRAINING))
+_OPENING = frozenset((SessionState.ACTIVE, SessionState.GOING_AWAY))
+
+
+class Session:
+    """The state of a session."""
+
+    __slots__ = ("can_open", "is_going", "peer_is_going", "state")
+
+    def __init__(self) -> None:
+        self._be_in(SessionState.ACTIVE)
+
+    def step(self, what: SessionInput) -> None:
+        """Follow the state table; KeyError where it has no cell."""
+        self._be_in(SESSION_TRANSITIONS[self.state][what])
+
+    def _be_in(self, state: SessionState) -> None:
+        self.state: SessionState = state
+        # What a state is asked for with each stream, so that to ask is no call.
+        self.is_going: bool = state in _GOAWAY_SENT
+        """This end has sent GOAWAY."""
+        self.peer_is_going: bool = state in _GOAWAY_RECEIVED
+        """The peer has sent GOAWAY."""
+        self.can_open: bool = state in _OPENING
+        """The peer takes streams of this end."""
