@@ -85,6 +85,9 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
             http2=http2,
         )
 
+    def __repr__(self) -> str:
+        return f"<MuxadoTransport {self._pool!r}>"
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request, and return its response as soon as the headers are there."""
         scheme, host = request.url.raw_scheme, request.url.raw_host

@@ -23,7 +23,7 @@ def translated(
         raise too_slow(f"no progress within {timeout} seconds") from error
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         cause = reason_of(error)
-        raise broken(str(cause) or repr(cause)) from cause
+        raise broken(str(error) or str(cause) or repr(cause)) from cause
 
 
 def reason_of(error: BaseException) -> BaseException:

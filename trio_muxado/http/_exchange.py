@@ -18,6 +18,11 @@ ASYNCIO = ("no running event loop", "no current event loop")
 """What asyncio says where it does not run."""
 
 
+PROBE = 1.0
+"""Seconds in which an application takes no message of a WebSocket, until its client is asked
+whether it is still there."""
+
+
 class Exchange:
     """An application that is called for a request, until it has returned.
 
@@ -76,8 +81,16 @@ class Exchange:
         """Give the application an event."""
         if event["type"] in LAST:
             self.end(event)
-        else:
+        elif not self.is_websocket:
             await self._inbox.put(event)
+        else:
+            while True:
+                with trio.move_on_after(PROBE) as waiting:
+                    await self._inbox.put(event)
+                if not waiting.cancelled_caught:
+                    return
+                # What the client has sent last, its end among it, is not read meanwhile.
+                await self._call("probe")
 
     def gone(self) -> None:
         """The client has gone, and the application may not have read all that came."""
@@ -103,9 +116,12 @@ class Exchange:
 
     async def go_away(self) -> None:
         """The server stops: a WebSocket is closed."""
-        go_away = getattr(self._stream, "go_away", None)
-        if go_away is not None:
-            await go_away()
+        await self._call("go_away")
+
+    async def _call(self, name: str) -> None:
+        method = getattr(self._stream, name, None)
+        if method is not None:
+            await method()
 
     def cancel(self) -> None:
         """End the call at once."""

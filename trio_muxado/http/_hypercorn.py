@@ -178,6 +178,10 @@ class WebSocket(WSStream):
         await self.app_put({"type": "websocket.disconnect", "code": self._code})
         await self._send_wsproto_event(CloseConnection(code=code))
 
+    async def probe(self) -> None:
+        """Send a ping: a stream that the client has closed breaks then."""
+        await self._send_wsproto_event(Ping())
+
     async def go_away(self) -> None:
         """The server stops."""
         await self._close(CloseReason.GOING_AWAY)

@@ -85,7 +85,7 @@ class Pool:
 
     def __repr__(self) -> str:
         waiting = sum(map(len, self._waiting.values()))
-        return f"<{len(self._busy)} busy streams, {len(self._idle)} idle, {waiting} waited for>"
+        return f"{len(self._busy)} busy, {len(self._idle)} idle, {waiting} waiting"
 
     # ---- a request begins
 
