@@ -207,7 +207,7 @@ class Connection:
             reading.deadline = math.inf  # what has come is dealt with in peace
             self._refuses = False
             await protocol.handle(RawData(bytes(data)))
-            if not data:
+            if not data or self._is_ending:
                 return
 
     def _read_deadline(self) -> float:
@@ -329,7 +329,10 @@ class Connection:
             self._is_ending = True
             # An answer that began before the stop has not said that it is the last.
             self._refuses = self.stopping and self.http2 is None and not self.announced_end
-            self._reading.cancel()
+            if self._receives:
+                self._reading.cancel()
+            else:  # it may be sending its last words
+                self._reading.deadline = trio.current_time() + self.graceful_timeout
 
     async def _write(self, data: bytes) -> None:
         if self.is_gone or self._torn:

@@ -171,10 +171,12 @@ class Exchange:
 
     async def _send(self, message: dict[str, Any]) -> None:
         connection = self._connection
+        if self._told:
+            # What is sent may go nowhere, which the application may not have noticed yet.
+            await trio.lowlevel.checkpoint()
+            if self.is_websocket:
+                return
         if not self._corks:
-            if self._told and self.is_websocket:
-                await trio.lowlevel.checkpoint()
-                return  # it was closed, which the application may not have noticed yet
             await self._app_send(message)
             if connection.stopping and message["type"] == "websocket.accept":
                 connection.go_away(self)
