@@ -1,0 +1,28 @@
+"""Programs that people use, for the tests here: `nox -s applications` installs what is missing."""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+PACKAGES = {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl"}
+"""Of Debian, by the program that each is needed for."""
+
+
+def find(name: str) -> str | None:
+    """Where a program is, also where only root looks by default."""
+    return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
+
+
+@pytest.fixture
+def program() -> Callable[[str], str]:
+    """The path of a program; without it the test is skipped, which is a failure in CI."""
+
+    def path_of(name: str) -> str:
+        path = find(name)
+        if path is None:
+            pytest.skip(f"{name} is missing: it is in Debian's package {PACKAGES[name]}")
+        return path
+
+    return path_of
