@@ -265,6 +265,19 @@ async def test_an_error_of_another_session_is_raised(autojump_clock: MockClock) 
             await dial(handler)
 
 
+async def test_so_is_one_of_another_session_when_its_own_has_ended_as_well(
+    autojump_clock: MockClock,
+) -> None:
+    async def handler(session: MuxadoSession) -> None:
+        async with session_pair_broken() as other:
+            await session.wait_closed()
+            await receives(other)
+
+    async with dialling(breaks) as (_, dial):
+        with pytest.raises(SessionEndedError):
+            await dial(handler)
+
+
 @asynccontextmanager
 async def session_pair_broken() -> AsyncGenerator[MuxadoSession, None]:
     near, far = memory_stream_pair()

@@ -3,7 +3,8 @@
 from ._backoff import Backoff
 from ._config import Heartbeat, MuxadoConfig
 from ._connect import client_session, open_muxado_session, server_session
-from ._dial import DialLoss, dial_muxado
+from ._dial import dial_muxado
+from ._dial_loss import DialLoss
 from ._errors import (
     CloseReason,
     HeartbeatError,

@@ -44,6 +44,14 @@ def is_end_of_session(error: BaseException, ending: Ending) -> bool:
     return all(found is not None and _is_end(found, ending) for found in errors)
 
 
+def is_safe_to_retry(error: BaseException) -> bool:
+    """Whether ``error``, which is no group, is or was raised from one that is safe to retry."""
+    found = _find(error)
+    if isinstance(found, StreamClosedError):
+        found = _find(found.__cause__)  # what it was closed for, where it broke before
+    return found is not None and found.safe_to_retry
+
+
 def _find(error: BaseException | None) -> MuxadoError | None:
     """The error of ours that ``error`` is or was raised from, as adapters of anyio do."""
     while error is not None and not isinstance(error, MuxadoError):

@@ -6,18 +6,26 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import trio
 
 from ._backoff import Backoff
+from ._blame import is_end_of_session
 from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._connect import client_session
-from ._errors import CloseReason, MuxadoError, StreamClosedError
-from ._nursery import leaves, open_bare_nursery, without_cancelled
-from ._protocol.errors import ErrorCode
+from ._dial_loss import (
+    HOPELESS,
+    DialLoss,
+    LossKind,
+    Lost,
+    SessionEnd,
+    first_cause,
+    is_about_a_certificate,
+)
+from ._errors import MuxadoError
+from ._nursery import open_bare_nursery, without_cancelled
 from ._session import MuxadoSession
 from ._tcp import connect_tcp
 
@@ -25,44 +33,6 @@ logger = logging.getLogger("trio_muxado")
 
 DialState: TypeAlias = Literal["connecting", "connected", "lost"]
 """What ``dial_muxado`` is at."""
-
-LossKind: TypeAlias = Literal["unreachable", "certificate", "tls", "not_muxado", "session"]
-"""What went wrong: see :class:`DialLoss`."""
-
-HOPELESS: frozenset[LossKind] = frozenset({"certificate", "not_muxado"})
-"""What an early attempt can't mend: somebody has to change something first."""
-
-VIOLATIONS = frozenset(
-    {ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR, ErrorCode.FLOW_CONTROL_ERROR}
-)
-"""With which this side ends a session whose peer breaks the protocol."""
-
-FIRST_FRAMES = 2
-"""Frames within which a peer that speaks something else breaks the protocol: its bytes may make a
-frame or so by chance."""
-
-CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
-"""What is in the name of each TLS alert with which a server refuses a client's certificate."""
-
-
-@dataclass(frozen=True)
-class DialLoss:
-    """Why there is no session, as ``on_state`` of :func:`dial_muxado` hears it."""
-
-    kind: LossKind
-    """``"unreachable"``: no connection could be made.  ``"certificate"``: either side refused the
-    other's certificate.  ``"tls"``: the TLS handshake failed for another reason, or took too long.
-    ``"not_muxado"``: the peer answered with something else.  ``"session"``: the session
-    ended."""
-    message: str
-    """A sentence for a log, on one line."""
-    pause: float
-    """Seconds until the next attempt."""
-    error: BaseException | None = None
-    """What was raised by the attempt or the handler, where something was."""
-    close_reason: CloseReason | None = None
-    """Why the session ended, where there was one."""
-
 
 StateHook: TypeAlias = Callable[[DialState, "DialLoss | None"], object]
 
@@ -153,26 +123,6 @@ def _check(
         raise TypeError(f"stop must be a trio.Event, not {stop!r}")
 
 
-class _Lost(Exception):
-    """An attempt, or its session, came to nothing."""
-
-    def __init__(
-        self,
-        kind: LossKind,
-        message: str,
-        error: BaseException | None,
-        reason: CloseReason | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.kind: LossKind = kind
-        self._message = message
-        self._error = error
-        self._reason = reason
-
-    def before(self, pause: float) -> DialLoss:
-        return DialLoss(self.kind, self._message, pause, self._error, self._reason)
-
-
 class _Dialler:
     """One attempt after the other.
 
@@ -232,7 +182,7 @@ class _Dialler:
             try:
                 await self._attempt()
                 return
-            except _Lost as lost:
+            except Lost as lost:
                 failures = 1 if self._lived >= self._backoff.longest else failures + 1
                 if self._is_stopped():
                     return
@@ -254,7 +204,7 @@ class _Dialler:
             self._between.cancel()
         return self._between
 
-    # ---- an attempt: it raises _Lost, or returns when there is nothing left to do
+    # ---- an attempt: it raises Lost, or returns when there is nothing left to do
 
     async def _attempt(self) -> None:
         stream: trio.abc.Stream | None = None
@@ -264,7 +214,7 @@ class _Dialler:
             return  # stopped
         began = trio.current_time()
         session: MuxadoSession | None = None
-        end = _End()
+        end = SessionEnd()
         try:
             async with client_session(stream, config=self._config) as session:
                 if self._is_stopped():
@@ -292,9 +242,9 @@ class _Dialler:
             with trio.fail_after(patience):
                 stream = await self._connect()
         except trio.TooSlowError as error:
-            raise _Lost("unreachable", f"no connection within {patience} s", error) from None
+            raise Lost("unreachable", f"no connection within {patience} s", error) from None
         except (OSError, trio.BrokenResourceError) as error:
-            raise _Lost("unreachable", f"no connection: {_first_cause(error)}", error) from None
+            raise Lost("unreachable", f"no connection: {first_cause(error)}", error) from None
         if self._ssl_context is None:
             return stream
         try:
@@ -307,84 +257,18 @@ class _Dialler:
             await trio.aclose_forcefully(stream)
             if isinstance(error, trio.TooSlowError):
                 message = f"the TLS handshake took longer than {patience} s"
-                raise _Lost("tls", message, error) from None
+                raise Lost("tls", message, error) from None
             if isinstance(error, trio.BrokenResourceError | OSError):
-                kind: LossKind = "certificate" if _is_about_a_certificate(error) else "tls"
+                kind: LossKind = "certificate" if is_about_a_certificate(error) else "tls"
                 message = f"the TLS handshake failed: {error.__cause__ or error}"
-                raise _Lost(kind, message, error) from None
+                raise Lost(kind, message, error) from None
             raise
         return tls
 
-    def _is_of(self, session: MuxadoSession, end: _End) -> bool:
+    def _is_of(self, session: MuxadoSession, end: SessionEnd) -> bool:
         """Whether what was raised says nothing but that the handler's session ended, or ends."""
         assert end.error is not None
-        found = [_of_ours(leaf) for leaf in leaves(end.error)]
-        if None in found:
+        if not is_end_of_session(end.error, session._engine.ending):
             return False
-        if self._is_stopped() or end.was_lost:
-            # Whoever uses a stream that it has closed itself errs, unless it broke before.
-            return not all(isinstance(e, StreamClosedError) and e.__cause__ is None for e in found)
-        # The peer is going away, and has refused what it was not to begin with.
-        return end.takes_no_streams and all(e is not None and e.safe_to_retry for e in found)
-
-
-class _End:
-    """How a session stood when its handler ended."""
-
-    def __init__(self) -> None:
-        self.reason: CloseReason | None = None
-        self.takes_no_streams = False
-        self.error: BaseException | None = None
-
-    def look_at(self, session: MuxadoSession) -> None:
-        self.reason = session.close_reason
-        self.takes_no_streams = not session.can_open
-
-    @property
-    def was_lost(self) -> bool:
-        """It had ended, and not by the handler's own close."""
-        reason = self.reason
-        return reason is not None and not (reason.clean and reason.initiator == "local")
-
-    def as_loss(self, session: MuxadoSession) -> _Lost:
-        reason, error = self.reason, self.error
-        if reason is None or not self.was_lost:
-            return _Lost("session", f"the peer is going away: {error}", error)
-        kind: LossKind = "session"
-        if reason.error is not None and _is_about_a_certificate(reason.error):
-            kind = "certificate"
-        elif (
-            reason.initiator == "local"
-            and reason.code in VIOLATIONS
-            and session.statistics().frames_received <= FIRST_FRAMES
-        ):
-            kind = "not_muxado"
-        return _Lost(kind, reason.message, error, reason)
-
-
-def _of_ours(error: BaseException) -> MuxadoError | None:
-    """The error of a session or a stream that it is, or was raised from, as adapters do."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, MuxadoError):
-        cause = cause.__cause__
-    return cause
-
-
-def _is_about_a_certificate(error: BaseException) -> bool:
-    """Of the server, as this side found; or of this side, as an alert of the server says."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return True
-        if isinstance(cause, ssl.SSLError):
-            name = (cause.reason or "").upper()
-            return any(part in name for part in CERTIFICATE_ALERTS)
-        cause = cause.__cause__
-    return False
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """What is behind "all attempts failed"."""
-    while error.__cause__ is not None:
-        error = next(leaves(error.__cause__))
-    return error
+        # Where the peer is only going away: it has refused what it was not to begin with.
+        return self._is_stopped() or end.was_lost or end.was_refused

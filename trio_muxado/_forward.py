@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import trio
 
+from ._blame import code_for
 from ._breaking import break_stream
 from ._errors import SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
@@ -167,9 +168,7 @@ class _Joint:
             if self._broke is not None or self._idle:
                 await self._end_early()
         except BaseException as error:
-            cancelled = without_cancelled(error) is None
-            code = ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR
-            await self._break_both(code)
+            await self._break_both(code_for(error))
             raise
         otherwise: ForwardedEnd = "idle" if self._idle else "broken"
         a_to_b, b_to_a = self._ways

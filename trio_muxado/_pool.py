@@ -9,8 +9,9 @@ from typing import TypeVar
 import trio
 
 from ._backoff import Backoff
-from ._errors import CloseReason, MuxadoError, StreamClosedError
-from ._nursery import leaves, open_bare_nursery, without_cancelled
+from ._blame import code_for, is_safe_to_retry
+from ._errors import CloseReason, MuxadoError
+from ._nursery import leaves, open_bare_nursery
 from ._protocol.errors import ErrorCode
 from ._session import MuxadoSession
 from ._stream import MuxadoStream
@@ -187,9 +188,7 @@ class SessionPool:
                 result = await work(stream)
             except BaseException as error:
                 again = attempt < attempts and await _is_safe_to_retry(stream, error)
-                cancelled = without_cancelled(error) is None
-                code = ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR
-                await _reset([stream], code)
+                await _reset([stream], code_for(error))
                 if not again:
                     raise
             else:
@@ -212,23 +211,13 @@ async def _is_safe_to_retry(stream: MuxadoStream, error: BaseException) -> bool:
     What it raised may be of another stream, which its own peer knows nothing of: so the stream is
     asked as well.
     """
-    if not all(_says_so(leaf) for leaf in leaves(error)):
+    if not all(is_safe_to_retry(leaf) for leaf in leaves(error)):
         return False
     with trio.move_on_after(_PATIENCE, shield=True):
         try:
             await stream.wait_send_all_might_not_block()
         except MuxadoError as own:
-            return _says_so(own)
-    return False
-
-
-def _says_so(error: BaseException) -> bool:
-    """Whether it, or what it was raised from, is an error of ours that is safe to retry."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, MuxadoError) and not isinstance(cause, StreamClosedError):
-            return cause.safe_to_retry
-        cause = cause.__cause__
+            return is_safe_to_retry(own)
     return False
 
 
