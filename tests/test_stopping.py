@@ -22,7 +22,7 @@ from trio_muxado import (
     serve_muxado,
     serve_muxado_listeners,
 )
-from trio_muxado._serve import DETECTION_GRACE
+from trio_muxado._server import GRACE
 from trio_muxado.testing import Link
 
 from .helpers import Kind, MemoryListener, RawPeer, each_wire, read_all, with_types
@@ -90,7 +90,7 @@ async def test_a_client_that_says_nothing_holds_the_server_up_for_a_moment(
         await trio.sleep(1000)
         stop.set()
         assert await silent.receive_some() == b""
-        assert trio.current_time() == 1000 + DETECTION_GRACE
+        assert trio.current_time() == 1000 + GRACE
         await silent.aclose()
 
 

@@ -6,6 +6,7 @@ import itertools
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 
 import trio
 
@@ -13,6 +14,7 @@ from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._ending import CLOSED_HERE
 from ._engine import Engine
 from ._nursery import open_bare_nursery
+from ._patience import run_until_any, sleep_while_running
 from ._session import MuxadoSession
 from ._tcp import connect_tcp
 
@@ -53,12 +55,13 @@ async def open_muxado_session(
         tcp = await connect_tcp(host, port)
         stream = trio.SSLStream(tcp, ssl_context, server_hostname=hostname, https_compatible=False)
         try:
-            with trio.fail_after(config.handshake_timeout):
-                await stream.do_handshake()
+            timeout = partial(sleep_while_running, config.handshake_timeout)
+            if not await run_until_any(stream.do_handshake, timeout):
+                raise trio.TooSlowError("the TLS handshake took too long")
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-    async with _run_session(stream, client=True, config=config) as session:
+    async with run_session(stream, client=True, config=config) as session:
         yield session
 
 
@@ -69,7 +72,7 @@ def client_session(
 
     ``async with`` it, as :func:`open_muxado_session`.  The stream need not be half-closeable.
     """
-    return _run_session(stream, client=True, config=config)
+    return run_session(stream, client=True, config=config)
 
 
 def server_session(
@@ -80,7 +83,7 @@ def server_session(
     ``async with`` it, as :func:`open_muxado_session`.  With ``wire="auto"`` the generation is
     what the client's first bytes show; until they have come no stream can be opened from here.
     """
-    return _run_session(stream, client=False, config=config)
+    return run_session(stream, client=False, config=config)
 
 
 _numbers = itertools.count(1)
@@ -88,14 +91,20 @@ _numbers = itertools.count(1)
 
 
 @asynccontextmanager
-async def _run_session(
-    transport_stream: trio.abc.Stream, *, client: bool, config: MuxadoConfig
+async def run_session(
+    transport_stream: trio.abc.Stream,
+    *,
+    client: bool,
+    config: MuxadoConfig,
+    first_stream_timeout: float | None = None,
 ) -> AsyncGenerator[MuxadoSession, None]:
     """A session over ``transport_stream``, which it owns and closes."""
     engine = Engine(transport_stream, client=client, config=config, number=next(_numbers))
     session = MuxadoSession(engine, client=client)
     async with open_bare_nursery() as nursery:
         engine.start(nursery, session.serve_extension)
+        if first_stream_timeout is not None:
+            engine.expect_stream(first_stream_timeout)
         try:
             yield session
             await session.aclose()

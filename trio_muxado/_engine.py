@@ -56,7 +56,7 @@ from ._send_room import SendRoom
 from ._slots import Slots
 from ._statistics import SessionStatistics
 from ._steps import Steps
-from ._timeouts import ClosingTimer, SendTimer
+from ._timeouts import ClosingTimer, FirstStreamTimer, SendTimer
 from ._trace import TransportTrace
 from ._transport.closing import (
     close_at_once,
@@ -154,6 +154,7 @@ class Engine:
         self._reading = trio.CancelScope(shield=True)
         self._writing = trio.CancelScope(shield=True)
         self._extensions: set[trio.CancelScope] = set()
+        self._was_offered = False  # a stream of the peer's application
         self._written = trio.Event()
         self._done = trio.Event()
 
@@ -173,6 +174,10 @@ class Engine:
         nursery.inner.start_soon(self._run_reader, name=self.reader.run)
         nursery.inner.start_soon(self._run_writer, name=self.writer.run)
         nursery.inner.start_soon(self._guard, self.keepalive.run, name=self.keepalive.run)
+
+    def expect_stream(self, timeout: float) -> None:
+        """End the session if the peer's application has not opened a stream within that time."""
+        self.keepalive.add(FirstStreamTimer(timeout, lambda: self._was_offered, self.abort))
 
     async def _run_reader(self) -> None:
         with self._reading:
@@ -249,6 +254,7 @@ class Engine:
         elif core.custody is WAITING:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
             self.backlog.put((core, received))
+            self._was_offered = True
         else:
             self.connection.hold(core)
             self.steps.receivers[core] = Responder(self.steps, self.ending, core)

@@ -48,6 +48,35 @@ class SendTimer:
         self._abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
 
 
+class FirstStreamTimer:
+    """Ends the session of a peer that has not opened a stream ``timeout`` seconds from now."""
+
+    gives_up = True
+
+    def __init__(
+        self,
+        timeout: float,
+        has_opened: Callable[[], bool],
+        abort: Callable[[CloseReason], None],
+    ) -> None:
+        self._timeout = timeout
+        self._has_opened = has_opened
+        self._abort = abort
+        self._excused = False
+        self.due = trio.current_time() + timeout
+
+    def stood_still(self, now: float, late: float) -> None:
+        if not self._excused:
+            self._excused = True
+            self.due = now + self._timeout
+
+    def ring(self, now: float) -> None:
+        self.due = math.inf
+        if not self._has_opened():
+            message = f"the peer opened no stream within {self._timeout:g} s"
+            self._abort(CloseReason(ErrorCode.STREAM_REFUSED, "local", message))
+
+
 class ClosingTimer:
     """Cancels ``patience`` when closing has made no progress for ``timeout`` seconds.
 

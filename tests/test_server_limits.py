@@ -1,0 +1,174 @@
+"""What bounds a server: its sessions, its silent clients, and how long it takes to stop."""
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+import trustme
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_muxado import MuxadoSession, client_session, serve_muxado_listeners
+from trio_muxado._server import ASSUMED_WAITING, GRACE
+
+from .helpers import MemoryListener, each_wire, read_all
+from .helpers.kinds import Kind
+
+Handler = Callable[[MuxadoSession], Awaitable[Any]]
+
+
+async def waits(session: MuxadoSession) -> None:
+    await session.wait_closed()
+
+
+async def sleeps(session: MuxadoSession) -> None:
+    await trio.sleep_forever()
+
+
+class Endless(trio.abc.Listener[trio.abc.Stream]):
+    """Clients connect faster than anybody accepts."""
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.far: list[trio.abc.Stream] = []
+
+    async def accept(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        near, far = memory_stream_pair()
+        self.accepted += 1
+        self.far.append(far)
+        await far.aclose()
+        return near
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_stop_ends_listening_while_clients_connect_without_end() -> None:
+    stop, listener = trio.Event(), Endless()
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_muxado_listeners, waits, [listener], stop=stop)
+        await nursery.start(serve)
+        while listener.accepted < 20:
+            await trio.lowlevel.checkpoint()
+        before = listener.accepted
+        stop.set()
+    assert listener.accepted - before <= ASSUMED_WAITING + 10
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_client_that_says_nothing_holds_a_stop_up_for_a_second(
+    tls: bool, autojump_clock: MockClock
+) -> None:
+    stop, listener = trio.Event(), MemoryListener()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    wrap = partial(trio.SSLStream, ssl_context=context, server_side=True) if tls else None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_muxado_listeners, waits, [listener], stop=stop))
+        silent = await listener.connect(wrap)
+        await trio.sleep(10)
+        stop.set()
+        await read_all(silent)
+    assert trio.current_time() == 10 + GRACE
+
+
+async def test_handlers_that_do_not_end_are_cancelled_after_the_stop_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    stop, listener = trio.Event(), MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(serve_muxado_listeners, sleeps, [listener], stop=stop, stop_timeout=30)
+        )
+        async with client_session(await listener.connect()) as session:
+            await trio.sleep(1)
+            stop.set()
+            await session.wait_closed()
+    assert trio.current_time() == 31
+
+
+@pytest.mark.parametrize("stop_timeout", [None, 30])
+async def test_a_server_that_is_stopped_ends_with_its_last_handler(
+    stop_timeout: float | None, autojump_clock: MockClock
+) -> None:
+    stop, listener = trio.Event(), MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(serve_muxado_listeners, waits, [listener], stop=stop, stop_timeout=stop_timeout)
+        )
+        async with client_session(await listener.connect()) as session:
+            await session.ping()
+            stop.set()
+            await session.wait_closed()
+    assert trio.current_time() == 0
+
+
+async def test_clients_above_the_cap_are_disconnected_and_others_served(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_muxado_listeners, waits, [listener], max_sessions=2))
+        first, second = await listener.connect(), await listener.connect()
+        for _ in range(50):
+            assert await read_all(await listener.connect()) == b""
+        assert len(caplog.records) == 1
+        await trio.sleep(1)
+        assert await read_all(await listener.connect()) == b""
+        assert len(caplog.records) == 2
+        await first.aclose()
+        await wait_all_tasks_blocked()
+        async with client_session(await listener.connect()) as session:
+            await session.ping()
+        await second.aclose()
+        nursery.cancel_scope.cancel()
+
+
+@each_wire
+@pytest.mark.parametrize("opens", [False, True])
+async def test_a_client_that_opens_no_stream_is_ended(
+    opens: bool, kind: Kind, autojump_clock: MockClock
+) -> None:
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(serve_muxado_listeners, waits, [listener], first_stream_timeout=5)
+        )
+        async with client_session(await listener.connect(), config=kind.config()) as session:
+            if opens:
+                await session.open_stream()
+            with trio.move_on_after(60) as patience:
+                await session.wait_closed()
+            assert patience.cancelled_caught is opens
+        assert trio.current_time() == (60 if opens else 5)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "name, value, error",
+    [
+        ("stop_timeout", 0, ValueError),
+        ("stop_timeout", float("nan"), ValueError),
+        ("stop_timeout", float("inf"), ValueError),
+        ("stop_timeout", True, TypeError),
+        ("stop_timeout", "1", TypeError),
+        ("first_stream_timeout", -1, ValueError),
+        ("first_stream_timeout", [], TypeError),
+        ("max_sessions", 0, ValueError),
+        ("max_sessions", 1.5, TypeError),
+        ("max_sessions", True, TypeError),
+    ],
+)
+async def test_a_limit_that_is_none_is_refused_before_anything_is_served(
+    name: str, value: object, error: type[Exception]
+) -> None:
+    limits: dict[str, Any] = {name: value}
+    listener = MemoryListener()
+    with pytest.raises(error, match=name):
+        await serve_muxado_listeners(waits, [listener], **limits)
+    assert not listener.closed

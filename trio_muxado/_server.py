@@ -1,0 +1,253 @@
+"""A server of sessions: it accepts connections, runs a handler for each, and stops gently."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import struct
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+import trio
+
+from ._blame import is_end_of_session
+from ._config import MuxadoConfig
+from ._connect import run_session
+from ._errors import CloseReason, MuxadoError, StreamResetError
+from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
+from ._patience import run_until_any, sleep_while_running
+from ._session import MuxadoSession
+
+logger = logging.getLogger("trio_muxado")
+
+GRACE = 1.0
+"""Seconds that a client which has said nothing yet, or is in its TLS handshake, gets when the
+server is asked to stop: a request that is on its way needs half a round trip, or a little more if
+it was lost.  No longer does it accept what waits in its listeners."""
+
+ACCEPTING_TURNS = 5
+"""Turns of trio's loop without a new connection, after which none waits to be accepted: a listener
+needs one to wake, one for each connection, and the task that handles it one to begin."""
+
+ASSUMED_WAITING = 128
+"""Connections that may wait in a listener that can't be asked how many do."""
+
+LOG_INTERVAL = 1.0
+"""Seconds between two lines that say that there are too many clients."""
+
+_TCP_INFO_UNACKED = struct.Struct("24xI")
+"""In Linux' ``tcp_info``.  Of a socket that listens it is how many connections wait in it."""
+
+SessionHook: TypeAlias = Callable[[MuxadoSession, "CloseReason | None"], object]
+
+ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
+
+
+def check_limits(
+    stop_timeout: float | None, max_sessions: int | None, first_stream_timeout: float | None
+) -> None:
+    """Raise TypeError or ValueError for a limit that is none."""
+    for name, seconds in (
+        ("stop_timeout", stop_timeout),
+        ("first_stream_timeout", first_stream_timeout),
+    ):
+        if seconds is None:
+            continue
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            raise TypeError(f"{name} must be a number of seconds or None, not {seconds!r}")
+        if not 0 < seconds < math.inf:
+            raise ValueError(f"{name} must be a positive time, not {seconds!r}")
+    if max_sessions is not None:
+        if isinstance(max_sessions, bool) or not isinstance(max_sessions, int):
+            raise TypeError(f"max_sessions must be an int or None, not {max_sessions!r}")
+        if max_sessions < 1:
+            raise ValueError(f"max_sessions must be positive, not {max_sessions!r}")
+
+
+class Server:
+    """What one call of :func:`serve_muxado` does; there is what the arguments are."""
+
+    def __init__(
+        self,
+        handle_session: Callable[[MuxadoSession], Awaitable[Any]],
+        *,
+        config: MuxadoConfig,
+        stop: trio.Event | None,
+        stop_timeout: float | None,
+        on_session: SessionHook | None,
+        max_sessions: int | None,
+        first_stream_timeout: float | None,
+    ) -> None:
+        self._handle_session = handle_session
+        self._config = config
+        self._stop = stop
+        self._stop_timeout = stop_timeout
+        self._on_session = on_session
+        self._max_sessions = math.inf if max_sessions is None else max_sessions
+        self._first_stream_timeout = first_stream_timeout
+        self._accepted = 0  # connections so far
+        self._live = 0  # clients that are connected
+        self._logged_at = -math.inf  # that there are too many
+
+    async def run(
+        self, listeners: list[ListenerT], task_status: trio.TaskStatus[list[ListenerT]]
+    ) -> None:
+        """Serve until cancelled or stopped."""
+        async with open_bare_nursery() as watchers:
+            async with open_bare_nursery() as handlers:
+                with trio.CancelScope() as listening:
+                    if self._stop is not None:
+                        watchers.start_soon(self._stop_listening, self._stop, listeners, listening)
+                        watchers.start_soon(self._give_up, self._stop, handlers)
+                    await self._listen(listeners, handlers, task_status)
+            watchers.cancel()
+
+    async def _listen(
+        self,
+        listeners: list[ListenerT],
+        handlers: BareNursery,
+        task_status: trio.TaskStatus[list[ListenerT]],
+    ) -> None:
+        try:
+            await trio.serve_listeners(
+                partial(handlers.guard, self._handle_connection),
+                listeners,
+                handler_nursery=handlers.inner,
+                task_status=task_status,
+            )
+        except BaseException as error:
+            # What a listener raised is in the group that trio's own nursery makes of it.
+            (failure, *others) = leaves(error)
+            if others:
+                raise
+        raise failure
+
+    async def _stop_listening(
+        self, stop: trio.Event, listeners: list[ListenerT], listening: trio.CancelScope
+    ) -> None:
+        await stop.wait()
+        # A listener that closes resets what waits in it, with the request that came along.  What
+        # comes from now on is not waited for: others could keep the server going.
+        last = self._accepted + sum(map(_waiting_in, listeners))
+        before = -1
+        with trio.move_on_after(GRACE):
+            while before < self._accepted < last:
+                before = self._accepted
+                for _ in range(ACCEPTING_TURNS):
+                    await trio.lowlevel.checkpoint()
+        listening.cancel()
+
+    async def _give_up(self, stop: trio.Event, handlers: BareNursery) -> None:
+        await stop.wait()
+        if self._stop_timeout is not None:
+            await sleep_while_running(self._stop_timeout)
+            handlers.cancel()
+
+    # ---- a connection
+
+    async def _handle_connection(self, stream: trio.abc.Stream) -> None:
+        self._accepted += 1
+        if self._live >= self._max_sessions:
+            self._log_too_many()
+            await trio.aclose_forcefully(stream)
+            return
+        self._live += 1
+        try:
+            if await self._shake_hands(stream):
+                await self._run_session(stream)
+        finally:
+            self._live -= 1
+
+    def _log_too_many(self) -> None:
+        now = trio.current_time()
+        if now - self._logged_at >= LOG_INTERVAL:
+            self._logged_at = now
+            logger.info("more than %d clients: the next are disconnected", self._max_sessions)
+
+    async def _run_session(self, stream: trio.abc.Stream) -> None:
+        session: MuxadoSession | None = None
+        try:
+            async with run_session(
+                stream,
+                client=False,
+                config=self._config,
+                first_stream_timeout=self._first_stream_timeout,
+            ) as session:
+                if self._on_session is not None:
+                    self._on_session(session, None)
+                if self._stop is None:
+                    await self._handle_session(session)
+                else:
+                    async with open_bare_nursery() as nursery:
+                        draining = trio.CancelScope()
+                        nursery.start_soon(_drain_when, self._stop, session, draining)
+                        await self._handle_session(session)
+                        draining.cancel()
+        except BaseException as error:
+            rest = without_cancelled(error)  # the server may be stopped in the same moment
+            if rest is None or session is None or not _is_of(session, rest):
+                raise
+            # The session's end is logged where it is found out.
+            if any(isinstance(leaf, StreamResetError) for leaf in leaves(rest)):
+                logger.debug("the handler of %r ended with a stream: %r", session, error)
+        finally:
+            if session is not None and self._on_session is not None:
+                self._on_session(session, session.close_reason)
+
+    async def _shake_hands(self, stream: trio.abc.Stream) -> bool:
+        """TLS only: a client that never finishes its handshake must not keep a task forever."""
+        do_handshake = getattr(stream, "do_handshake", None)
+        if do_handshake is None:
+            return True
+        limits = [partial(sleep_while_running, self._config.handshake_timeout)]
+        if self._stop is not None:
+            limits.append(partial(_sleep_after, self._stop, GRACE))
+        why: BaseException = trio.TooSlowError("it took too long")
+        try:
+            if await run_until_any(do_handshake, *limits):
+                return True
+        except (trio.BrokenResourceError, OSError) as error:
+            why = error.__cause__ or error
+        logger.info("the TLS handshake over %r failed: %r", stream, why)
+        await trio.aclose_forcefully(stream)
+        return False
+
+
+def _is_of(session: MuxadoSession, error: BaseException) -> bool:
+    # The engine is this package's own side of a session.
+    return is_end_of_session(error, session._engine.ending)  # pyright: ignore[reportPrivateUsage]
+
+
+async def _sleep_after(event: trio.Event, seconds: float) -> None:
+    await event.wait()
+    await sleep_while_running(seconds)
+
+
+async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.CancelScope) -> None:
+    wire_known = session._engine.wire_known  # pyright: ignore[reportPrivateUsage]  # as above
+    with draining:
+        await stop.wait()
+        # Before a client's first bytes nothing can be said to it, and they may be here already.
+        if await run_until_any(wire_known.wait, partial(sleep_while_running, GRACE)):
+            with suppress(MuxadoError):  # when it breaks, the handler learns that by itself
+                await session.drain()
+        else:
+            await trio.aclose_forcefully(session)
+    # Outside: a handler that is done must not cut short the last words of its session.
+    await session.aclose()
+
+
+def _waiting_in(listener: trio.abc.Listener[Any]) -> int:
+    """Connections that wait to be accepted, as far as the system says; else as many as may."""
+    lowest: Any = getattr(listener, "transport_listener", listener)
+    if sys.platform != "linux" or not isinstance(lowest, trio.SocketListener):
+        return ASSUMED_WAITING
+    try:
+        info = lowest.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED.size)
+    except OSError:  # of another family than TCP's
+        return ASSUMED_WAITING
+    return int(_TCP_INFO_UNACKED.unpack(info)[0])
