@@ -43,6 +43,7 @@ from .helpers.carriers import (
     CODE,
     MEMORY,
     STREAM_V1,
+    STREAM_V2,
     TCP,
     TLS,
     TLS_IN_STREAM,
@@ -278,6 +279,35 @@ async def test_a_break_behind_an_end_comes_over_as_well(
         result = await join.ended()
         assert result.b_to_a.end == "broken"
         assert result.a_to_b.end == ("eof" if kind_b.half_closes else "broken")
+
+
+@pytest.mark.parametrize("kind_a", [STREAM_V1, STREAM_V2], ids=str)
+@each_b
+async def test_a_reset_behind_an_end_comes_over_before_anything_is_sent(
+    kind_a: Carrier, kind_b: Carrier, contexts: Contexts
+) -> None:
+    """A request that was cancelled while its answer is being made."""
+    async with joined(kind_a, kind_b, contexts) as join:
+        await join.a.far.send_all(b"upload")
+        await join.a.far.send_eof()
+        assert await read_exactly(join.b.far, 6) == b"upload"
+        await wait_all_tasks_blocked()
+        await join.a.far.reset(CODE)
+        result = await join.ended()
+        assert result.b_to_a.end == "broken"
+        assert isinstance(result.error, StreamResetError)
+        assert result.error.code == CODE
+
+
+async def test_a_reset_behind_both_ends_breaks_nothing() -> None:
+    (a, far_a), pair = memory_stream_pair(), stream_pair(V1, heartbeat=None)
+    async with pair as (b, far_b):
+        await far_b.send_eof()
+        await far_a.send_eof()
+        result = await forward(a, b)
+        await far_b.reset()
+        assert result == whole(0, 0)
+        assert await far_a.receive_some() == b""
 
 
 class Script(HalfCloseable):

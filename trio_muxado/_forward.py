@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import trio
 
@@ -13,6 +13,7 @@ from ._breaking import break_stream
 from ._errors import SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._protocol.errors import ErrorCode
+from ._stream import MuxadoStream
 
 ForwardedEnd: TypeAlias = Literal["eof", "broken", "idle"]
 """How a direction ended."""
@@ -73,7 +74,8 @@ async def forward(
     A break becomes a break, never an end.  When either stream breaks, a muxado stream is reset
     (with the code with which the other was reset; else STREAM_CANCELLED), a TCP connection by
     RST, and a TLS stream is cut without close_notify.  The same happens to both when the call is
-    cancelled.  Pipes, Unix sockets and memory streams know no break, and are closed.  A wrapper
+    cancelled.  A stream of a session is watched also once its direction has ended; of another kind
+    a break then shows when something is sent.  Pipes, Unix sockets and memory streams know no break, and are closed.  A wrapper
     of your own should show the stream that it wraps as ``transport_stream``, as
     :class:`trio.SSLStream` does: then that is broken.
 
@@ -178,6 +180,10 @@ class _Joint:
         try:
             await self._copy(way)
             way.source_ended.set()
+            below = _lowest(way.source)
+            if isinstance(below, MuxadoStream) and not back.source_ended.is_set():
+                # Nothing is received from it any more, so nothing else says that it broke.
+                nursery.start_soon(self._watch_for_break, nursery, below, back)
             await back.source_ended.wait()
             await way.sink.aclose()
             way.sink_closed = True
@@ -203,6 +209,18 @@ class _Joint:
         self._moved_at = trio.current_time()
         if isinstance(way.sink, trio.abc.HalfCloseableStream):
             await way.sink.send_eof()
+
+    async def _watch_for_break(
+        self, nursery: BareNursery, stream: MuxadoStream, back: _Way
+    ) -> None:
+        """Hear that whoever has ended its direction has gone, before the answer is there."""
+        try:
+            error = await stream.wait_broken()
+        except trio.ClosedResourceError:
+            return  # here, which is the end of it anyway
+        if not back.source_ended.is_set():
+            self._went_wrong(error)
+            nursery.cancel()
 
     def _went_wrong(self, error: BaseException) -> None:
         """The first thing that does counts: what follows is mostly its echo."""
@@ -251,6 +269,12 @@ class _Joint:
         for way in self._ways:
             if not way.sink_closed:
                 await break_stream(way.sink, code)
+
+
+def _lowest(stream: Any) -> Any:
+    while (below := getattr(stream, "transport_stream", None)) is not None:
+        stream = below
+    return stream
 
 
 def _can_half_close(stream: trio.abc.Stream) -> bool:
