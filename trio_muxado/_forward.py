@@ -74,10 +74,12 @@ async def forward(
     A break becomes a break, never an end.  When either stream breaks, a muxado stream is reset
     (with the code with which the other was reset; else STREAM_CANCELLED), a TCP connection by
     RST, and a TLS stream is cut without close_notify.  The same happens to both when the call is
-    cancelled.  A stream of a session is watched also once its direction has ended; of another kind
-    a break then shows when something is sent.  Pipes, Unix sockets and memory streams know no break, and are closed.  A wrapper
+    cancelled.  Pipes, Unix sockets and memory streams know no break, and are closed.  A wrapper
     of your own should show the stream that it wraps as ``transport_stream``, as
     :class:`trio.SSLStream` does: then that is broken.
+
+    A stream of a session is watched for a break also once its direction has ended.  Of any other
+    kind, a break then shows when something is sent.
 
     Args:
       a, b: the streams; no other task may use them.
