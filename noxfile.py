@@ -32,7 +32,13 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.download_python = "never"
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15"]
-MAIN = "3.11"
+MAIN, NEWEST = "3.11", PYTHONS[-1]
+# What has a short and a long form runs the long one: `bash .ci/run --long` says so.
+LONG = bool(os.environ.get("LONG"))
+PROPERTIES = [
+    *("tests/protocol/test_byte_queue.py", "tests/protocol/test_windows.py"),
+    *("tests/protocol/test_properties.py", "tests/test_receiving.py"),
+]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -85,16 +91,38 @@ def pypy(session: nox.Session) -> None:
     )
 
 
-@nox.session(python=MAIN)
+@nox.session(python=[MAIN, NEWEST])
 def coverage(session: nox.Session) -> None:
-    """The test suite under coverage: every branch of the protocol, nearly all of the rest."""
+    """The test suite under coverage: every branch of the protocol, nearly all of the rest.
+
+    From Python 3.14 on, where branches can be watched by `sys.monitoring`, it takes little longer
+    than without; before, three times as long.
+    """
     session.install("-e", ".[test]", *group("coverage"))
+    core = "ctrace" if session.python == MAIN else "sysmon"
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env={"COVERAGE_CORE": core})
     session.run("coverage", "combine", "--quiet")
     protocol = "trio_muxado/_protocol/*"
     session.run("coverage", "report", f"--include={protocol}", "--fail-under=100")
     session.run("coverage", "report", f"--omit={protocol}", "--fail-under=95")
+
+
+@nox.session(python=MAIN)
+def fuzz(session: nox.Session) -> None:
+    """Broken sessions are thrown at the protocol: half a minute of them, or ten."""
+    session.install("-e", ".[test]")
+    rounds = ["--rounds", "60000" if LONG else "3000"]
+    session.run("python", "-m", "tests.protocol.fuzz", *(session.posargs or rounds))
+
+
+@nox.session(python=MAIN)
+def properties(session: nox.Session) -> None:
+    """The tests with random input, with ten thousand examples of each property."""
+    session.install("-e", ".[test]")
+    # One property takes minutes, which elsewhere is a hang.
+    command = ["python", "-m", "pytest", "-o", "faulthandler_timeout=0"]
+    session.run(*command, *(session.posargs or PROPERTIES), env={"HYPOTHESIS_PROFILE": "thorough"})
 
 
 @nox.session(python=MAIN)
