@@ -100,7 +100,7 @@ async def test_the_peer_s_text_cannot_leave_its_line(
         assert details[-1] == shown
         (record,) = caplog.records
         number, transport = number_of(session), session.transport_stream
-        assert record.getMessage() == f"session {number} over {transport!r} ended: {reason.message}"
+        assert record.getMessage() == f"session {number} with {transport!r} ended: {reason.message}"
 
 
 @each_wire

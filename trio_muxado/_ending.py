@@ -15,13 +15,16 @@ from ._errors import (
     SessionEndedError,
     StreamClosedError,
     StreamResetError,
+    in_words,
     printable,
 )
 from ._nursery import leaves
 from ._protocol.errors import ErrorCode
+from ._protocol.wire import looks_like
 
 if TYPE_CHECKING:
     from ._protocol.stream import Stream
+    from ._protocol.wire import Wire
 
 logger = logging.getLogger("trio_muxado")
 
@@ -71,7 +74,7 @@ class Ending:
         if error is None:
             message = "the peer ended the transport without GOAWAY"
             return CloseReason(ErrorCode.PEER_EOF, "transport", message)
-        message = f"the transport broke: {error!r}"
+        message = f"the transport broke: {in_words(error)}"
         return CloseReason(ErrorCode.INTERNAL_ERROR, "transport", message, error=error)
 
     def error(
@@ -134,3 +137,14 @@ class Ending:
         return self.crash is not None and all(
             isinstance(leaf, MuxadoError) and leaf.__cause__ is self.crash for leaf in leaves(error)
         )
+
+
+def other_version(spoken: Wire | None, first_bytes: bytes) -> str:
+    """What to add to a message when a peer's first bytes are those of the other version."""
+    looks = looks_like(first_bytes)
+    if spoken is None or looks is None or looks is spoken:
+        return ""
+    return (
+        f"; the peer seems to speak muxado {looks.name} and this side speaks {spoken.name}: "
+        f'set MuxadoConfig(wire="{looks.name}")'
+    )

@@ -31,14 +31,14 @@ raised it.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from ._backlog import Backlog
-from ._ending import CLOSED_HERE, Ending
+from ._ending import CLOSED_HERE, Ending, other_version
 from ._errors import CloseReason
 from ._half_open import HalfOpenTimer
 from ._heartbeat import Heartbeats, Responder
@@ -47,16 +47,15 @@ from ._nursery import BareNursery, without_cancelled
 from ._protocol import events
 from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
-from ._protocol.states import RECEIVE_DATA, WAITING
+from ._protocol.states import WAITING
 from ._protocol.stream import Broken
 from ._protocol.wire import V1, WIRES
 from ._reader import FrameReader, Receivers
 from ._receive_channel import Kept, ReceiveChannel
 from ._send_room import SendRoom
 from ._slots import Slots
-from ._statistics import SessionStatistics
 from ._steps import Steps
-from ._timeouts import ClosingTimer, FirstStreamTimer, SendTimer
+from ._timeouts import ClosingTimer, FirstStreamTimer, OpenTimer, ProbeTimer, SendTimer
 from ._trace import TransportTrace
 from ._transport.closing import (
     close_at_once,
@@ -65,6 +64,7 @@ from ._transport.closing import (
     part,
     read_out,
 )
+from ._transport.peer import describe, keep_alive, peer_address
 from ._writer import FrameWriter
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ class Engine:
         self.number = number
         """The session's, in this process: what tells its lines from those of others."""
         self.transport = transport
+        self.peer_address = peer_address(transport)
+        self.peer = describe(transport)
+        """The peer, for a log."""
         self.config = config
         wire = WIRES.get(config.wire)
         if wire is None and client:
@@ -109,14 +112,17 @@ class Engine:
         self.wire_known = trio.Event()
         self.kept_channels: Kept = []
         self.backlog = Backlog(config.accept_backlog)
-        self.room = SendRoom(config.send_buffer)
+        self.keepalive = Keepalive()
+        self.room = SendRoom(config.send_buffer, on_starving=self._on_starving)
+        self._probe_timer = ProbeTimer(self.room, self._probe)
         self.slots = Slots(
             connection.streams,
             wire_known=self.wire_known,
             ended=self.ending.event,
             may_open=lambda: connection.can_open and not self.ending.over,
+            on_wait=lambda: self.keepalive.hasten(self._open_timer),
         )
-        self.keepalive = Keepalive()
+        self._open_timer = OpenTimer(self.slots, f"session {number} with {self.peer}")
         self.writer = FrameWriter(
             transport,
             connection,
@@ -164,11 +170,12 @@ class Engine:
         """Run the session's tasks in ``nursery``, until the session is over."""
         self._nursery = nursery
         self._serve_extension = serve_extension
-        self.keepalive.add(self._send_timer)
+        for timer in (self._send_timer, self._open_timer, self._probe_timer):
+            self.keepalive.add(timer)
         if self.config.half_open_timeout is not None:
             streams = self.connection.streams
-            timer = HalfOpenTimer(streams, self._expire, self.config.half_open_timeout)
-            self.keepalive.add(timer)
+            half_open = HalfOpenTimer(streams, self._expire, self.config.half_open_timeout)
+            self.keepalive.add(half_open)
         if self.connection.wire is not None:
             self._wire_is_known()
         nursery.inner.start_soon(self._run_reader, name=self.reader.run)
@@ -281,40 +288,26 @@ class Engine:
         self.wire_known.set()
         if wire.has_syn_frame or self.config.typed:
             self.heartbeats.begin(wire)
+        else:
+            keep_alive(self.transport)
 
     def _on_peer_ended(self, event: events.PeerEnded) -> None:
         self._transport_ended(None)
 
     def _on_failed(self, event: events.SessionFailed) -> None:
         message = f"the peer broke the protocol: {event.message}"
+        if self.connection.counts.frames_received <= 1:
+            message += other_version(self.connection.wire, self.reader.first_bytes)
         self.finish(CloseReason(event.code, "local", message))
 
-    # ---- calls of users
+    def _on_starving(self) -> None:
+        if self._probe_timer.due == math.inf:
+            self._probe_timer.begin()
+            self.keepalive.hasten(self._probe_timer)
 
-    def statistics(self) -> SessionStatistics:
-        """What the session has done so far, and what it holds."""
-        connection = self.connection
-        counts = connection.counts
-        live = connection.streams.live.values()
-        windows = [s.receive_window.size for s in live if RECEIVE_DATA in s.allowed]
-        return SessionStatistics(
-            streams=Counter(stream.state.name.lower() for stream in live),
-            waiting=connection.streams.waiting.taken,
-            opened=counts.opened,
-            accepted=counts.offered,
-            refused=counts.refused,
-            reset_by_us=counts.resets_sent,
-            reset_by_peer=counts.resets_received,
-            frames_sent=counts.frames_sent,
-            frames_received=counts.frames_received,
-            bytes_sent=self.writer.bytes_sent,
-            bytes_received=self.reader.bytes_received,
-            waited_for_window=self.room.waited_for_window,
-            waited_for_transport=self.writer.waited,
-            latency=self.heartbeats.latency,
-            receive_windows=sum(windows),
-            largest_receive_window=max(windows, default=0),
-        )
+    def _probe(self, core: Stream) -> None:
+        if self.connection.probe(core):
+            self.steps.done()
 
     def _expire(self, core: Stream, code: ErrorCode, message: str) -> None:
         self.reader.dispatch(self.connection.expire(core, code, message))
@@ -336,7 +329,7 @@ class Engine:
         ending.reason = reason
         ending.over = True
         if not reason.clean:
-            logger.info("session %d over %r ended: %s", self.number, self.transport, reason.message)
+            logger.info("session %d with %s ended: %s", self.number, self.peer, reason.message)
         ending.cut_streams = not self.connection.streams.idle
         self.reader.stopped = True
         broken = Broken(
@@ -368,6 +361,7 @@ class Engine:
                 # their way: neither is cut short, and both are bounded.
                 await self._done.wait()
                 return
+            await trio.lowlevel.checkpoint_if_cancelled()  # then not a word is said
             ending.closing = ending.over = True
             # In one step: a stream that is refused here can't be accepted any more.
             self.backlog.end()

@@ -26,6 +26,13 @@ def printable(debug: bytes) -> str:
     return "".join(c if c.isprintable() and c != "\\" else ascii(c)[1:-1] for c in text)
 
 
+def in_words(error: BaseException) -> str:
+    """An error for a message: itself, or what caused it where it says nothing itself."""
+    while not str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    return repr(error)
+
+
 class Origin(NamedTuple):
     """What an error is about.  Compared by identity, never looked into."""
 

@@ -15,6 +15,7 @@ import trio
 
 from ._protocol import events
 from ._protocol.states import OVER
+from ._protocol.wire import DETECTION_SIZE
 from ._transport.receiving import FRAMES_OF_BULK, receive_on
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class FrameReader:
         self.stopped = False
         """The session is over: nothing is read any more."""
         self.bytes_received = 0
+        self.first_bytes = b""
+        """The beginning of what came, to tell what the peer speaks."""
         self.last_heard = math.inf
         """When the latest byte of the peer came."""
 
@@ -85,6 +88,9 @@ class FrameReader:
             if not data:
                 break
             now = self.last_heard = trio.current_time()
+            if self.bytes_received < DETECTION_SIZE:
+                missing = DETECTION_SIZE - self.bytes_received
+                self.first_bytes += bytes(data[:missing])
             self.bytes_received += len(data)
             if self._trace is not None:
                 self._trace.saw("in", data)

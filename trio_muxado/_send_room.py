@@ -8,7 +8,7 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ._protocol.stream import Stream
 
@@ -17,10 +17,12 @@ class SendRoom:
     """Who waits for the writer to take bytes of a stream, and how long the peer's window was shut.
 
     ``size`` is how many bytes of a stream may wait to be sent before its sender has to.
+    ``on_starving`` is called when a sender begins to wait for the peer's window.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, on_starving: Callable[[], None]) -> None:
         self.size = size
+        self._on_starving = on_starving
         self._senders: dict[Stream, _Sender] = {}  # one for each stream: its user guards that
         self._waited_for_window = 0.0
 
@@ -31,7 +33,7 @@ class SendRoom:
         """
         sender = self._senders[stream] = _Sender(current_task())
         if not stream.send_window.available:
-            sender.starving_since = trio.current_time()
+            self._begin_starving(sender)
 
         def give_up(_: RaiseCancelT) -> Abort:
             del self._senders[stream]
@@ -55,7 +57,7 @@ class SendRoom:
             elif stream.send_window.available:
                 self._end_starving(sender)
             elif sender.starving_since is None:
-                sender.starving_since = trio.current_time()
+                self._begin_starving(sender)
 
     def wake(self, stream: Stream) -> None:
         """Let the task that waits on ``stream`` go on; where none does, nothing is remembered."""
@@ -68,6 +70,18 @@ class SendRoom:
         """Seconds that senders waited for the peer's window, so far, added up."""
         starving = (sender.starving for sender in self._senders.values())
         return self._waited_for_window + sum(starving)
+
+    def starving(self) -> list[tuple[Stream, float]]:
+        """The streams whose senders wait for the peer's window, and since when."""
+        return [
+            (stream, sender.starving_since)
+            for stream, sender in self._senders.items()
+            if sender.starving_since is not None
+        ]
+
+    def _begin_starving(self, sender: _Sender) -> None:
+        sender.starving_since = trio.current_time()
+        self._on_starving()
 
     def _end_starving(self, sender: _Sender) -> None:
         self._waited_for_window += sender.starving

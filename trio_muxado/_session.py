@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,9 +21,11 @@ from ._errors import (
 from ._nursery import open_bare_nursery, task_name, without_cancelled
 from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused, check_code
+from ._protocol.states import RECEIVE_DATA
 from ._receive_channel import ReceiveChannel
 from ._statistics import SessionStatistics
 from ._stream import MuxadoStream
+from ._transport.peer import peer_certificate
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -61,6 +64,22 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     def transport_stream(self) -> trio.abc.Stream:
         """The stream that carries the session; for looking at, not for using."""
         return self._engine.transport
+
+    @property
+    def peer_address(self) -> Any | None:
+        """The peer's address as a socket says it, where one carries the session.
+
+        For TCP that is a tuple that begins with host and port.  It stays when the session is over.
+        """
+        return self._engine.peer_address
+
+    @property
+    def peer_certificate(self) -> dict[str, Any] | None:
+        """The certificate that the peer has shown, as :meth:`ssl.SSLSocket.getpeercert` says it.
+
+        None without TLS, and where the peer has shown none or this side did not ask for it.
+        """
+        return peer_certificate(self._engine.transport)
 
     @property
     def config(self) -> MuxadoConfig:
@@ -231,7 +250,29 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
     def statistics(self) -> SessionStatistics:
         """What the session has done so far, and what it holds; also once it is over."""
-        return self._engine.statistics()
+        engine = self._engine
+        connection = engine.connection
+        counts = connection.counts
+        live = connection.streams.live.values()
+        windows = [s.receive_window.size for s in live if RECEIVE_DATA in s.allowed]
+        return SessionStatistics(
+            streams=Counter(stream.state.name.lower() for stream in live),
+            waiting=connection.streams.waiting.taken,
+            opened=counts.opened,
+            accepted=counts.offered,
+            refused=counts.refused,
+            reset_by_us=counts.resets_sent,
+            reset_by_peer=counts.resets_received,
+            frames_sent=counts.frames_sent,
+            frames_received=counts.frames_received,
+            bytes_sent=engine.writer.bytes_sent,
+            bytes_received=engine.reader.bytes_received,
+            waited_for_window=engine.room.waited_for_window,
+            waited_for_transport=engine.writer.waited,
+            latency=engine.heartbeats.latency,
+            receive_windows=sum(windows),
+            largest_receive_window=max(windows, default=0),
+        )
 
     # ---- the peer, and the end
 

@@ -23,6 +23,7 @@ class Slots:
       wire_known: set when it is known how to open a stream, or that none will be.
       ended: set when the session is over.
       may_open: whether the session still opens streams.
+      on_wait: called when a task begins to wait and none did.
     """
 
     def __init__(
@@ -32,11 +33,15 @@ class Slots:
         wire_known: trio.Event,
         ended: trio.Event,
         may_open: Callable[[], bool],
+        on_wait: Callable[[], None],
     ) -> None:
         self._streams = streams
         self._wire_known = wire_known
         self._ended = ended
         self._may_open = may_open
+        self._on_wait = on_wait
+        self.waited_since: float | None = None
+        """When tasks began to wait for slots; None while none does."""
         self.idle: dict[Stream, Callable[[], None]] = {}
         """Streams of this side that are kept for later use, and what closes each; the one that has
         been idle for longest first."""
@@ -44,6 +49,11 @@ class Slots:
         self._waiting = 0  # openers that park: to ask the lot costs a call for each request
         self._promised = 0  # slots of openers that were woken and have not run yet
         self._stream_ended: trio.Event | None = None  # where a task waits for it
+
+    @property
+    def limit(self) -> float | int:
+        """How many streams of this side may be open."""
+        return self._streams.outbound.limit
 
     @property
     def free(self) -> float | int:
@@ -75,10 +85,13 @@ class Slots:
             if not self._waiting and self.free > 0:
                 return
             self._waiting += 1
+            if self.waited_since is None:
+                self.waited_since = trio.current_time()
+                self._on_wait()
             try:
                 await self._openers.park()
             except BaseException:
-                self._waiting -= 1
+                self._left(1)
                 self.pass_on()  # before this task ran, another may have parked after it
                 raise
             self._promised -= 1
@@ -104,5 +117,10 @@ class Slots:
 
     def _wake(self, most: float | int) -> None:
         woken = len(self._openers.unpark(count=most))
-        self._waiting -= woken
+        self._left(woken)
         self._promised += woken
+
+    def _left(self, tasks: int) -> None:
+        self._waiting -= tasks
+        if not self._waiting:
+            self.waited_since = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import operator
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
@@ -222,7 +220,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           trio.BusyResourceError: another task is sending.
         """
         if self._sending:
-            raise self._busy_sending()
+            raise trio.BusyResourceError("another task is sending on this stream")
         self._sending = True
         try:
             if type(data) is not bytes:
@@ -238,7 +236,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._unsendable_error()
             if not small:
                 await checkpoint_if_cancelled()
-            if data:  # what _queue does, without its call
+            if data:
                 engine.connection.send(core, data)
                 if engine.writer.sleeps:
                     engine.writer.wake()
@@ -272,25 +270,26 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             await cancel_shielded_checkpoint()
             return
         try:
-            while core.outgoing.size > room.size:
-                await room.wait(core)
-                self._check_sendable()
+            await self._wait_for_room(room.size)
         except trio.Cancelled:
             self._cut |= self._engine.connection.withdraw(core, keep=room.size) > 0
             raise
 
+    async def _wait_for_room(self, most: int) -> None:
+        while self._core.outgoing.size > most:
+            await self._engine.room.wait(self._core)
+            self._check_sendable()
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream's send buffer has room.  Raises what :meth:`send_all` raises."""
         if self._sending:
-            raise self._busy_sending()
+            raise trio.BusyResourceError("another task is sending on this stream")
         self._sending = True
         try:
             self._check_sendable()
             await checkpoint()
             self._check_sendable()
-            while self._core.outgoing.size >= self._engine.room.size:
-                await self._engine.room.wait(self._core)
-                self._check_sendable()
+            await self._wait_for_room(self._engine.room.size - 1)
         finally:
             self._sending = False
 
@@ -300,7 +299,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         Never waits for window.  Raises what :meth:`send_all` raises.
         """
         if self._sending:
-            raise self._busy_sending()
+            raise trio.BusyResourceError("another task is sending on this stream")
         self._sending = True
         try:
             if self._closed is not None:
@@ -333,10 +332,6 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             return self._engine.ending.error(f"stream {self.id}")
         return self._engine.ending.closed_error(self._core, "send_eof was called on this stream")
 
-    @staticmethod
-    def _busy_sending() -> trio.BusyResourceError:
-        return trio.BusyResourceError("another task is sending on this stream")
-
     # ---- closing
 
     async def aclose(self) -> None:
@@ -358,21 +353,16 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._close_now()
         await cancel_shielded_checkpoint()
 
-    async def __aexit__(
-        self,
-        exc_type: builtins.type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         """Close the stream, or reset it when an exception leaves the block.
 
         The code is STREAM_CANCELLED for a cancellation, and INTERNAL_ERROR otherwise: what was
         sent until then must not look whole.
         """
-        if exc_value is None:
+        if error is None:
             await self.aclose()
         elif self._closed is None:
-            self._reset_now(code_for(exc_value))
+            self._reset_now(code_for(error))
 
     async def reset(self, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> None:
         """End both directions at once and tell the peer ``code``; nothing more goes out.

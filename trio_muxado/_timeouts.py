@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -12,7 +13,18 @@ from ._errors import CloseReason
 from ._protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from ._protocol.stream import Stream
+    from ._send_room import SendRoom
+    from ._slots import Slots
     from ._writer import FrameWriter
+
+logger = logging.getLogger("trio_muxado")
+
+PROBE_AFTER = 10.0
+"""Seconds that a sender waits for window until the peer is asked whether it still has the stream."""
+
+LONG_WAIT = 10.0
+"""Seconds in ``open_stream`` after which the log says what it waits for."""
 
 LOOKS = 4
 """How often within ``close_timeout`` the closing timer looks for progress."""
@@ -46,6 +58,61 @@ class SendTimer:
     def ring(self, now: float) -> None:
         message = f"the transport took nothing for {self._timeout:g} s"
         self._abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
+
+
+class OpenTimer:
+    """Says once, in the log, that tasks of ``session`` wait for long in ``open_stream``."""
+
+    gives_up = False
+
+    def __init__(self, slots: Slots, session: str) -> None:
+        self._slots = slots
+        self._session = session
+        self._logged = False
+
+    @property
+    def due(self) -> float:
+        since = self._slots.waited_since
+        return math.inf if since is None or self._logged else since + LONG_WAIT
+
+    def stood_still(self, now: float, late: float) -> None:
+        pass
+
+    def ring(self, now: float) -> None:
+        self._logged = True
+        logger.info(
+            "%s: open_stream waits, as max_outbound_streams (%d) of this side are open",
+            self._session,
+            self._slots.limit,
+        )
+
+
+class ProbeTimer:
+    """Asks, for senders that the peer's window has held up for long, whether it has the stream.
+
+    Go v2 closes a stream without a word to a sender whose window is used up.
+    """
+
+    gives_up = False
+
+    def __init__(self, room: SendRoom, probe: Callable[[Stream], None]) -> None:
+        self._room = room
+        self._probe = probe
+        self.due = math.inf
+
+    def begin(self) -> None:
+        """A sender has begun to wait for window."""
+        self.due = trio.current_time() + PROBE_AFTER
+
+    def stood_still(self, now: float, late: float) -> None:
+        pass
+
+    def ring(self, now: float) -> None:
+        starving = self._room.starving()
+        for stream, since in starving:
+            if now - since >= PROBE_AFTER:
+                self._probe(stream)
+        self.due = now + PROBE_AFTER if starving else math.inf
 
 
 class FirstStreamTimer:

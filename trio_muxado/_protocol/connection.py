@@ -322,8 +322,14 @@ class Connection:
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""
+        gone = self.streams.gone
         if self.streams.release(stream):
             self.streams.reset(stream, code, "the stream was reset by this end")
+        elif stream.id in gone and not gone.was_reset(stream.id):
+            # It was closed, and its end is on its way: RST says that this was not all.
+            self.counts.resets_sent += 1
+            self._outbox.put(self._wire.rst(stream.id, code))
+            gone.add(stream.id, reset=True)
 
     def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> list[Event]:
         """Reset a half-open stream that takes too long.

@@ -10,12 +10,26 @@ from .errors import ErrorCode, ProtocolViolation
 from .wire_v1 import V1
 from .wire_v2 import V2
 
-__all__ = ["DETECTION_SIZE", "HEADER_SIZE", "V1", "V2", "WIRES", "Decoder", "Wire", "detect"]
+__all__ = [
+    "DETECTION_SIZE",
+    "HEADER_SIZE",
+    "V1",
+    "V2",
+    "WIRES",
+    "Decoder",
+    "Wire",
+    "detect",
+    "looks_like",
+]
 
 WIRES: Mapping[str, Wire] = {wire.name: wire for wire in (V1, V2)}
 
 DETECTION_SIZE = 4
-"""Bytes of a client's first frame that tell its generation."""
+"""Bytes of a client's first frame that tell its protocol version."""
+
+# Byte 3 of any frame: v1 has the type there, v2 type and flags.
+_V1_FRAMES = frozenset(V1.types.values())
+_V2_FRAMES = frozenset((0x00, 0x10, 0x11, 0x12, 0x13, 0x20, 0x30))
 
 # Byte 3 of a client's first frame.  v1 has the type there: SYN or GOAWAY.  v2 has type and
 # flags: DATA with SYN, with or without FIN, or GOAWAY; and DATA without SYN, which Go sends for
@@ -39,3 +53,13 @@ def detect(first_bytes: bytes) -> Wire:
         ErrorCode.PROTOCOL_ERROR,
         f"not muxado: the connection begins with {first_bytes.hex(' ')}",
     )
+
+
+def looks_like(first_bytes: bytes) -> Wire | None:
+    """Whose frame either side's first bytes could be: to explain why they are not ours."""
+    if len(first_bytes) < DETECTION_SIZE:
+        return None
+    kind = first_bytes[3]
+    if kind in _V1_FRAMES and first_bytes[0] <= 0x3F:
+        return V1
+    return V2 if kind in _V2_FRAMES else None

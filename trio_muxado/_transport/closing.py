@@ -6,10 +6,10 @@ import logging
 import ssl
 import struct
 import sys
-from typing import Any
 
 import trio
 
+from .peer import lowest
 from .receiving import READ_SIZE
 
 if sys.platform == "linux":
@@ -30,21 +30,14 @@ def unacknowledged(transport: trio.abc.Stream) -> int:
 
     Linux tells, of TCP as of Unix sockets, also where TLS lies above.
     """
-    lowest = _lowest(transport)
-    if sys.platform != "linux" or not isinstance(lowest, trio.SocketStream):
+    stream = lowest(transport)
+    if sys.platform != "linux" or not isinstance(stream, trio.SocketStream):
         return 0
     try:
-        size = fcntl.ioctl(lowest.socket.fileno(), termios.TIOCOUTQ, bytes(_NUMBER.size))
+        size = fcntl.ioctl(stream.socket.fileno(), termios.TIOCOUTQ, bytes(_NUMBER.size))
     except (OSError, ValueError):  # closed, or no kind of socket that can be asked
         return 0
     return int(_NUMBER.unpack(size)[0])
-
-
-def _lowest(transport: trio.abc.Stream) -> Any:
-    lowest: Any = transport
-    while hasattr(lowest, "transport_stream"):
-        lowest = lowest.transport_stream
-    return lowest
 
 
 async def half_close(transport: trio.abc.Stream) -> bool:
@@ -52,11 +45,11 @@ async def half_close(transport: trio.abc.Stream) -> bool:
     # TLS has no half-close, and closing it over unread bytes makes TCP drop what is on its way.
     # The end of the TCP stream below does for it: GOAWAY has said, inside of TLS, that nothing
     # follows.
-    lowest = _lowest(transport)
-    if not isinstance(lowest, trio.abc.HalfCloseableStream):
+    stream = lowest(transport)
+    if not isinstance(stream, trio.abc.HalfCloseableStream):
         return False
     try:
-        await lowest.send_eof()
+        await stream.send_eof()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return False  # the peer has gone, which the reader finds out as well
     except Exception as error:
@@ -72,7 +65,8 @@ def is_bare_tls_end(error: BaseException) -> bool:
     """
     cause = error.__cause__
     return isinstance(cause, ssl.SSLEOFError) or (
-        isinstance(cause, ssl.SSLError) and cause.reason == "UNEXPECTED_EOF_WHILE_READING"
+        isinstance(cause, ssl.SSLError)
+        and getattr(cause, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
     )
 
 
