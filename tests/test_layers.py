@@ -24,7 +24,7 @@ ROWS = (
     ("_protocol.decoder", "_protocol.windows", "_protocol.states"),
     ("_protocol.wire_v1", "_protocol.wire_v2"),
     ("_protocol.wire", "_protocol.stream"),
-    ("_protocol.events", "_protocol.scheduler", "_protocol.session"),
+    ("_protocol.events", "_protocol.scheduler", "_protocol.session", "_protocol.budget"),
     ("_protocol.outbox",),
     ("_protocol.streams",),
     ("_protocol.inbound",),

@@ -659,3 +659,19 @@ def test_the_end_still_goes_out_behind_a_send_that_was_withdrawn(wire: Wire) -> 
     end.core.end_sending(stream)
     end.core.withdraw(stream, keep=0)
     assert end.sent() == [Data(3, 0, b"", False, True)]
+
+
+@both
+def test_the_end_joins_the_last_of_several_frames(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = end.open()
+    size = 2 * wire.max_payload + 100
+    end.feed(end.wndinc(stream.id, size))
+    end.core.send(stream, bytes(size))
+    end.core.end_sending(stream)
+    frames = [frame for frame in end.sent() if isinstance(frame, Data)]
+    assert [(frame.length, frame.fin) for frame in frames] == [
+        (wire.max_payload, False),
+        (wire.max_payload, False),
+        (100, True),
+    ]

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_muxado._protocol.windows import ENOUGH, MAX_WINDOW, PLENTY, ReceiveWindow, SendWindow
+from trio_muxado._protocol.windows import (
+    ENOUGH,
+    MAX_WINDOW,
+    PLENTY,
+    SLACK,
+    LargestWindow,
+    ReceiveWindow,
+    SendWindow,
+)
 
 INITIAL = 1000
 HALF = INITIAL // 2
@@ -123,7 +131,7 @@ def use_up(window: ReceiveWindow, now: float, pieces: int = 10) -> bool:
         piece = size * (number + 1) // pieces - size * number // pieces
         assert window.take(piece)
         window.consume(piece)
-        too_small |= window.too_small(now)
+        too_small |= window.too_small(now, LargestWindow())
     return too_small
 
 
@@ -131,9 +139,9 @@ def test_a_window_that_is_used_up_at_once_is_too_small_when_all_of_it_was_read()
     window = ReceiveWindow(INITIAL)
     window.take(INITIAL)
     window.consume(INITIAL - 1)
-    assert not window.too_small(1.0)
+    assert not window.too_small(1.0, LargestWindow())
     window.consume(1)
-    assert window.too_small(1.0)
+    assert window.too_small(1.0, LargestWindow())
 
 
 def test_a_window_that_grew_has_to_be_used_up_again() -> None:
@@ -141,7 +149,7 @@ def test_a_window_that_grew_has_to_be_used_up_again() -> None:
     window.take(INITIAL)
     window.consume(INITIAL)
     window.grow(2 * INITIAL)
-    assert not window.too_small(1.0)
+    assert not window.too_small(1.0, LargestWindow())
 
 
 def test_a_window_is_too_small_as_long_as_more_of_it_takes_no_longer() -> None:
@@ -197,14 +205,69 @@ def test_a_round_counts_what_waits_to_be_read_when_it_begins() -> None:
     window = ReceiveWindow(INITIAL)
     window.take(700)
     window.consume(100)
-    window.too_small(0.0)  # the first round begins: 300 may come, 600 wait
+    window.too_small(0.0, LargestWindow())  # the first round begins: 300 may come, 600 wait
     window.consume(600)
     window.take(100)
     window.consume(100)
-    assert not window.too_small(0.1)
+    assert not window.too_small(0.1, LargestWindow())
     window.take(250)
     window.consume(250)
-    assert window.too_small(1.0)
+    assert window.too_small(1.0, LargestWindow())
+
+
+# ---- the largest window of a session, and those that follow it
+
+
+def rounds(window: ReceiveWindow, largest: LargestWindow, *ends: float) -> bool:
+    """The peer sends more than a window's worth in each round; whether the last asks for more."""
+    too_small = False
+    for now in ends:
+        window.pinched = False
+        for _ in range(2):
+            size = window.size // 2 + 1
+            assert window.take(size)
+            window.consume(size)
+            window.grant()
+            too_small = window.too_small(now, largest)
+    return too_small
+
+
+def stuck_beside_a_larger_one(took: float) -> tuple[ReceiveWindow, LargestWindow]:
+    """A window whose shortest round was far shorter than one of the largest window."""
+    largest = LargestWindow()
+    one, two = ReceiveWindow(INITIAL), ReceiveWindow(INITIAL)
+    two.grow(8 * INITIAL)
+    two.grant()
+    rounds(one, largest, 1.0, 1.001, 1.002)
+    rounds(two, largest, 1.0, 1.0 + took)
+    assert largest.window is two
+    return one, largest
+
+
+@pytest.mark.parametrize("took, follows", [(0.09, True), (0.1 * SLACK - 0.01, True), (0.2, False)])
+def test_a_window_follows_the_largest_if_its_rounds_are_as_short(
+    took: float, follows: bool
+) -> None:
+    one, largest = stuck_beside_a_larger_one(0.1)
+    rounds(one, largest, 2.0)
+    assert rounds(one, largest, 2.0 + took) == follows
+
+
+def test_a_window_that_has_caught_up_follows_no_more() -> None:
+    one, largest = stuck_beside_a_larger_one(0.1)
+    one.grow(8 * INITIAL)
+    one.grant()
+    rounds(one, largest, 2.0)
+    assert not rounds(one, largest, 2.1)
+    assert largest.window is one
+
+
+def test_nothing_follows_a_window_whose_stream_has_ended() -> None:
+    one, largest = stuck_beside_a_larger_one(0.1)
+    largest.forget()
+    assert largest.size == 0
+    rounds(one, largest, 2.0)
+    assert not rounds(one, largest, 2.1)
 
 
 # ---- always

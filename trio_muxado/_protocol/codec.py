@@ -166,3 +166,9 @@ class Wire:
 def syn_size(flags: int) -> int:
     """Bytes of the body of a SYN with these flags (v1)."""
     return (4 if flags & SYN_PRIORITY else 0) + (4 if flags & SYN_TYPE else 0)
+
+
+def check_priority(priority: int) -> None:
+    """Raise ValueError for a number that no frame can carry as a priority."""
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise ValueError(f"a priority is an unsigned 31-bit number, not {priority}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from .byte_queue import Buffer
-from .codec import MAX_PRIORITY, TYPE_SIZE
+from .codec import TYPE_SIZE, check_priority
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
 from .events import Event, SessionFailed, StreamBroken, WireDetected
@@ -23,14 +23,11 @@ from .states import (
     ACCEPT,
     CLOSE,
     CLOSED_LOCAL,
-    HELD,
     HOLD,
     OVER,
     RECEIVE_DATA,
     SEND_END,
     SESSION_END,
-    UNTYPED,
-    WAITING,
     SessionInput,
     SessionState,
 )
@@ -195,7 +192,7 @@ class Connection:
         if not 0 <= stream_type <= 0xFFFFFFFF:
             raise ValueError(f"a stream type is an unsigned 32-bit number, not {stream_type}")
         if priority:
-            _check_priority(priority)
+            check_priority(priority)
         if stream_type and not (wire.has_syn_frame or self._typed):
             raise ValueError("v2 carries stream types in typed sessions only (typed=True)")
         if not self._session.can_open:
@@ -224,7 +221,7 @@ class Connection:
         Raises:
           ValueError: that is no priority.
         """
-        _check_priority(priority)
+        check_priority(priority)
         self._outbox.prioritize(stream, priority)
 
     def put_above_all(self, stream: Stream) -> None:
@@ -266,6 +263,15 @@ class Connection:
         self._outbox.reconsider(stream)
         return waiting - stream.outgoing.size
 
+    def probe(self, stream: Stream) -> bool:
+        """Ask whether the peer still has a stream that has waited for window for long.
+
+        One that has closed it answers with RST; one that has it does nothing, and is asked once
+        until it grants more.  Returns whether a frame is queued: not where the stream can send or
+        has nothing to send, or where too many ask.
+        """
+        return self._outbox.probe(stream)
+
     def end_sending(self, stream: Stream) -> None:
         """Half-close: FIN goes out behind what waits."""
         stream.used = True
@@ -280,15 +286,15 @@ class Connection:
         Returns whether there is credit to be sent.
         """
         stream.used = True
-        window = stream.receive_window
+        window, budget = stream.receive_window, self.streams.budget
         if RECEIVE_DATA not in stream.allowed:
             window.unconsumed -= size
             window.owed += size  # and stays so: nothing more can come
-            self.streams.repay(stream, size)
+            budget.repay(stream, size)
             return False
         increment = window.consume(size)
-        if window.too_small(self.streams.now):
-            self.streams.grow(stream)
+        if window.too_small(self.streams.now, budget.largest):
+            budget.grow(stream, self.streams.now)
             increment += window.grant()
         if increment:
             # A peer that has half of a grown window left does not wait for it, unless it is one
@@ -336,10 +342,7 @@ class Connection:
 
         Its place is free, but for a handler's: that keeps it until it has returned.
         """
-        self.streams.reset(stream, code, message)
-        if stream.custody is not HELD:
-            stream.leave_place()
-        self.streams.note_answer(stream.id)  # there will be none
+        self.streams.expire(stream, code, message)
         return [StreamBroken(stream)]
 
     def goaway(self, code: ErrorCode | int, debug: bytes, *, last: bool = False) -> None:
@@ -360,9 +363,8 @@ class Connection:
         Those that wait for their type are among them.  GOAWAY may have counted them already: RST
         says that they were not processed.
         """
-        for stream in list(self.streams.live.values()):
-            if stream.custody is WAITING or stream.custody is UNTYPED:
-                self.reset(stream, ErrorCode.STREAM_REFUSED)
+        for stream in self.streams.nobodys():
+            self.reset(stream, ErrorCode.STREAM_REFUSED)
 
     # ---- bytes out
 
@@ -401,8 +403,3 @@ class Connection:
             if stream.state in OVER:
                 self.streams.settle(stream)
         return batch, streams
-
-
-def _check_priority(priority: int) -> None:
-    if not 0 <= priority <= MAX_PRIORITY:
-        raise ValueError(f"a priority is an unsigned 31-bit number, not {priority}")

@@ -236,7 +236,7 @@ class Inbound:
             if RECEIVE_DATA in stream.allowed:
                 self._events.append(make_data_received((stream, b"", True)))
         stream.step(RECEIVE_END)
-        self._streams.repay_read(stream)
+        self._streams.budget.stop(stream)
         if stream.state in OVER:
             self._streams.settle(stream)
 

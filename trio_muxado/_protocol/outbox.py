@@ -25,6 +25,10 @@ With less, many bulk streams cost more: each turn wakes a task at both ends and 
 longer for its equals, and nothing is gained."""
 
 
+PROBES_IN_A_ROW = 50
+"""Probes that go out with no other DATA between them: each is an empty frame, and of those a peer
+takes too many in a row for a flood (ours 100)."""
+
 SHORT_REST = 4
 """The rest of a turn that a full batch has cut short goes out first in the next one, unless it is
 less than a turn divided by this: then the stream's next turn is longer by it.  By itself it would
@@ -55,7 +59,9 @@ class Outbox:
         """Control frames in the queue that the peer made us write."""
         # v2: the frame that opens them is due; their ids rise.
         self._unopened: OrderedDict[Stream, None] = OrderedDict()
-        self._starved: set[Stream] = set()  # they have data, and no window
+        # They have data, and no window; whether they were probed since they have none.
+        self._starved: dict[Stream, bool] = {}
+        self._probes = 0  # since the latest data went out
 
     def __bool__(self) -> bool:
         credit = self._credit_hurries and self._credit
@@ -92,6 +98,18 @@ class Outbox:
         self._unopened[stream] = None
         self._scheduler.push(stream)
 
+    def probe(self, stream: Stream) -> bool:
+        """Queue an empty DATA frame for a stream without window, once until it has some again.
+
+        Returns whether it is queued now.
+        """
+        if self._starved.get(stream, True) or self._probes >= PROBES_IN_A_ROW:
+            return False
+        self._starved[stream] = True
+        self._probes += 1
+        self.put(self._wire.data_header(stream.id, 0))
+        return True
+
     def take_back(self, live: Container[int]) -> set[int]:
         """Never send the frames that open streams of this end, where there is still time.
 
@@ -117,7 +135,7 @@ class Outbox:
             stream.open_due = False
             del self._unopened[stream]
         self._owed.pop(stream, None)
-        self._starved.discard(stream)
+        self._starved.pop(stream, None)
         self._credit.pop(stream.id, None)
         self._scheduler.remove(stream)
 
@@ -128,14 +146,15 @@ class Outbox:
         """
         if stream.can_send:
             if self._starved:
-                self._starved.discard(stream)
+                self._starved.pop(stream, None)
             self._scheduler.push(stream)
         elif stream.outgoing.size:
-            self._starved.add(stream)
+            self._starved.setdefault(stream, False)
 
     def reconsider(self, stream: Stream) -> None:
         """What ``stream`` has to send may be less than before."""
-        self._starved.discard(stream)
+        if not stream.outgoing.size:
+            self._starved.pop(stream, None)
         if not stream.scheduled:
             self.schedule(stream)
         elif not stream.can_send:
@@ -178,7 +197,7 @@ class Outbox:
             streams.append(stream)
             if not more:
                 if stream.outgoing.size:
-                    self._starved.add(stream)
+                    self._starved[stream] = False
                 continue
             # What is left of the turn, as the batch is full, is owed: lost, the same stream might
             # lose it each time.
@@ -189,6 +208,8 @@ class Outbox:
                 scheduler.put_back(stream)
             else:
                 scheduler.push(stream)
+        if streams:
+            self._probes = 0
         return batch, streams
 
     def _open_lower(self, stream: Stream, batch: list[Buffer]) -> list[Stream]:

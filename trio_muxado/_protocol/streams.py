@@ -6,6 +6,7 @@ again, and learns the other's from the frames that open streams.
 
 from __future__ import annotations
 
+from .budget import ReceiveBudget
 from .codec import MAX_STREAM_ID, Wire
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
@@ -66,10 +67,7 @@ class Streams:
         """Heartbeat streams of the peer."""
         self.outbound = Places(limits.max_outbound_streams)
         """Streams of this end, but for the heartbeat; whoever opens minds the limit."""
-        self.spare_window = limits.receive_budget
-        """What is left of the budget of all receive windows.  Below zero where the windows that
-        streams begin with are more than that: a peer uses those without asking."""
-        self._kept_window = limits.receive_budget // 2
+        self.budget = ReceiveBudget(limits, self.live)
         self._unanswered: dict[int, Stream] = {}
         """Streams that this end has opened and closed, and that may still wait in the peer's
         backlog.  They keep their places until the peer does something about them."""
@@ -90,6 +88,7 @@ class Streams:
         """The wire is known."""
         self._wire = wire
         self._outbox = outbox
+        self.budget.initial_window = wire.initial_window
         self._window = max(wire.initial_window, self._limits.receive_window or 0)
         self.widens = self._window > wire.initial_window
 
@@ -102,7 +101,7 @@ class Streams:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
         self._next_id = stream_id + 2
         stream = self.live[stream_id] = Stream(stream_id, self._wire, local=True)
-        self.spare_window -= stream.borrowed
+        self.budget.left -= stream.borrowed
         return stream
 
     def accept_syn(
@@ -122,7 +121,7 @@ class Streams:
             self.answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
         stream = self.live[stream_id] = Stream(stream_id, self._wire, local=False)
-        self.spare_window -= stream.borrowed
+        self.budget.left -= stream.borrowed
         stream.take_place(places)
         if stream_id > self.last_taken_id and not going:
             self.last_taken_id = stream_id
@@ -178,6 +177,11 @@ class Streams:
 
     # ---- who has a stream, and what it is counted for
 
+    def nobodys(self) -> list[Stream]:
+        """Live streams of the peer that were given to nobody yet."""
+        live = self.live.values()
+        return [s for s in live if s.custody is WAITING or s.custody is UNTYPED]
+
     def offer(self, stream: Stream) -> None:
         """Let a stream of the peer wait to be accepted."""
         stream.custody = CUSTODY_TRANSITIONS[stream.custody][CustodyInput.OFFER]
@@ -202,8 +206,7 @@ class Streams:
             self.waiting.taken -= 1
         stream.custody = CUSTODY_TRANSITIONS[stream.custody][RELEASE]
         if stream.borrowed:
-            self.spare_window += stream.borrowed
-            stream.borrowed = 0
+            self.budget.release(stream)
         if self.live.get(stream.id) is stream:
             return True
         if stream.place is not None and stream.id not in self._unanswered:
@@ -232,45 +235,16 @@ class Streams:
         """Bytes of the largest receive window that a stream may have."""
         return max(self._window, self._limits.max_receive_window)
 
+    @property
+    def spare_window(self) -> int:
+        """What is left of the budget of all receive windows."""
+        return self.budget.left
+
     def widen(self, stream: Stream) -> None:
         """Promise the configured receive window, where it is larger than the generation's."""
-        window = stream.receive_window
-        lent = self._lend(stream, self._window - window.size)
-        window.grow(window.size + lent)
-        if lent and not stream.open_due:  # else the credit follows the frame that opens it
-            self._outbox.grant(stream.id, window.grant())
-
-    def grow(self, stream: Stream) -> None:
-        """Double the receive window, as far as the budget goes."""
-        window = stream.receive_window
-        size = min(2 * window.size, self._limits.max_receive_window)
-        surplus = max(0, size - window.size)
-        window.grow(window.size + self._lend(stream, surplus))
-
-    def _lend(self, stream: Stream, size: int) -> int:
-        """Take up to ``size`` bytes of window for a stream out of the budget.
-
-        What is promised cannot be taken back, and more streams may come.  So half of the budget is
-        for what they begin with.
-        """
-        kept = max(0, self._kept_window - len(self.live) * self._wire.initial_window)
-        size = max(0, min(size, self.spare_window - kept))
-        self.spare_window -= size
-        stream.borrowed += size
-        return size
-
-    def repay_read(self, stream: Stream) -> None:
-        """Nothing more comes on a stream: only what is not read yet still takes memory."""
-        if stream.borrowed:
-            unread = stream.receive_window.unconsumed
-            self.spare_window += stream.borrowed - unread
-            stream.borrowed = unread
-
-    def repay(self, stream: Stream, size: int) -> None:
-        """Nothing more comes on a stream, and ``size`` bytes of what came were read."""
-        if stream.borrowed:
-            self.spare_window += size
-            stream.borrowed -= size
+        surplus = self.budget.widen(stream, self._window)
+        if surplus and not stream.open_due:  # else the credit follows the frame that opens it
+            self._outbox.grant(stream.id, stream.receive_window.grant())
 
     # ---- how streams end
 
@@ -281,7 +255,7 @@ class Streams:
         stream.outgoing.drop()
         stream.end_due = False
         self._outbox.forget(stream)
-        self.repay_read(stream)
+        self.budget.stop(stream)
         self.settle(stream)
 
     def reset(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
@@ -290,6 +264,13 @@ class Streams:
         self.break_off(stream, SEND_RESET, Broken(code, "local", message))
         if peer_knows_it:
             self._put_reset(stream.id, code, answer=False)
+
+    def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
+        """Reset a half-open stream, for which there will be no answer."""
+        self.reset(stream, code, message)
+        if stream.custody is not HELD:
+            stream.leave_place()
+        self.note_answer(stream.id)
 
     def answer(self, stream_id: int, code: ErrorCode, *, our_doing: bool = False) -> None:
         """Queue an RST that the peer provoked, within what it may provoke.

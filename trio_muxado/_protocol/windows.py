@@ -47,6 +47,37 @@ class SendWindow:
         return True
 
 
+class LargestWindow:
+    """The largest receive window of a session, which smaller ones may follow.
+
+    How short a stream's rounds could be is found out when it begins, and what they take later
+    depends on all the others.  So of equal streams one may stop growing at a fraction of what
+    another has, and gets a fraction of its bytes.  But as long as windows are what holds streams
+    back, whatever their sizes, their rounds take the same time: one that is used up as fast as the
+    largest deserves as much.
+    """
+
+    __slots__ = ("_took", "size", "window")
+
+    def __init__(self) -> None:
+        self.window: ReceiveWindow | None = None
+        self.size: int = 0
+        """Bytes of it; 0 where none is known."""
+        self._took = 0.0  # its latest round
+
+    def forget(self) -> None:
+        """Its stream has ended."""
+        self.window = None
+        self.size = 0
+
+    def end_round(self, window: ReceiveWindow, took: float) -> bool:
+        """A window's round is over; whether it should follow the largest."""
+        if window.size < self.size:
+            return took < SLACK * self._took
+        self.window, self.size, self._took = window, window.size, took
+        return False
+
+
 class ReceiveWindow:
     """What we allow the peer to send, and what of it the application has not consumed yet.
 
@@ -62,11 +93,11 @@ class ReceiveWindow:
 
     __slots__ = (
         "_round_left",
-        "_round_since",
         "_shortest_round",
         "credit",
         "owed",
         "pinched",
+        "round_since",
         "size",
         "threshold",
         "unconsumed",
@@ -78,7 +109,8 @@ class ReceiveWindow:
         self.pinched: bool = False
         """The peer could send more if the window were larger."""
         self._round_left = -1  # bytes to be consumed until the round is over, which is below 0
-        self._round_since = _NEVER
+        self.round_since: float = _NEVER
+        """When the present round began."""
         self._shortest_round = math.inf
         self.unconsumed: int = 0
         self.owed: int = 0
@@ -105,21 +137,24 @@ class ReceiveWindow:
         self.owed += size
         return self.grant() if self.owed >= self.threshold else 0
 
-    def too_small(self, now: float) -> bool:
+    def too_small(self, now: float, largest: LargestWindow) -> bool:
         """The window is what holds the peer back, not the application; to ask after ``consume``.
 
         That is so when the peer used up nearly all of it at once, or in a round that took hardly
-        longer than the shortest, and the application has taken all that came.  ``now`` is when
-        the latest bytes came, in seconds on any steady clock.
+        longer than the shortest, or than that of the session's ``largest`` window, and the
+        application has taken all that came.  ``now`` is when the latest bytes came, in seconds on
+        any steady clock.
         """
         if self._round_left < 0:
-            took = now - self._round_since
+            took = now - self.round_since
             self._shortest_round = min(self._shortest_round, took)
             enough = self.size >= max(PLENTY, took * ENOUGH)
             if took < SLACK * self._shortest_round and not enough:
                 self.pinched = True
+            if largest.end_round(self, took):
+                self.pinched = True
             self._round_left = self.credit + self.unconsumed
-            self._round_since = now
+            self.round_since = now
         return self.pinched and not self.unconsumed
 
     def discard(self) -> int:

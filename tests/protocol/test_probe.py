@@ -1,0 +1,117 @@
+"""A sender without window asks whether the peer still has the stream."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_muxado._protocol.codec import Wire
+from trio_muxado._protocol.errors import ErrorCode
+from trio_muxado._protocol.events import StreamBroken
+from trio_muxado._protocol.frames import Data
+from trio_muxado._protocol.outbox import PROBES_IN_A_ROW
+from trio_muxado._protocol.stream import Stream
+
+from .driver import BOTH, End, failed, only, pipe
+
+both = pytest.mark.parametrize("wire", BOTH)
+
+
+def starve(end: End, more: int = 1) -> Stream:
+    """A stream of this end that has used its window up and has more to send."""
+    stream = end.open()
+    end.core.send(stream, bytes(end.wire.initial_window + more))
+    end.sent()
+    return stream
+
+
+@both
+def test_a_probe_is_an_empty_frame_without_an_end(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = starve(end)
+    assert end.core.probe(stream)
+    assert end.core.wants_to_send
+    assert end.sent() == [Data(stream.id, 0, b"", syn=False, fin=False)]
+
+
+@both
+def test_a_stream_is_probed_once_until_it_has_window_again(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = starve(end, more=10)
+    assert end.core.probe(stream)
+    assert not end.core.probe(stream)
+    end.sent()
+    end.core.send(stream, b"more")
+    assert not end.core.probe(stream)
+    end.core.withdraw(stream, keep=10)
+    assert not end.core.probe(stream)
+    end.feed(end.wndinc(stream.id, 5))
+    end.sent()
+    assert end.core.probe(stream)
+
+
+@both
+def test_a_peer_that_has_closed_the_stream_answers_and_it_breaks(wire: Wire) -> None:
+    """As Go v2 does, which gives no credit back when it closes a stream that nobody has read."""
+    end = End(wire, client=True)
+    stream = starve(end)
+    assert end.core.probe(stream)
+    broken = only(end.feed(end.rst(stream.id, ErrorCode.STREAM_CLOSED)))
+    assert isinstance(broken, StreamBroken)
+    assert broken.stream is stream
+    assert not end.core.probe(stream)
+
+
+@both
+@pytest.mark.parametrize("what", ["nothing to send", "window", "unopened", "ended", "over"])
+def test_only_a_stream_without_window_is_probed(wire: Wire, what: str) -> None:
+    end = End(wire, client=True)
+    if what == "unopened":
+        stream = end.core.open_stream()
+        end.core.send(stream, b"x")
+    else:
+        stream = end.open()
+        if what == "window":
+            end.core.send(stream, b"x")
+        elif what == "ended":
+            end.core.end_sending(stream)
+        elif what == "over":
+            end.core.send(stream, bytes(2 * wire.initial_window))
+            end.sent()
+            end.core.reset(stream, ErrorCode.STREAM_CANCELLED)
+    assert not end.core.probe(stream)
+
+
+@both
+def test_a_stream_that_is_closed_here_and_waits_for_window_is_probed_as_well(wire: Wire) -> None:
+    end = End(wire, client=True)
+    stream = starve(end)
+    end.core.close(stream)
+    assert end.core.probe(stream)
+
+
+@both
+def test_many_probes_are_no_flood(wire: Wire) -> None:
+    end = End(wire, client=True, max_outbound_streams=None)
+    peer = End(wire)
+    streams = [starve(end) for _ in range(200)]
+    asked = [stream for stream in streams if end.core.probe(stream)]
+    assert len(asked) == PROBES_IN_A_ROW
+    for stream in streams[:200:7]:
+        assert not failed(peer.feed(peer.syn(stream.id)))
+    assert not failed(pipe(end, peer))
+    end.core.end_sending(end.open())
+    assert not failed(pipe(end, peer))
+    asked += [stream for stream in streams if end.core.probe(stream)]
+    assert len(asked) == 2 * PROBES_IN_A_ROW
+    assert not failed(pipe(end, peer))
+
+
+@both
+def test_a_peer_of_ours_that_has_the_stream_ignores_a_probe(wire: Wire) -> None:
+    end, peer = End(wire, client=True), End(wire)
+    stream = end.core.open_stream()
+    end.core.send(stream, bytes(wire.initial_window + 1))
+    pipe(end, peer)
+    assert end.core.probe(stream)
+    assert pipe(end, peer) == []
+    assert peer.sent() == []

@@ -1,0 +1,114 @@
+"""The bytes that all receive windows of a session may take, and who gets how many of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from .limits import Limits
+from .stream import Stream
+from .windows import LargestWindow
+
+RECENT = 5.0
+"""Seconds after its latest round for which a window counts as one that shares in the budget.  So
+streams that were busy once take nothing from those that are."""
+
+
+class ReceiveBudget:
+    """What is promised, to whom, and what is left.
+
+    A window begins with what the wire says, whatever is left, because the peer uses that without
+    asking.  What is promised is never taken back.  So half of the budget is kept for what streams
+    begin with, and the other half is for growth, in equal parts.
+    """
+
+    def __init__(self, limits: Limits, live: Mapping[int, Stream]) -> None:
+        self.left = limits.receive_budget
+        """Below zero where the windows that streams begin with are more than the budget."""
+        self.initial_window = 0
+        """Bytes that a window begins with; set when the wire is known."""
+        self._kept = limits.receive_budget // 2
+        self._most = limits.max_receive_window
+        self._live = live
+        self.largest = LargestWindow()
+        self._growing: set[Stream] = set()  # their windows were too small
+        # What each may have, of so much that was spare, and until when that counts.
+        self._fair_size = self._fair_for = 0
+        self._fair_until = -math.inf
+
+    def widen(self, stream: Stream, size: int) -> int:
+        """Promise a window of ``size`` bytes, as far as the budget goes; the surplus."""
+        window = stream.receive_window
+        lent = self._lend(stream, size - window.size)
+        window.grow(window.size + lent)
+        return lent
+
+    def grow(self, stream: Stream, now: float) -> None:
+        """Give a window that is too small twice its size, as far as the budget goes."""
+        window = stream.receive_window
+        if stream not in self._growing:
+            self._growing.add(stream)
+            self._fair_until = -math.inf
+        spare = self._spare
+        if spare != self._fair_for or now >= self._fair_until:
+            self._fair_size = self._share(stream, spare, now)
+            self._fair_for = spare
+            self._fair_until = now + RECENT / 4
+        size = min(2 * window.size, self._most, self._fair_size)
+        largest = self.largest.size
+        if window.size < largest:
+            size = min(size, largest)  # or two that follow each other would never stop
+        window.grow(window.size + self._lend(stream, size - window.size))
+
+    def repay(self, stream: Stream, size: int) -> None:
+        """Nothing more comes on a stream, and ``size`` bytes of what came were read."""
+        assert size <= stream.borrowed
+        self.left += size
+        stream.borrowed -= size
+
+    def stop(self, stream: Stream) -> None:
+        """Nothing more comes on a stream: only what is not read yet still takes memory."""
+        if stream.borrowed:
+            unread = stream.receive_window.unconsumed
+            self.left += stream.borrowed - unread
+            stream.borrowed = unread
+            if stream in self._growing or stream.receive_window is self.largest.window:
+                self._leave(stream)  # no call for each of many small streams
+
+    def release(self, stream: Stream) -> None:
+        """Nobody reads a stream any more: it takes nothing."""
+        self.left += stream.borrowed
+        stream.borrowed = 0
+        self._leave(stream)
+
+    def _leave(self, stream: Stream) -> None:
+        """A stream receives no more."""
+        if stream.receive_window is self.largest.window:
+            self.largest.forget()
+        if stream in self._growing:
+            self._growing.remove(stream)
+            self._fair_until = -math.inf
+
+    @property
+    def _spare(self) -> int:
+        """Bytes that windows may grow by."""
+        kept = max(0, self._kept - len(self._live) * self.initial_window)
+        return max(0, self.left - kept)
+
+    def _lend(self, stream: Stream, size: int) -> int:
+        size = max(0, min(size, self._spare))
+        self.left -= size
+        stream.borrowed += size
+        return size
+
+    def _share(self, stream: Stream, spare: int, now: float) -> int:
+        """The size that all windows which grow can have, those aside that are larger already."""
+        windows = (other.receive_window for other in self._growing)
+        own = stream.receive_window
+        sizes = [w.size for w in windows if w is own or now - w.round_since <= RECENT]
+        total, number = sum(sizes) + spare, len(sizes)
+        for size in sorted(sizes, reverse=True):
+            if size * number > total:
+                total -= size
+                number -= 1
+        return total // number
