@@ -92,8 +92,6 @@ class Engine:
         """The session's, in this process: what tells its lines from those of others."""
         self.transport = transport
         self.peer_address = peer_address(transport)
-        self.peer = describe(transport)
-        """The peer, for a log."""
         self.config = config
         wire = WIRES.get(config.wire)
         if wire is None and client:
@@ -122,7 +120,7 @@ class Engine:
             may_open=lambda: connection.can_open and not self.ending.over,
             on_wait=lambda: self.keepalive.hasten(self._open_timer),
         )
-        self._open_timer = OpenTimer(self.slots, f"session {number} with {self.peer}")
+        self._open_timer = OpenTimer(self.slots, self._describe)
         self.writer = FrameWriter(
             transport,
             connection,
@@ -315,6 +313,10 @@ class Engine:
 
     # ---- the end
 
+    def _describe(self) -> str:
+        """The session for a log."""
+        return f"session {self.number} with {describe(self.transport, self.peer_address)}"
+
     def _transport_ended(self, error: Exception | None) -> None:
         debug = self.connection.peer_debug
         # A transport that breaks where nothing was cut is how some systems end a connection.
@@ -329,7 +331,7 @@ class Engine:
         ending.reason = reason
         ending.over = True
         if not reason.clean:
-            logger.info("session %d with %s ended: %s", self.number, self.peer, reason.message)
+            logger.info("%s ended: %s", self._describe(), reason.message)
         ending.cut_streams = not self.connection.streams.idle
         self.reader.stopped = True
         broken = Broken(

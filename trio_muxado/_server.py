@@ -21,7 +21,7 @@ from ._errors import CloseReason, MuxadoError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_until_any, sleep_while_running
 from ._session import MuxadoSession
-from ._transport.peer import describe
+from ._transport.peer import describe, peer_address
 
 logger = logging.getLogger("trio_muxado")
 
@@ -213,7 +213,9 @@ class Server:
                 return True
         except (trio.BrokenResourceError, OSError) as error:
             why = error.__cause__ or error
-        logger.info("the TLS handshake with %s failed: %r", describe(stream), why)
+        logger.info(
+            "the TLS handshake with %s failed: %r", describe(stream, peer_address(stream)), why
+        )
         await trio.aclose_forcefully(stream)
         return False
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("trio_muxado")
 
 PROBE_AFTER = 10.0
-"""Seconds that a sender waits for window until the peer is asked whether it still has the stream."""
+"""Seconds that a sender waits for window until the peer is asked if it still has the stream."""
 
 LONG_WAIT = 10.0
 """Seconds in ``open_stream`` after which the log says what it waits for."""
@@ -61,13 +61,16 @@ class SendTimer:
 
 
 class OpenTimer:
-    """Says once, in the log, that tasks of ``session`` wait for long in ``open_stream``."""
+    """Says once, in the log, that tasks wait for long in ``open_stream``.
+
+    ``describe()`` names the session.
+    """
 
     gives_up = False
 
-    def __init__(self, slots: Slots, session: str) -> None:
+    def __init__(self, slots: Slots, describe: Callable[[], str]) -> None:
         self._slots = slots
-        self._session = session
+        self._describe = describe
         self._logged = False
 
     @property
@@ -82,7 +85,7 @@ class OpenTimer:
         self._logged = True
         logger.info(
             "%s: open_stream waits, as max_outbound_streams (%d) of this side are open",
-            self._session,
+            self._describe(),
             self._slots.limit,
         )
 

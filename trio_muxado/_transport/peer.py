@@ -46,14 +46,14 @@ def peer_certificate(transport: trio.abc.Stream) -> dict[str, Any] | None:
         return None
 
 
-def describe(transport: trio.abc.Stream) -> str:
+def describe(transport: trio.abc.Stream, address: Address | None) -> str:
     """The peer for a log: its address, or else what the transport is."""
-    match peer_address(transport):
+    match address:
         case (str() as host, int() as port, *_):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case None | "":
             return repr(transport)
-        case address:
+        case _:
             return str(address)
 
 
