@@ -141,11 +141,13 @@ def interop(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def applications(session: nox.Session) -> None:
-    """The tests with programs that people use: HAProxy, nc, curl; and 100 MB through each tunnel.
+    """The tests with what people use: HAProxy, nc, curl; FastAPI, Starlette, Quart and Flask.
+
+    And with 100 MB through each tunnel.
 
     On Debian, root gets what is missing. Elsewhere they skip it, and in CI a skip is a failure.
     """
-    session.install("-e", ".[test]")
+    session.install("-e", ".[test]", *group("applications"))
     programs = {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl"}
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
     missing = [package for name, package in programs.items() if not shutil.which(name, path=path)]

@@ -317,3 +317,27 @@ async def test_a_request_that_runs_when_the_server_stops_is_answered(
                     assert statuses == [500]  # it has sent nothing, and that is its answer
                 await far.drain()
                 await far.aclose()
+
+
+@each_version
+async def test_an_answer_is_sent_whole_before_its_application_hears_the_end(http2: bool) -> None:
+    """As Starlette streams: what waits for the end of the client cancels what sends."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        assert not (await receive())["more_body"]
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                assert (await receive())["type"] == "http.disconnect"
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(listen)
+            await wait_all_tasks_blocked()
+            await respond(send, b"x" * 100_000)
+            nursery.cancel_scope.cancel()
+
+    async with session_pair(V2, heartbeat=None) as (near, far), serving(app, far):
+        async with client_of(near, http2=http2) as http:
+            for _ in range(10):
+                assert len((await http.get("/")).content) == 100_000

@@ -67,6 +67,11 @@ class Connection:
         return self._server.stopping
 
     @property
+    def is_deaf(self) -> bool:
+        """What is sent goes nowhere any more."""
+        return self.is_gone or self._torn
+
+    @property
     def http2(self) -> HTTP2 | None:
         """The protocol, where it is HTTP/2 by now."""
         return None if self._protocol is None else self._protocol.http2
@@ -335,7 +340,7 @@ class Connection:
                 self._reading.deadline = trio.current_time() + self.graceful_timeout
 
     async def _write(self, data: bytes) -> None:
-        if self.is_gone or self._torn:
+        if self.is_deaf:
             return
         try:
             self._send_lock.acquire_nowait()  # `acquire` has a checkpoint, and `send_all` has one

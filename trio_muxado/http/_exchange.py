@@ -53,6 +53,7 @@ class Exchange:
         self._cancel_scope = trio.CancelScope()
         self._corks = asgi_scope["type"] == "http" and asgi_scope["http_version"] in ("1.0", "1.1")
         self._told = False  # that the client has gone
+        self._farewell: dict[str, Any] | None = None  # the last event, once the answer is sent
         self.released = trio.Event()
         """The connection need not wait for it any more."""
 
@@ -101,6 +102,10 @@ class Exchange:
 
     def end(self, event: dict[str, Any]) -> None:
         """Give the application its last event; what it still does is bounded in time."""
+        if self.answered and not self.released.is_set():
+            # What hears of it may cancel the task that still sends the last of the answer.
+            self._farewell = event
+            return
         self._inbox.end(event)
         if not self.answered:
             self._told = True
@@ -167,11 +172,13 @@ class Exchange:
 
     def _release(self) -> None:
         self.released.set()
+        if self._farewell is not None:
+            self._inbox.end(self._farewell)
         self._connection.released()
 
     async def _send(self, message: dict[str, Any]) -> None:
         connection = self._connection
-        if self._told:
+        if self._told or connection.is_deaf:
             # What is sent may go nowhere, which the application may not have noticed yet.
             await trio.lowlevel.checkpoint()
             if self.is_websocket:

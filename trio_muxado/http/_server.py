@@ -13,6 +13,7 @@ from typing import Any, Literal
 import trio
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.utils import is_asgi
 
 from .. import MuxadoSession, MuxadoStream
 from ._backend import check_ssl_context
@@ -138,11 +139,17 @@ def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
     """Refuse arguments that belong elsewhere, and say what to do."""
     if not callable(app):
         raise TypeError(f"app must be an ASGI application, not {app!r}")
-    if hasattr(app, "wsgi_app") and not hasattr(app, "asgi_app"):
+    kind: Any = type(app)
+    bases = {base.__name__ for base in kind.__mro__}
+    if hasattr(app, "wsgi_app") and not is_asgi(app):
         raise TypeError(
             f"app is a WSGI application, {app!r}: wrap it, "
             "hypercorn.middleware.TrioWSGIMiddleware(app) runs it in threads"
         )
+    if "AsyncioWSGIMiddleware" in bases:
+        raise TypeError("app needs asyncio: hypercorn.middleware.TrioWSGIMiddleware is for trio")
+    if "Quart" in bases and "QuartTrio" not in bases:
+        raise TypeError("app needs asyncio: quart_trio.QuartTrio is Quart for trio")
     if config is not None and not isinstance(config, Config):
         kind = f"{type(config).__module__}.{type(config).__qualname__}"
         raise TypeError(f"config must be a hypercorn.config.Config, not a {kind}")

@@ -1,0 +1,1 @@
+"""The same small service, written for each framework that people serve over sessions."""
