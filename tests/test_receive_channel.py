@@ -1,0 +1,321 @@
+"""The memory channel from the frame reader to a stream: what could go wrong with it."""
+
+import sys
+import tracemalloc
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from trio_muxado import (
+    ErrorCode,
+    MuxadoError,
+    MuxadoStream,
+    SessionClosedError,
+    StreamClosedError,
+    StreamResetError,
+)
+from trio_muxado._receive_channel import MAX_KEPT, SMALL_CHUNK, Kept, ReceiveChannel
+
+from .helpers import Kind, each_wire, outcome_of, raw_session, session_pair
+
+
+def bytes_in(channel: ReceiveChannel, limit: int = 1 << 20) -> bytes:
+    return channel.take(b"", limit) if channel.size else b""
+
+
+# ---- the channel alone
+
+
+async def test_a_wake_up_that_nobody_took_is_no_end_of_a_later_stream() -> None:
+    """A receiver is cancelled in the moment in which the end of its stream comes."""
+    kept: Kept = []
+    first = ReceiveChannel(kept)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.wait)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        first.put(b"", ended=True)
+    first.close(in_use=False)
+    later = ReceiveChannel(kept)
+    with trio.move_on_after(0.01) as patience:
+        await later.wait()
+    assert patience.cancelled_caught
+
+
+async def test_bytes_that_cross_a_cancellation_are_not_lost() -> None:
+    channel = ReceiveChannel([])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.wait)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        channel.put(b"kept", ended=False)
+    assert bytes_in(channel) == b"kept"
+
+
+async def test_only_channels_that_are_empty_and_free_serve_later_streams() -> None:
+    kept: Kept = []
+    used = ReceiveChannel(kept)
+    used.put(b"x", ended=False)
+    used.close(in_use=False)
+    assert kept == []  # something was in it
+    used = ReceiveChannel(kept)
+    used.put(b"x", ended=False)
+    assert bytes_in(used) == b"x"
+    used.close(in_use=True)
+    assert kept == []  # a task is in a call
+    waited_in = ReceiveChannel(kept)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waited_in.wait)
+        await wait_all_tasks_blocked()
+        waited_in.close(in_use=True)
+    assert kept == []
+    for _ in range(MAX_KEPT + 10):
+        free = ReceiveChannel(kept)
+        free.put(b"x", ended=False)
+        other = ReceiveChannel([])
+        other.put(b"x", ended=False)
+        assert bytes_in(free) == bytes_in(other) == b"x"
+        free.close(in_use=False)
+    assert len(kept) == 1  # one after another they need one
+    many = [ReceiveChannel(kept) for _ in range(MAX_KEPT + 10)]
+    for channel in many:
+        channel.put(b"x", ended=False)
+    for channel in many:
+        assert bytes_in(channel) == b"x"
+        channel.close(in_use=False)
+    assert len(kept) == MAX_KEPT
+
+
+async def test_a_stream_that_gets_no_bytes_needs_no_channel() -> None:
+    kept: Kept = []
+    channel = ReceiveChannel(kept)
+    channel.put(b"", ended=True)
+    channel.close(in_use=False)
+    assert kept == []
+
+
+@given(
+    st.lists(
+        st.one_of(st.binary(min_size=1, max_size=3000), st.integers(min_value=1, max_value=5000))
+    )
+)
+def test_bytes_come_out_in_order_however_they_are_cut(steps: list[bytes | int]) -> None:
+    async def main() -> None:
+        channel = ReceiveChannel([])
+        put, taken = b"", b""
+        for step in steps:
+            if isinstance(step, bytes):
+                put += step
+                channel.put(step, ended=False)
+            elif channel.size:
+                piece = channel.take(b"", step)
+                assert 0 < len(piece) <= step
+                taken += piece
+            assert channel.size == len(put) - len(taken)
+        taken += bytes_in(channel)
+        assert taken == put
+
+    trio.run(main)
+
+
+async def test_small_chunks_that_come_while_a_task_is_woken_are_joined_after_the_first() -> None:
+    channel = ReceiveChannel([])
+    received: list[bytes] = []
+
+    async def receive() -> None:
+        first = await channel.wait()
+        received.append(channel.take(first, 100))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        for piece in (b"a", b"b", b"c"):  # the first is handed over at once
+            channel.put(piece, ended=False)
+    assert received == [b"abc"]
+
+
+async def test_a_window_of_single_bytes_takes_less_than_twice_its_size() -> None:
+    size = 64 * 1024
+    channel = ReceiveChannel([])
+    channel.put(b"0", ended=False)
+    tracemalloc.start()
+    try:
+        for _ in range(size):
+            channel.put(bytes([7]), ended=False)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * size
+    assert channel.size == size + 1
+
+
+async def test_what_is_taken_is_never_changed_by_what_comes_later() -> None:
+    channel = ReceiveChannel([])
+    for _ in range(3):
+        channel.put(b"x", ended=False)
+    taken = channel.take(b"", 2)
+    channel.put(b"y" * (SMALL_CHUNK // 2), ended=False)
+    assert taken == b"xx"
+    assert type(taken) is bytes
+    assert bytes_in(channel) == b"x" + b"y" * (SMALL_CHUNK // 2)
+
+
+async def test_a_large_chunk_is_read_in_pieces_without_being_copied_each_time() -> None:
+    channel = ReceiveChannel([])
+    chunk = bytes(256 * 1024)
+    channel.put(chunk, ended=False)
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            assert len(channel.take(b"", 1)) == 1
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 10_000
+    assert channel.size == len(chunk) - 1000
+
+
+# ---- streams on it
+
+
+@each_wire
+async def test_the_end_is_sticky_and_a_reset_after_it_changes_nothing(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.data(3, b"all", fin=True), peer.rst(3, 7))
+        stream = await session.accept_stream()
+        await wait_all_tasks_blocked()
+        assert stream.is_readable()
+        assert await stream.receive_some(1) == b"a"
+        assert stream.is_readable()  # the rest of the chunk counts
+        assert await stream.receive_some() == b"ll"
+        for _ in range(3):
+            assert await stream.receive_some() == b""
+
+
+@each_wire
+async def test_all_bytes_come_before_a_break(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.data(3, b"bytes"), peer.rst(3, 7))
+        stream = await session.accept_stream()
+        await wait_all_tasks_blocked()
+        assert await stream.receive_some() == b"bytes"
+        for _ in range(3):
+            with pytest.raises(StreamResetError):
+                await stream.receive_some()
+
+
+@each_wire
+async def test_data_for_a_stream_that_is_closed_here_ends_no_session(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3), peer.data(3, b"x"))
+        stream = await session.accept_stream()
+        await stream.aclose()
+        peer.send(peer.data(3, b"late"), peer.syn(5))
+        assert (await session.accept_stream()).id == 5
+
+
+@each_wire
+async def test_who_is_woken_by_bytes_and_finds_the_stream_closed_takes_none(kind: Kind) -> None:
+    """All credit was given back when it was closed: bytes would be counted twice."""
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3))
+        stream = await session.accept_stream()
+        window = session._engine.connection.streams.live[3].receive_window
+        outcomes: list[Any] = []
+
+        async def receive() -> None:
+            outcomes.append(await outcome_of(stream.receive_some))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            engine = session._engine
+            frame = peer.data(3, b"woken by this")
+            engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
+            await stream.aclose()
+        assert isinstance(outcomes[0], StreamClosedError)
+        assert window.unconsumed == 0
+        assert window.credit + window.owed == window.size
+
+
+@each_wire
+async def test_resets_of_waiting_streams_cannot_overfill_the_backlog(kind: Kind) -> None:
+    async with raw_session(kind, accept_backlog=3) as (session, peer):
+        for number in range(3, 43, 2):
+            peer.send(peer.syn(number), peer.rst(number, 0))
+        await wait_all_tasks_blocked()
+        assert session.statistics().waiting == 3
+        assert [(await session.accept_stream()).id for _ in range(3)] == [3, 5, 7]
+        peer.send(peer.syn(43))
+        assert (await session.accept_stream()).id == 43
+
+
+@each_wire
+async def test_a_stream_is_refused_or_served_but_never_both(kind: Kind) -> None:
+    """The session is closed in the turn in which a waiting task was handed a stream."""
+    async with raw_session(kind) as (session, peer):
+        outcomes: list[Any] = []
+
+        async def accept() -> None:
+            outcomes.append(await outcome_of(session.accept_stream))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            await wait_all_tasks_blocked()
+            engine = session._engine
+            frame = peer.syn(3)
+            engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
+            with trio.CancelScope() as scope:
+                nursery.start_soon(session.aclose)
+                await trio.lowlevel.checkpoint()
+                scope.cancel()
+            peer.end()
+        (outcome,) = outcomes
+        if isinstance(outcome, MuxadoStream):
+            with pytest.raises(MuxadoError):
+                await outcome.receive_some()
+        else:
+            assert isinstance(outcome, SessionClosedError)
+
+
+@each_wire
+async def test_nothing_of_trio_s_channels_shows_in_our_errors(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        near = await client.open_stream()
+        far = await server.accept_stream()
+        await far.reset(ErrorCode.INTERNAL_ERROR)
+        await wait_all_tasks_blocked()
+        await trio.aclose_forcefully(server)
+        await client.wait_closed()
+        for call in (near.receive_some, client.accept_stream):
+            error = await outcome_of(call)
+            assert isinstance(error, MuxadoError)
+            assert error.__context__ is None
+
+
+@each_wire
+async def test_one_task_receives_and_closing_does_not_wait_for_it(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        near = await client.open_stream()
+        del server
+        outcomes: list[Any] = []
+
+        async def receive() -> None:
+            outcomes.append(await outcome_of(near.receive_some))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await near.receive_some()
+            assert not outcomes
+            await near.aclose()
+        assert isinstance(outcomes[0], StreamClosedError)
+
+
+def test_a_stream_that_only_sends_takes_little() -> None:
+    assert sys.getsizeof(ReceiveChannel([])) < 150
