@@ -259,6 +259,7 @@ async def test_a_stream_is_refused_or_served_but_never_both(kind: Kind) -> None:
     """The session is closed in the turn in which a waiting task was handed a stream."""
     async with raw_session(kind) as (session, peer):
         outcomes: list[Any] = []
+        refusal = Rst(3, peer.wire.code_to_wire(ErrorCode.STREAM_REFUSED))
 
         async def accept() -> None:
             outcomes.append(await outcome_of(session.accept_stream))
@@ -269,11 +270,15 @@ async def test_a_stream_is_refused_or_served_but_never_both(kind: Kind) -> None:
             engine = session._engine
             frame = peer.syn(3)
             engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
-            peer.end()
+
+            async def end_later() -> None:
+                await wait_all_tasks_blocked()
+                assert refusal in await peer.frames()
+                peer.end()
+
+            nursery.start_soon(end_later)
             await session.aclose()
         assert isinstance(outcomes[0], SessionClosedError)
-        refusal = Rst(3, peer.wire.code_to_wire(ErrorCode.STREAM_REFUSED))
-        assert refusal in await peer.frames()
 
 
 @each_wire
