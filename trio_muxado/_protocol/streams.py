@@ -255,6 +255,8 @@ class Streams:
         stream.outgoing.drop()
         stream.end_due = False
         self._outbox.forget(stream)
+        if stream.custody is UNTYPED:  # nobody has it, so nobody else will
+            self.release(stream)
         self.budget.stop(stream)
         self.settle(stream)
 
