@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeAlias
 import trio
 
 from ._backoff import Backoff
-from ._blame import is_end_of_session
 from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._connect import client_session
 from ._dial_loss import (
@@ -26,7 +25,7 @@ from ._dial_loss import (
 )
 from ._errors import MuxadoError
 from ._nursery import open_bare_nursery, without_cancelled
-from ._session import MuxadoSession
+from ._session import MuxadoSession, is_end_of
 from ._tcp import connect_tcp
 
 logger = logging.getLogger("trio_muxado")
@@ -268,7 +267,7 @@ class _Dialler:
     def _is_of(self, session: MuxadoSession, end: SessionEnd) -> bool:
         """Whether what was raised says nothing but that the handler's session ended, or ends."""
         assert end.error is not None
-        if not is_end_of_session(end.error, session._engine.ending):
+        if not is_end_of(session, end.error):
             return False
         # Where the peer is only going away: it has refused what it was not to begin with.
         return self._is_stopped() or end.was_lost or end.was_refused

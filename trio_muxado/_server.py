@@ -14,13 +14,12 @@ from typing import Any, TypeAlias, TypeVar
 
 import trio
 
-from ._blame import is_end_of_session
 from ._config import MuxadoConfig
 from ._connect import run_session
 from ._errors import CloseReason, MuxadoError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_until_any, sleep_while_running
-from ._session import MuxadoSession
+from ._session import MuxadoSession, is_end_of
 from ._transport.peer import describe, peer_address
 
 logger = logging.getLogger("trio_muxado")
@@ -48,9 +47,7 @@ SessionHook: TypeAlias = Callable[[MuxadoSession, "CloseReason | None"], object]
 ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
 
 
-def check_limits(
-    stop_timeout: float | None, max_sessions: int | None, first_stream_timeout: float | None
-) -> None:
+def check_limits(stop_timeout: object, max_sessions: object, first_stream_timeout: object) -> None:
     """Raise TypeError or ValueError for a limit that is none."""
     for name, seconds in (
         ("stop_timeout", stop_timeout),
@@ -190,7 +187,7 @@ class Server:
                         draining.cancel()
         except BaseException as error:
             rest = without_cancelled(error)  # the server may be stopped in the same moment
-            if rest is None or session is None or not _is_of(session, rest):
+            if rest is None or session is None or not is_end_of(session, rest):
                 raise
             # The session's end is logged where it is found out.
             if any(isinstance(leaf, StreamResetError) for leaf in leaves(rest)):
@@ -220,18 +217,14 @@ class Server:
         return False
 
 
-def _is_of(session: MuxadoSession, error: BaseException) -> bool:
-    # The engine is this package's own side of a session.
-    return is_end_of_session(error, session._engine.ending)  # pyright: ignore[reportPrivateUsage]
-
-
 async def _sleep_after(event: trio.Event, seconds: float) -> None:
     await event.wait()
     await sleep_while_running(seconds)
 
 
 async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.CancelScope) -> None:
-    wire_known = session._engine.wire_known  # pyright: ignore[reportPrivateUsage]  # as above
+    # Nothing public waits for that: users wait in the call that needs it.
+    wire_known = session._engine.wire_known  # pyright: ignore[reportPrivateUsage]
     with draining:
         await stop.wait()
         # Before a client's first bytes nothing can be said to it, and they may be here already.

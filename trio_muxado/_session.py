@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import trio
 
-from ._blame import code_for, is_end_of_stream
+from ._blame import code_for, is_end_of_session, is_end_of_stream
 from ._config import MuxadoConfig
 from ._errors import (
     CloseReason,
@@ -241,12 +241,13 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         except BaseException as error:
             rest = without_cancelled(error)
             if rest is None or not is_end_of_stream(rest, core, ending):
-                stream._reset_now(code_for(error))
+                # Without the checkpoint of ``reset``, which may be cancelled.
+                stream._reset_now(code_for(error))  # pyright: ignore[reportPrivateUsage]
                 fail(error)
                 return
             ending.log_end(core, "a handler ended with its stream", error)
-        if stream._closed is None:
-            stream._close_now()  # the task ends here: no checkpoint is owed
+        # The task ends here: no checkpoint is owed.
+        stream._close_now()  # pyright: ignore[reportPrivateUsage]
 
     def statistics(self) -> SessionStatistics:
         """What the session has done so far, and what it holds; also once it is over."""
@@ -347,3 +348,10 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         await ending.event.wait()
         assert ending.reason is not None
         return ending.reason
+
+
+def is_end_of(session: MuxadoSession, error: BaseException) -> bool:
+    """Whether ``error``, also a group, says nothing but that ``session`` or its streams ended."""
+    # Servers and dialling are users of a session, and must not know its engine.
+    ending = session._engine.ending  # pyright: ignore[reportPrivateUsage]
+    return is_end_of_session(error, ending)
