@@ -15,7 +15,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_muxado import MuxadoError, MuxadoStream
+from trio_muxado import MuxadoError, MuxadoStream, StreamResetError
 from trio_muxado.http import MuxadoBackend
 
 from ..helpers import V2, session_pair
@@ -189,6 +189,21 @@ async def test_the_last_request_of_a_connection_cuts_no_other(autojump_clock: Mo
             assert (await http.until(h2.events.DataReceived, stream_id)).data == b"/quick"
         assert (await http.until(h2.events.DataReceived, slow)).data == b"/slow"
         await http.until(h2.events.ConnectionTerminated)
+
+
+async def test_a_request_that_its_client_resets_is_forgotten(autojump_clock: MockClock) -> None:
+    async with client(config=quiet(graceful_timeout=2, keep_alive_timeout=5)) as http:
+        for path in ("/deaf", "/slow", "/deaf"):
+            stream_id = await http.send(path)
+            await http.until(h2.events.SettingsAcknowledged) if stream_id == 1 else None
+            http.h2.reset_stream(stream_id)
+            await http.flush()
+        quick = await http.send("/quick")
+        assert (await http.until(h2.events.DataReceived, quick)).data == b"/quick"
+        idle_since = trio.current_time()
+        with pytest.raises(StreamResetError):  # refused: the connection is idle for too long
+            await http.until(h2.events.ConnectionTerminated)
+        assert trio.current_time() == idle_since + 5
 
 
 # ---- the client's HTTP/2

@@ -226,9 +226,11 @@ class HTTP2(H2Protocol):
                 if event.stream_id in self.streams:
                     await self.streams[event.stream_id].handle(EndBody(event.stream_id))
             else:
+                await super()._handle_events([event])
                 if isinstance(event, h2.events.StreamReset):
                     self._ended.discard(event.stream_id)
-                await super()._handle_events([event])
+                    await self._drop(event.stream_id)
+                    await self._rest()
         await self._flush()
 
     async def _on_request(self, event: Any) -> None:
@@ -277,8 +279,7 @@ class HTTP2(H2Protocol):
         self._inboxes.pop(event.stream_id, None)
         self._acknowledge(event.stream_id, self._unread.pop(event.stream_id, 0))
         await self._flush()
-        await self._end_when_idle()
-        await self.send(Updated(idle=self.idle))
+        await self._rest()
 
     async def _send_data(self, stream_id: int) -> None:
         try:
@@ -295,6 +296,7 @@ class HTTP2(H2Protocol):
             # Answered before its request had come: the client need not send the rest.
             self._reset(stream_id, h2.errors.ErrorCodes.NO_ERROR)
             await self._flush()
+        await self._rest()
 
     def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
         with suppress(h2.exceptions.ProtocolError):
@@ -307,21 +309,29 @@ class HTTP2(H2Protocol):
         if stream_id in self.streams:
             self._reset(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
             self._ended.discard(stream_id)
-            buffer = self.stream_buffers.pop(stream_id, None)
-            if buffer is not None:
-                await buffer.close()
-                with suppress(MissingStreamError):
-                    self.priority.remove_stream(stream_id)
+            await self._drop(stream_id)
             await self._flush()
             await self.stream_send(StreamClosed(stream_id))
+
+    async def _drop(self, stream_id: int) -> None:
+        """What waits to be sent on a stream is not sent."""
+        buffer = self.stream_buffers.pop(stream_id, None)
+        if buffer is not None:
+            await buffer.close()
+            with suppress(MissingStreamError):
+                self.priority.remove_stream(stream_id)
 
     async def go_away(self) -> None:
         """Take no more requests; those that run are answered."""
         self._is_going = self._is_last = True
-        await self._end_when_idle()
+        await self._rest()
 
-    async def _end_when_idle(self) -> None:
-        if self._is_last and self.idle and not self.closed:
+    async def _rest(self) -> None:
+        """A stream has ended, or its last frame has been sent, which may come later."""
+        idle = self.idle and not self.stream_buffers
+        if not idle or not self._is_last:
+            await self.send(Updated(idle=idle))
+        elif not self.closed:
             # No earlier: clients that stand on h2 can't receive anything behind it.
             frame = GoAwayFrame(0, last_stream_id=self._last_stream_id)
             await self._flush()
