@@ -199,11 +199,22 @@ async def test_untyped_v2_has_no_heartbeats(autojump_clock: MockClock) -> None:
 
 
 @each_kind
-async def test_no_heartbeat_no_stream_and_no_end(kind: Kind, autojump_clock: MockClock) -> None:
+async def test_no_heartbeat_and_no_end(kind: Kind, autojump_clock: MockClock) -> None:
+    """A client of v1 that says nothing opens the stream, so that a server knows its version."""
     async with raw_session(kind, client=True, heartbeat=None) as (session, peer):
         await trio.sleep(80_000)
-        assert await peer.frames() == []
+        opening = [Syn(3, HIGHEST, TYPE["v1"], fin=False)] if kind is V1 else []
+        assert await peer.frames() == opening
         assert repr(session).endswith("active>")
+
+
+async def test_a_client_of_v1_that_has_spoken_opens_no_heartbeat_stream(
+    autojump_clock: MockClock,
+) -> None:
+    async with raw_session(V1, client=True, heartbeat=None) as (session, peer):
+        await session.open_stream()
+        await trio.sleep(80_000)
+        assert await peer.frames() == [Syn(3, 0, 0, fin=False)]
 
 
 @with_types

@@ -54,6 +54,9 @@ class MuxadoConfig(Limits):
     heartbeat: Heartbeat | None = field(default_factory=Heartbeat)
     """Keepalive; None sends none.  The peer's are answered in any case.
 
+    A client of v1 that has nothing to say opens its heartbeat stream all the same: a server learns
+    from it which protocol version the client speaks.
+
     v2 has heartbeats in typed sessions only, and there a peer that does not know them takes the
     heartbeat for a stream of its application: say None to such a peer.
     """

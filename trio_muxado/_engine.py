@@ -88,8 +88,8 @@ class Engine:
         config: MuxadoConfig,
         number: int,
     ) -> None:
-        self.number = number
-        """The session's, in this process: what tells its lines from those of others."""
+        self._client = client
+        self.number = number  # in this process: tells its lines from those of others
         self.transport = transport
         self.peer_address = peer_address(transport)
         self.config = config
@@ -285,9 +285,9 @@ class Engine:
         assert wire is not None
         self.wire_known.set()
         if wire.has_syn_frame or self.config.typed:
-            self.heartbeats.begin(wire)
-        else:
-            keep_alive(self.transport)
+            self.heartbeats.begin(wire, client=self._client)
+            return
+        keep_alive(self.transport)
 
     def _on_peer_ended(self, event: events.PeerEnded) -> None:
         self._transport_ended(None)

@@ -8,6 +8,7 @@ when the session's keepalive rings, and both when the frame reader hands them so
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,10 @@ logger = logging.getLogger("trio_muxado")
 
 SIZE = 4
 """Bytes of a heartbeat: a u32 of the requester's choice."""
+
+SPEAK_AFTER = 0.05
+"""Seconds in which a client of v1 without heartbeats may say nothing.  Most have opened a stream by
+then, which says it as well."""
 
 MAX_UNANSWERED = 64
 """Heartbeats that may wait for their echo, from a peer that talks but does not answer them."""
@@ -112,10 +117,14 @@ class Heartbeats:
         self.latency: float | None = None
         """Seconds of the latest round trip."""
 
-    def begin(self, wire: Wire) -> None:
+    def begin(self, wire: Wire, *, client: bool) -> None:
         """The protocol version is known, and the session carries heartbeats."""
         self._type = wire.heartbeat_type
-        if self._config is None or not self._open():
+        if self._config is None:
+            if client and wire.has_syn_frame:
+                self._keepalive.add(_Silent(self._speak))
+            return
+        if not self._open():
             return
         interval, tolerance = self._config.interval, self._config.tolerance
         interval = wire.heartbeat_interval if interval is None else interval
@@ -126,6 +135,12 @@ class Heartbeats:
         ]
         for timer in self._timers:
             self._keepalive.add(timer)
+
+    def _speak(self) -> None:
+        # A server learns the version from the first frame, and can open no stream before.  The Go
+        # client's first frame is the one that opens its heartbeat stream.
+        if not self._steps.writer.bytes_sent and self._stream is None:
+            self._open()
 
     def _open(self) -> bool:
         assert self._type is not None
@@ -220,6 +235,23 @@ class Heartbeats:
         for ping in self._waiting.values():
             ping.answered.set()
         self._waiting.clear()
+
+
+class _Silent:
+    """A client of v1 that has said nothing yet, and sends no heartbeats, says who it is."""
+
+    gives_up = False
+
+    def __init__(self, speak: Callable[[], None]) -> None:
+        self._speak = speak
+        self.due = trio.current_time() + SPEAK_AFTER
+
+    def stood_still(self, now: float, late: float) -> None:
+        """It is due all the same."""
+
+    def ring(self, now: float) -> None:
+        self.due = math.inf
+        self._speak()
 
 
 class _HeartbeatDue:

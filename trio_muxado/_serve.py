@@ -11,6 +11,7 @@ import trio
 from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._server import Server, SessionHook, check_limits
 from ._session import MuxadoSession
+from ._tcp import listen_tcp
 
 ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
 
@@ -39,7 +40,7 @@ async def serve_muxado(
     the one port, unless ``config.wire`` names one.
 
     Args:
-      port: the TCP port; 0 takes a free one, see ``task_status``.
+      port: the TCP port; 0 takes a free one, the same for all addresses: see ``task_status``.
       host: the address to bind to; None is all of this machine's.
       backlog: connections that may wait for the system to accept them, as in
         :func:`trio.open_tcp_listeners`.
@@ -72,7 +73,7 @@ async def serve_muxado(
       TypeError, ValueError: a wrong argument; nothing listens then.
     """
     check_limits(stop_timeout, max_sessions, first_stream_timeout)
-    tcp_listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    tcp_listeners = await listen_tcp(port, host=host, backlog=backlog)
     if ssl_context is None:
         await serve_muxado_listeners(
             handle_session,

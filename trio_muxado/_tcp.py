@@ -7,6 +7,9 @@ from ipaddress import ip_address
 
 import trio
 
+ATTEMPTS = 10
+"""How often to look for a port that is free for all families."""
+
 
 async def connect_tcp(host: str | bytes, port: int) -> trio.SocketStream:
     """Connect to ``host``, which is a name or an address.
@@ -29,3 +32,29 @@ async def connect_tcp(host: str | bytes, port: int) -> trio.SocketStream:
         sock.close()
         raise
     return trio.SocketStream(sock)
+
+
+async def listen_tcp(
+    port: int, *, host: str | bytes | None, backlog: int | None
+) -> list[trio.SocketListener]:
+    """Listen as :func:`trio.open_tcp_listeners` does, but with one port for all addresses.
+
+    Where ``port`` is 0, trio lets the system choose one for each family.  Whoever is told the first
+    listener's port must reach the server by the other family as well.
+
+    Raises:
+      OSError: the port could not be bound.
+    """
+    for attempt in range(ATTEMPTS):
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        ports = {listener.socket.getsockname()[1] for listener in listeners}
+        if len(ports) == 1:
+            return listeners
+        for listener in listeners:
+            await listener.aclose()
+        try:
+            return await trio.open_tcp_listeners(min(ports), host=host, backlog=backlog)
+        except OSError:
+            if attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
