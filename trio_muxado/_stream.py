@@ -28,6 +28,8 @@ _SMALL = 8 * 1024
 that was woken should have its next chunk in the batch that follows, that would cost a sixth of what
 100 streams of v1 carry (measured)."""
 
+_CUT = "this end has reset the stream: a cancelled send_all has left data unsent"
+
 _COPY_SIZE = 256 * 1024
 """Bytes of a mutable buffer that ``send_all`` copies at a time."""
 
@@ -62,7 +64,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._received = received
         self._closed: str | None = None  # what this side did
         self._broke_before = False  # the peer, or the session's end, before that
-        self._cut = False  # a cancelled send_all left a part of its data unsent
+        self._cut = False  # data of a send_all is missing: an end would make it look whole
         self._receiving = False  # a task is in receive_some
         self._sending = False  # a task is in a method that sends
 
@@ -211,7 +213,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
         Returns when all but the last ``MuxadoConfig.send_buffer`` bytes are on their way; those
         follow, also when the stream is closed.  Waits for the peer's window and the transport.
-        When it is cancelled, some of the data may have been sent.
+        When it is cancelled, some of the data may have been sent.  Where some was not, closing the
+        stream resets it, with STREAM_CANCELLED: an end would make it look whole.
 
         Raises:
           StreamResetError: the peer reset the stream.
@@ -228,14 +231,17 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 return
             core, engine = self._core, self._engine
             small = len(data) <= _SMALL
-            if small:
-                # Queued behind the checkpoint: an end that follows at once goes in the same frame,
-                # as the writer can't come between them.
-                await checkpoint()
+            ended = self._closed is not None or SEND_END not in core.allowed
+            try:
+                # A small message is queued behind the checkpoint: an end that follows at once goes
+                # in the same frame, as the writer can't come between them.
+                await (checkpoint() if small else checkpoint_if_cancelled())
+            except trio.Cancelled:
+                if data and not ended:
+                    self._left_unsent()
+                raise
             if self._closed is not None or SEND_END not in core.allowed or engine.ending.closing:
                 raise self._unsendable_error()
-            if not small:
-                await checkpoint_if_cancelled()
             if data:
                 engine.connection.send(core, data)
                 if engine.writer.sleeps:
@@ -248,21 +254,24 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._sending = False
 
     async def _send_copies(self, data: bytes | bytearray | memoryview) -> None:
-        self._check_sendable()
-        await checkpoint_if_cancelled()
         steps, core = self._engine.steps, self._core
+        self._check_sendable()
         with memoryview(data) as view, view.cast("B") as octets:
+            try:
+                await checkpoint_if_cancelled()
+            except trio.Cancelled:
+                self._cut |= len(octets) > 0
+                raise
+            cut = self._cut
             for start in range(0, len(octets) or 1, _COPY_SIZE):
-                piece = bytes(octets[start : start + _COPY_SIZE])
                 if start:
                     self._check_sendable()  # others had their turn meanwhile
+                piece = bytes(octets[start : start + _COPY_SIZE])
                 if piece:
                     steps.send(core, piece)
-                try:
-                    await self._wait_until_accepted()
-                except trio.Cancelled:
-                    self._cut |= start + len(piece) < len(octets)
-                    raise
+                # Whoever closes the stream between two pieces does not end it: it is not whole.
+                self._cut = cut or start + len(piece) < len(octets)
+                await self._wait_until_accepted()
 
     async def _wait_until_accepted(self) -> None:
         room, core = self._engine.room, self._core
@@ -272,8 +281,17 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         try:
             await self._wait_for_room(room.size)
         except trio.Cancelled:
-            self._cut |= self._engine.connection.withdraw(core, keep=room.size) > 0
+            # Another task may have closed the stream since: then its end is queued, behind all
+            # of it.
+            if self._closed is None:
+                self._cut |= self._engine.connection.withdraw(core, keep=room.size) > 0
             raise
+
+    def _left_unsent(self) -> None:
+        """A send_all was cancelled before any of its data was queued."""
+        self._cut = True
+        if self._closed is not None:  # by another task, before this one could run
+            self._engine.steps.reset(self._core, ErrorCode.STREAM_CANCELLED)
 
     async def _wait_for_room(self, most: int) -> None:
         while self._core.outgoing.size > most:
@@ -296,7 +314,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """End this direction behind what was sent; the other goes on.  Again: does nothing.
 
-        Never waits for window.  Raises what :meth:`send_all` raises.
+        Never waits for window.  Says that this is all, also after a :meth:`send_all` that was
+        cancelled.  Raises what :meth:`send_all` raises.
         """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
@@ -309,6 +328,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._broken_error()
             if SEND_END in self._core.allowed:
                 steps, core = self._engine.steps, self._core
+                self._cut = False
                 steps.connection.end_sending(core)
                 if core.state in OVER:  # the peer has ended as well: nothing can break it
                     steps.receivers.pop(core, None)
@@ -340,17 +360,14 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         Whoever waits in another method gets :exc:`StreamClosedError`.  A peer that goes on
         sending gets RST.  When the task is cancelled, the stream is reset instead, with
         STREAM_CANCELLED and without what waited to be sent; so is one on which a cancelled
-        :meth:`send_all` has left a part of its data unsent, since an end would make it look whole.
+        :meth:`send_all` has left data unsent, since an end would make it look whole.
         """
         try:
             await checkpoint_if_cancelled()
         except trio.Cancelled:
             self._reset_now(ErrorCode.STREAM_CANCELLED)
             raise
-        if self._cut and self._closed is None:
-            self._reset_now(ErrorCode.STREAM_CANCELLED)
-        else:
-            self._close_now()
+        self._close_now()
         await cancel_shielded_checkpoint()
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -376,12 +393,15 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _close_now(self, why: str = "this end has closed the stream") -> None:
         """What :meth:`aclose` does, without its checkpoint."""
+        if self._cut and self._closed is None:
+            self._reset_now(ErrorCode.STREAM_CANCELLED, _CUT)
+            return
         self._close(why)
         self._engine.steps.close(self._core)
 
-    def _reset_now(self, code: ErrorCode | int) -> None:
+    def _reset_now(self, code: ErrorCode | int, why: str = "this end has reset the stream") -> None:
         """What :meth:`reset` does, without its checkpoint."""
-        self._close("this end has reset the stream")
+        self._close(why)
         self._engine.steps.reset(self._core, code)
 
     def _close(self, message: str) -> None:
