@@ -12,7 +12,7 @@ import pytest
 from trio_muxado._protocol.codec import HEADER_SIZE, MAX_PRIORITY, Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Data, Frame, GoAway, Rst, Syn, WndInc
-from trio_muxado._protocol.outbox import TURN
+from trio_muxado._protocol.outbox import QUANTUM
 from trio_muxado._protocol.stream import Stream
 from trio_muxado._protocol.windows import MAX_WINDOW
 
@@ -255,7 +255,7 @@ def test_a_batch_is_as_large_as_it_was_asked_for(wire: Wire, streams: int) -> No
     end = End(wire, client=True)
     busy(end, *[40 * wire.max_payload] * streams)
     frame = HEADER_SIZE + wire.max_payload
-    for size in (frame - 1, frame, frame + 1, 2 * TURN, 20_000, 2 * TURN):
+    for size in (frame - 1, frame, frame + 1, 2 * QUANTUM, 20_000, 2 * QUANTUM):
         # Less is left over than a frame with a byte takes.
         assert size - HEADER_SIZE <= len(end.bytes_sent(size)) <= size
 
@@ -265,8 +265,8 @@ def test_a_batch_that_is_full_of_whole_turns_is_full(wire: Wire) -> None:
     end = End(wire, client=True)
     busy(end, *[20 * wire.max_payload] * 5)
     for _ in range(3):
-        batch, streams = end.core.data_to_send(2 * TURN)
-        assert sum(map(len, batch)) == 2 * TURN
+        batch, streams = end.core.data_to_send(2 * QUANTUM)
+        assert sum(map(len, batch)) == 2 * QUANTUM
         assert len(streams) == 2
 
 
@@ -296,8 +296,10 @@ def test_a_stream_beside_which_nobody_waits_has_the_whole_batch(wire: Wire) -> N
 
 def test_on_v2_a_turn_is_one_frame() -> None:
     end = End(V2, client=True)
-    busy(end, *[TURN] * 3)
-    assert [f.length for f in end.sent(2 * TURN) if isinstance(f, Data)] == [TURN - HEADER_SIZE] * 2
+    busy(end, *[QUANTUM] * 3)
+    assert [f.length for f in end.sent(2 * QUANTUM) if isinstance(f, Data)] == [
+        QUANTUM - HEADER_SIZE
+    ] * 2
 
 
 def test_a_small_batch_does_not_cut_a_type() -> None:
@@ -339,11 +341,11 @@ def test_data_that_waits_for_window_is_not_all_sent(wire: Wire) -> None:
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 4), (2, 3, 5)])
 def test_equals_get_equal_shares_in_bytes(wire: Wire, sizes: tuple[int, ...]) -> None:
     end = End(wire, client=True)
-    busy(end, *(size * 20 * TURN for size in sizes))
-    shares = data_sizes(end.sent(19 * len(sizes) * TURN))
+    busy(end, *(size * 20 * QUANTUM for size in sizes))
+    shares = data_sizes(end.sent(19 * len(sizes) * QUANTUM))
     assert len(shares) == len(sizes)
     assert max(shares.values()) <= 1.1 * min(shares.values())
-    assert max(shares.values()) - min(shares.values()) <= TURN
+    assert max(shares.values()) - min(shares.values()) <= QUANTUM
 
 
 @both
@@ -351,7 +353,7 @@ def test_equals_get_equal_shares_in_bytes(wire: Wire, sizes: tuple[int, ...]) ->
 def test_equals_get_equal_shares_below_a_higher_priority(wire: Wire, above: int) -> None:
     """It takes a part of each batch, whose end cuts a turn short: the same stream's each time."""
     end = End(wire, client=True)
-    batch, batches = 2 * TURN, 40
+    batch, batches = 2 * QUANTUM, 40
     high = end.open(priority=1)
     end.feed(end.wndinc(high.id, batches * above))
     equals = busy(end, batches * batch, batches * batch)
@@ -361,51 +363,53 @@ def test_equals_get_equal_shares_below_a_higher_priority(wire: Wire, above: int)
         sizes.update(data_sizes(end.sent(batch)))
     shares = [sizes[stream.id] for stream in equals]
     assert sizes[high.id] == batches * above
-    assert max(shares) - min(shares) <= 1.1 * TURN
+    assert max(shares) - min(shares) <= 1.1 * QUANTUM
 
 
 @both
 def test_a_short_rest_of_a_turn_is_no_turn_of_its_own(wire: Wire) -> None:
     """It would make three of two in each batch to come."""
     end = End(wire, client=True)
-    small, *large = busy(end, 1000, *[16 * TURN] * 5)
-    assert end.core.data_to_send(2 * TURN)[1] == [small, *large[:2]]
+    small, *large = busy(end, 1000, *[16 * QUANTUM] * 5)
+    assert end.core.data_to_send(2 * QUANTUM)[1] == [small, *large[:2]]
     for i in range(10):
-        batch, streams = end.core.data_to_send(2 * TURN)
+        batch, streams = end.core.data_to_send(2 * QUANTUM)
         assert streams == [large[(2 * i + 2) % 5], large[(2 * i + 3) % 5]]
-        assert sum(map(len, batch)) == 2 * TURN
+        assert sum(map(len, batch)) == 2 * QUANTUM
 
 
 @both
 def test_short_rests_of_turns_add_up_to_one(wire: Wire) -> None:
     """Whoever always comes last in a batch loses nothing by it."""
     end = End(wire, client=True)
-    first, last = busy(end, 64 * TURN, 64 * TURN)
+    first, last = busy(end, 64 * QUANTUM, 64 * QUANTUM)
     sizes = Counter[int]()
     for _ in range(40):
-        end.core.send(end.open(priority=1), bytes(TURN // 6))
-        sizes.update(data_sizes(end.sent(2 * TURN)))
-    assert abs(sizes[first.id] - sizes[last.id]) <= 1.5 * TURN
+        end.core.send(end.open(priority=1), bytes(QUANTUM // 6))
+        sizes.update(data_sizes(end.sent(2 * QUANTUM)))
+    assert abs(sizes[first.id] - sizes[last.id]) <= 1.5 * QUANTUM
 
 
 @both
-@pytest.mark.parametrize("rest", [TURN // 2, TURN // 8], ids=["first in the next batch", "owed"])
+@pytest.mark.parametrize(
+    "rest", [QUANTUM // 2, QUANTUM // 8], ids=["first in the next batch", "in its next turn"]
+)
 def test_a_turn_that_was_cut_short_dies_with_its_stream(wire: Wire, rest: int) -> None:
     end = End(wire, client=True)
-    _, first, second = busy(end, rest, 8 * TURN, 8 * TURN)
-    end.sent(2 * TURN)
+    _, first, second = busy(end, rest, 8 * QUANTUM, 8 * QUANTUM)
+    end.sent(2 * QUANTUM)
     for stream in (first, second):
         end.core.reset(stream, 7)
     assert [type(frame) for frame in end.sent()] == [Rst, Rst]
-    third = only(busy(end, 2 * TURN))
-    assert data_sizes(end.sent())[third.id] == 2 * TURN
+    third = only(busy(end, 2 * QUANTUM))
+    assert data_sizes(end.sent())[third.id] == 2 * QUANTUM
 
 
 @both
 def test_small_writers_are_not_held_back_by_a_large_one(wire: Wire) -> None:
     end = End(wire, client=True)
-    _, *small = busy(end, 16 * TURN, *[10] * 20)
-    sent = data_sizes(end.sent(2 * TURN))
+    _, *small = busy(end, 16 * QUANTUM, *[10] * 20)
+    sent = data_sizes(end.sent(2 * QUANTUM))
     assert all(sent[stream.id] == 10 for stream in small)
 
 

@@ -32,7 +32,7 @@ def assert_nothing_is_counted(end: End) -> None:
     assert streams.budget.largest.window is None
     assert not streams.budget._growing
     outbox = end.core._outbox
-    for left in outbox._owed, outbox._starved, outbox._unopened, outbox._scheduler.priorities:
+    for left in outbox._deficit, outbox._starved, outbox._unopened, outbox._scheduler.priorities:
         assert not left
 
 

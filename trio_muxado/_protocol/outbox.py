@@ -16,7 +16,7 @@ from .scheduler import Scheduler
 from .stream import Stream
 from .windows import MAX_WINDOW
 
-TURN = 128 * 1024
+QUANTUM = 128 * 1024
 """Bytes that a stream may send before the next one that waits, but half of a batch at most, which
 is less on slow links: one frame on v2, eight on v1, and the last is shorter.
 
@@ -29,7 +29,7 @@ PROBES_IN_A_ROW = 50
 """Probes that go out with no other DATA between them: each is an empty frame, and of those a peer
 takes too many in a row for a flood (ours 100)."""
 
-SHORT_REST = 4
+SMALL_DEFICIT = 4
 """The rest of a turn that a full batch has cut short goes out first in the next one, unless it is
 less than a turn divided by this: then the stream's next turn is longer by it.  By itself it would
 cost both ends as much as a whole turn, and each batch would end with another (with 100 bulk streams
@@ -54,7 +54,7 @@ class Outbox:
         self._credit_hurries = False
         self._scheduler = Scheduler()
         # Bytes of their turns that streams could not send, as a batch was full.
-        self._owed: dict[Stream, int] = {}
+        self._deficit: dict[Stream, int] = {}
         self.answers = 0
         """Control frames in the queue that the peer made us write."""
         # v2: the frame that opens them is due; their ids rise.
@@ -134,7 +134,7 @@ class Outbox:
         if stream.open_due:
             stream.open_due = False
             del self._unopened[stream]
-        self._owed.pop(stream, None)
+        self._deficit.pop(stream, None)
         self._starved.pop(stream, None)
         self._credit.pop(stream.id, None)
         self._scheduler.remove(stream)
@@ -182,16 +182,16 @@ class Outbox:
         scheduler = self._scheduler
         least = self._least
         size = max(size, least)
-        longest_turn = max(min(TURN, (size + 1) // 2), least)
-        long_rest = max(longest_turn // SHORT_REST, least)
+        longest_turn = max(min(QUANTUM, (size + 1) // 2), least)
+        least_deficit = max(longest_turn // SMALL_DEFICIT, least)
         while size >= least and scheduler.priorities:
             stream = scheduler.pop()
             if stream.open_due and stream is not next(iter(self._unopened)):
                 streams += self._open_lower(stream, batch)
             turn = longest_turn if scheduler.priorities else size  # where nobody else waits
-            if self._owed:
-                owed = self._owed.pop(stream, 0)
-                turn = min(turn, owed) if owed >= long_rest else turn + owed
+            if self._deficit:
+                deficit = self._deficit.pop(stream, 0)
+                turn = min(turn, deficit) if deficit >= least_deficit else turn + deficit
             used, more = self._take_turn(stream, batch, min(turn, size), wire.max_payload)
             size -= used
             streams.append(stream)
@@ -199,12 +199,12 @@ class Outbox:
                 if stream.outgoing.size:
                     self._starved[stream] = False
                 continue
-            # What is left of the turn, as the batch is full, is owed: lost, the same stream might
-            # lose it each time.
-            owed = turn - used
-            if owed > 0:
-                self._owed[stream] = owed
-            if owed >= long_rest:
+            # What is left of the turn, as the batch is full, is its deficit: lost, the same stream
+            # might lose it each time.
+            deficit = turn - used
+            if deficit > 0:
+                self._deficit[stream] = deficit
+            if deficit >= least_deficit:
                 scheduler.put_back(stream)
             else:
                 scheduler.push(stream)
