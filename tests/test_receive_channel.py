@@ -239,7 +239,7 @@ async def test_who_is_woken_by_bytes_and_finds_the_stream_closed_takes_none(kind
             await stream.aclose()
         assert isinstance(outcomes[0], StreamClosedError)
         assert window.unconsumed == 0
-        assert window.credit + window.owed == window.size
+        assert window.credit + window.ungranted == window.size
 
 
 @each_wire

@@ -109,7 +109,7 @@ def test_a_type_that_comes_byte_by_byte_blocks_nobody(end: End) -> None:
 def test_the_types_credit_is_given_back_with_the_rest(end: End) -> None:
     end.feed(end.data(3, TYPE, syn=True))
     window = end.core.streams.live[3].receive_window
-    assert (window.unconsumed, window.owed) == (0, 4)
+    assert (window.unconsumed, window.ungranted) == (0, 4)
 
 
 def test_a_type_of_zeros_is_no_type(end: End) -> None:

@@ -242,7 +242,7 @@ class Sessions(RuleBasedStateMachine):
         for side in getattr(self, "sides", ()):
             for talk in side.talks.values():
                 window = talk.stream.receive_window
-                assert window.credit + window.unconsumed + window.owed == window.size
+                assert window.credit + window.unconsumed + window.ungranted == window.size
                 assert window.credit >= 0
                 assert talk.stream.send_window.available >= 0
                 if StreamInput.RECEIVE_DATA in talk.stream.allowed:

@@ -296,6 +296,6 @@ def test_credit_and_unconsumed_and_owed_always_add_up(steps: list[tuple[str, int
             peer.grant(window.grant())
         elif what == "discard":
             peer.grant(window.discard())
-            assert window.unconsumed == window.owed == 0
+            assert window.unconsumed == window.ungranted == 0
         assert window.credit == peer.available
-        assert window.credit + window.unconsumed + window.owed == window.size
+        assert window.credit + window.unconsumed + window.ungranted == window.size

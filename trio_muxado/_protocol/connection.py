@@ -289,7 +289,7 @@ class Connection:
         window, budget = stream.receive_window, self.streams.budget
         if RECEIVE_DATA not in stream.allowed:
             window.unconsumed -= size
-            window.owed += size  # and stays so: nothing more can come
+            window.ungranted += size  # and stays so: nothing more can come
             budget.repay(stream, size)
             return False
         increment = window.consume(size)

@@ -289,7 +289,7 @@ class Outbox:
         stream.open_due = False
         del self._unopened[stream]
         self._counts.frames_sent += 1
-        if stream.receive_window.owed:  # a larger window than the usual
+        if stream.receive_window.ungranted:  # a larger window than the usual
             self._counts.frames_sent += 1
             batch.append(self._wire.wndinc(stream.id, stream.receive_window.grant()))
         return HEADER_SIZE + size

@@ -82,7 +82,7 @@ class ReceiveWindow:
     """What we allow the peer to send, and what of it the application has not consumed yet.
 
     ``credit`` is what the peer may still send, ``unconsumed`` what came and still waits,
-    ``owed`` what was consumed and not granted again.  The three always add up to ``size``.
+    ``ungranted`` what was consumed and not granted again.  The three always add up to ``size``.
 
     How large it has to be is found out in *rounds*.  A round is over when the peer has sent more
     than all that it could send when the round began: it can only once a later grant has reached
@@ -95,12 +95,12 @@ class ReceiveWindow:
         "_round_left",
         "_shortest_round",
         "credit",
-        "owed",
         "pinched",
         "round_since",
         "size",
         "threshold",
         "unconsumed",
+        "ungranted",
     )
 
     def __init__(self, initial: int) -> None:
@@ -113,7 +113,7 @@ class ReceiveWindow:
         """When the present round began."""
         self._shortest_round = math.inf
         self.unconsumed: int = 0
-        self.owed: int = 0
+        self.ungranted: int = 0
         # Granting each read again, as the Go peers do, doubles the number of frames; waiting
         # for the whole window stalls the sender.  It never grows with the window: a peer that
         # clamps increments to its initial window would wait for credit for ever (Rust).
@@ -134,8 +134,8 @@ class ReceiveWindow:
         assert 0 <= size <= self.unconsumed
         self.unconsumed -= size
         self._round_left -= size
-        self.owed += size
-        return self.grant() if self.owed >= self.threshold else 0
+        self.ungranted += size
+        return self.grant() if self.ungranted >= self.threshold else 0
 
     def too_small(self, now: float, largest: LargestWindow) -> bool:
         """The window is what holds the peer back, not the application; to ask after ``consume``.
@@ -159,21 +159,21 @@ class ReceiveWindow:
 
     def discard(self) -> int:
         """Nothing that came will be read: the increment that gives all of it back."""
-        self.owed += self.unconsumed
+        self.ungranted += self.unconsumed
         self.unconsumed = 0
         return self.grant()
 
     def grow(self, size: int) -> None:
         """Promise ``size`` bytes from now on; the next grant carries the surplus."""
         assert self.size <= size <= MAX_WINDOW
-        self.owed += size - self.size
+        self.ungranted += size - self.size
         self.size = size
         self.pinched = False
 
     def grant(self) -> int:
-        """Promise again all that is owed, and return it as an increment."""
-        increment = self.owed
-        self.owed = 0
+        """Promise again all that is ungranted, and return it as an increment."""
+        increment = self.ungranted
+        self.ungranted = 0
         self.credit += increment
         assert self.credit + self.unconsumed == self.size
         return increment
