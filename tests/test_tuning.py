@@ -254,7 +254,7 @@ class ClampedWindow(SendWindow):
         self._most = initial
         self.lost = 0
 
-    def grant(self, increment: int) -> bool:
+    def increase(self, increment: int) -> bool:
         self.available += increment
         surplus = max(0, self.available - self._most)
         self.available -= surplus

@@ -29,19 +29,19 @@ def test_a_send_window_begins_with_the_generations_size() -> None:
 
 def test_a_grant_enlarges_the_window_past_its_beginning() -> None:
     window = SendWindow(INITIAL)
-    assert window.grant(5)
+    assert window.increase(5)
     assert window.available == INITIAL + 5
 
 
 def test_a_window_may_reach_its_ceiling() -> None:
     window = SendWindow(INITIAL)
-    assert window.grant(MAX_WINDOW - INITIAL)
+    assert window.increase(MAX_WINDOW - INITIAL)
     assert window.available == 2**31 - 1
 
 
 def test_a_window_may_not_pass_its_ceiling_and_is_left_as_it_was() -> None:
     window = SendWindow(INITIAL)
-    assert not window.grant(MAX_WINDOW - INITIAL + 1)
+    assert not window.increase(MAX_WINDOW - INITIAL + 1)
     assert window.available == INITIAL
 
 
@@ -78,7 +78,7 @@ def test_half_of_the_window_is_granted_as_soon_as_it_was_consumed() -> None:
 def test_a_larger_window_grants_no_later_than_half_of_the_initial_one() -> None:
     window = ReceiveWindow(INITIAL)
     window.grow(100 * INITIAL)
-    window.grant()
+    window.take_grant()
     window.take(HALF)
     assert window.consume(HALF) == HALF
 
@@ -87,7 +87,7 @@ def test_a_window_that_grows_promises_the_surplus_with_the_next_grant() -> None:
     window = ReceiveWindow(INITIAL)
     window.grow(3 * INITIAL)
     assert window.credit == INITIAL
-    assert window.grant() == 2 * INITIAL
+    assert window.take_grant() == 2 * INITIAL
     assert window.credit == 3 * INITIAL
 
 
@@ -161,7 +161,7 @@ def test_a_window_is_too_small_as_long_as_more_of_it_takes_no_longer() -> None:
         now += 0.1  # a round trip, however much came in it
         assert use_up(window, now)
         window.grow(2 * window.size)
-        window.grant()
+        window.take_grant()
 
 
 def test_a_window_is_large_enough_when_more_of_it_takes_longer() -> None:
@@ -173,7 +173,7 @@ def test_a_window_is_large_enough_when_more_of_it_takes_longer() -> None:
         use_up(window, now)
         window.pinched = False
     window.grow(2 * window.size)
-    window.grant()
+    window.take_grant()
     for _ in range(5):
         now += 0.2
         assert not use_up(window, now)
@@ -190,7 +190,7 @@ def test_a_window_grows_until_as_much_as_an_end_takes_comes_in_a_round(
         now += seconds
         if use_up(window, now):
             window.grow(2 * window.size)
-            window.grant()
+            window.take_grant()
     assert window.size == size
     assert size == PLENTY or size // 2 < seconds * ENOUGH <= size
 
@@ -227,7 +227,7 @@ def rounds(window: ReceiveWindow, largest: LargestWindow, *ends: float) -> bool:
             size = window.size // 2 + 1
             assert window.take(size)
             window.consume(size)
-            window.grant()
+            window.take_grant()
             too_small = window.too_small(now, largest)
     return too_small
 
@@ -237,7 +237,7 @@ def stuck_beside_a_larger_one(took: float) -> tuple[ReceiveWindow, LargestWindow
     largest = LargestWindow()
     one, two = ReceiveWindow(INITIAL), ReceiveWindow(INITIAL)
     two.grow(8 * INITIAL)
-    two.grant()
+    two.take_grant()
     rounds(one, largest, 1.0, 1.001, 1.002)
     rounds(two, largest, 1.0, 1.0 + took)
     assert largest.window is two
@@ -256,7 +256,7 @@ def test_a_window_follows_the_largest_if_its_rounds_are_as_short(
 def test_a_window_that_has_caught_up_follows_no_more() -> None:
     one, largest = stuck_beside_a_larger_one(0.1)
     one.grow(8 * INITIAL)
-    one.grant()
+    one.take_grant()
     rounds(one, largest, 2.0)
     assert not rounds(one, largest, 2.1)
     assert largest.window is one
@@ -289,13 +289,13 @@ def test_credit_and_unconsumed_and_owed_always_add_up(steps: list[tuple[str, int
         elif what == "consume":
             increment = window.consume(min(number, window.unconsumed))
             assert increment == 0 or increment >= HALF
-            peer.grant(increment)
+            peer.increase(increment)
         elif what == "grow":
             window.grow(window.size + number)
         elif what == "grant":
-            peer.grant(window.grant())
+            peer.increase(window.take_grant())
         elif what == "discard":
-            peer.grant(window.discard())
+            peer.increase(window.discard())
             assert window.unconsumed == window.ungranted == 0
         assert window.credit == peer.available
         assert window.credit + window.unconsumed + window.ungranted == window.size

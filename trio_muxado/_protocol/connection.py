@@ -295,11 +295,11 @@ class Connection:
         increment = window.consume(size)
         if window.too_small(self.streams.now, budget.largest):
             budget.grow(stream, self.streams.now)
-            increment += window.grant()
+            increment += window.take_grant()
         if increment:
             # A peer that has half of a grown window left does not wait for it, unless it is one
             # that clamps, and then not for long.
-            self._outbox.grant(stream.id, increment, can_wait_below=window.size // 2)
+            self._outbox.queue_credit(stream.id, increment, can_wait_below=window.size // 2)
         return increment > 0
 
     def close(self, stream: Stream) -> bool:
@@ -319,7 +319,7 @@ class Connection:
         if stream.state is CLOSED_LOCAL and not stream.open_due:
             increment = stream.receive_window.discard()
             if increment:
-                self._outbox.grant(stream.id, increment)
+                self._outbox.queue_credit(stream.id, increment)
         if not stream.scheduled:
             self._outbox.schedule(stream)
         if not stream.scheduled:  # else something is due on it

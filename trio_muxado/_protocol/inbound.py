@@ -277,7 +277,7 @@ class Inbound:
             shown = stream.gets_back(frame.increment, self._wire)
             what = PeerInput.ACT if shown else PeerInput.WIDEN
             stream.peer_view = PEER_VIEW_TRANSITIONS[stream.peer_view][what]
-        if stream.send_window.grant(frame.increment):
+        if stream.send_window.increase(frame.increment):
             if not stream.scheduled:
                 self._outbox.schedule(stream)
         else:
@@ -374,7 +374,7 @@ class Inbound:
             return False
         # RST would take with it what is about to go out.  So this is skipped, and with its credit
         # more can come: behind our end it meets the RST.
-        self._outbox.grant(stream.id, stream.receive_window.discard())
+        self._outbox.queue_credit(stream.id, stream.receive_window.discard())
         return True
 
     def _refuse_overflow(self, stream: Stream, length: int) -> None:

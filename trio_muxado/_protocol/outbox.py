@@ -82,7 +82,7 @@ class Outbox:
         self._control.append(frame)
         self.answers += answer
 
-    def grant(self, stream_id: int, increment: int, *, can_wait_below: int = 0) -> None:
+    def queue_credit(self, stream_id: int, increment: int, *, can_wait_below: int = 0) -> None:
         """Queue window credit.
 
         While less than ``can_wait_below`` bytes are queued for the stream, it is in no hurry.
@@ -291,5 +291,5 @@ class Outbox:
         self._counts.frames_sent += 1
         if stream.receive_window.ungranted:  # a larger window than the usual
             self._counts.frames_sent += 1
-            batch.append(self._wire.wndinc(stream.id, stream.receive_window.grant()))
+            batch.append(self._wire.wndinc(stream.id, stream.receive_window.take_grant()))
         return HEADER_SIZE + size

@@ -244,7 +244,7 @@ class Streams:
         """Promise the configured receive window, where it is larger than the generation's."""
         surplus = self.budget.widen(stream, self._window)
         if surplus and not stream.open_due:  # else the credit follows the frame that opens it
-            self._outbox.grant(stream.id, stream.receive_window.grant())
+            self._outbox.queue_credit(stream.id, stream.receive_window.take_grant())
 
     # ---- how streams end
 

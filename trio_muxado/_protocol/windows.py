@@ -39,7 +39,7 @@ class SendWindow:
     def __init__(self, initial: int) -> None:
         self.available: int = initial
 
-    def grant(self, increment: int) -> bool:
+    def increase(self, increment: int) -> bool:
         """The peer allows more; False when the window would pass 2^31 - 1."""
         if increment > MAX_WINDOW - self.available:
             return False
@@ -135,7 +135,7 @@ class ReceiveWindow:
         self.unconsumed -= size
         self._round_left -= size
         self.ungranted += size
-        return self.grant() if self.ungranted >= self.threshold else 0
+        return self.take_grant() if self.ungranted >= self.threshold else 0
 
     def too_small(self, now: float, largest: LargestWindow) -> bool:
         """The window is what holds the peer back, not the application; to ask after ``consume``.
@@ -161,7 +161,7 @@ class ReceiveWindow:
         """Nothing that came will be read: the increment that gives all of it back."""
         self.ungranted += self.unconsumed
         self.unconsumed = 0
-        return self.grant()
+        return self.take_grant()
 
     def grow(self, size: int) -> None:
         """Promise ``size`` bytes from now on; the next grant carries the surplus."""
@@ -170,7 +170,7 @@ class ReceiveWindow:
         self.size = size
         self.pinched = False
 
-    def grant(self) -> int:
+    def take_grant(self) -> int:
         """Promise again all that is ungranted, and return it as an increment."""
         increment = self.ungranted
         self.ungranted = 0
