@@ -107,7 +107,7 @@ def test_a_window_that_follows_the_largest_does_not_pass_it(wire: Wire) -> None:
     one, two = busy(end, 3, 1.0), busy(end, 5, 1.0)
     one.receive_window.grow(3 * wire.initial_window)
     budget = end.core.streams.budget
-    budget.largest.end_round(one.receive_window, 0.1)
+    budget.largest.is_followed_by(one.receive_window, 0.1)
     budget.grow(two, 1.0)
     assert two.receive_window.size == 2 * wire.initial_window
     budget.grow(two, 1.0)
@@ -120,7 +120,7 @@ def test_nothing_follows_a_stream_that_has_ended(wire: Wire, how: str) -> None:
     end = End(wire)
     stream = busy(end, 3, 1.0)
     largest = end.core.streams.budget.largest
-    largest.end_round(stream.receive_window, 0.1)
+    largest.is_followed_by(stream.receive_window, 0.1)
     if how == "ended":
         end.feed(end.fin(3))
     elif how == "closed":

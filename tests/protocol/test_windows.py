@@ -131,7 +131,7 @@ def use_up(window: ReceiveWindow, now: float, pieces: int = 10) -> bool:
         piece = size * (number + 1) // pieces - size * number // pieces
         assert window.take(piece)
         window.consume(piece)
-        too_small |= window.too_small(now, LargestWindow())
+        too_small |= window.end_round(now, LargestWindow())
     return too_small
 
 
@@ -139,9 +139,9 @@ def test_a_window_that_is_used_up_at_once_is_too_small_when_all_of_it_was_read()
     window = ReceiveWindow(INITIAL)
     window.take(INITIAL)
     window.consume(INITIAL - 1)
-    assert not window.too_small(1.0, LargestWindow())
+    assert not window.end_round(1.0, LargestWindow())
     window.consume(1)
-    assert window.too_small(1.0, LargestWindow())
+    assert window.end_round(1.0, LargestWindow())
 
 
 def test_a_window_that_grew_has_to_be_used_up_again() -> None:
@@ -149,7 +149,7 @@ def test_a_window_that_grew_has_to_be_used_up_again() -> None:
     window.take(INITIAL)
     window.consume(INITIAL)
     window.grow(2 * INITIAL)
-    assert not window.too_small(1.0, LargestWindow())
+    assert not window.end_round(1.0, LargestWindow())
 
 
 def test_a_window_is_too_small_as_long_as_more_of_it_takes_no_longer() -> None:
@@ -205,14 +205,14 @@ def test_a_round_counts_what_waits_to_be_read_when_it_begins() -> None:
     window = ReceiveWindow(INITIAL)
     window.take(700)
     window.consume(100)
-    window.too_small(0.0, LargestWindow())  # the first round begins: 300 may come, 600 wait
+    window.end_round(0.0, LargestWindow())  # the first round begins: 300 may come, 600 wait
     window.consume(600)
     window.take(100)
     window.consume(100)
-    assert not window.too_small(0.1, LargestWindow())
+    assert not window.end_round(0.1, LargestWindow())
     window.take(250)
     window.consume(250)
-    assert window.too_small(1.0, LargestWindow())
+    assert window.end_round(1.0, LargestWindow())
 
 
 # ---- the largest window of a session, and those that follow it
@@ -228,7 +228,7 @@ def rounds(window: ReceiveWindow, largest: LargestWindow, *ends: float) -> bool:
             assert window.take(size)
             window.consume(size)
             window.take_grant()
-            too_small = window.too_small(now, largest)
+            too_small = window.end_round(now, largest)
     return too_small
 
 

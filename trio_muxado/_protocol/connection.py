@@ -293,7 +293,7 @@ class Connection:
             budget.repay(stream, size)
             return False
         increment = window.consume(size)
-        if window.too_small(self.streams.now, budget.largest):
+        if window.end_round(self.streams.now, budget.largest):
             budget.grow(stream, self.streams.now)
             increment += window.take_grant()
         if increment:

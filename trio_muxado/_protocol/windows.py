@@ -70,7 +70,7 @@ class LargestWindow:
         self.window = None
         self.size = 0
 
-    def end_round(self, window: ReceiveWindow, took: float) -> bool:
+    def is_followed_by(self, window: ReceiveWindow, took: float) -> bool:
         """A window's round is over; whether it should follow the largest."""
         if window.size < self.size:
             return took < SLACK * self._took
@@ -137,7 +137,7 @@ class ReceiveWindow:
         self.ungranted += size
         return self.take_grant() if self.ungranted >= self.threshold else 0
 
-    def too_small(self, now: float, largest: LargestWindow) -> bool:
+    def end_round(self, now: float, largest: LargestWindow) -> bool:
         """The window is what holds the peer back, not the application; to ask after ``consume``.
 
         That is so when the peer used up nearly all of it at once, or in a round that took hardly
@@ -151,7 +151,7 @@ class ReceiveWindow:
             enough = self.size >= max(PLENTY, took * ENOUGH)
             if took < SLACK * self._shortest_round and not enough:
                 self.pinched = True
-            if largest.end_round(self, took):
+            if largest.is_followed_by(self, took):
                 self.pinched = True
             self._round_left = self.credit + self.unconsumed
             self.round_since = now
