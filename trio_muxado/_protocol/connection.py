@@ -119,7 +119,7 @@ class Connection:
         events: list[Event] = []
         if self._session.state is SessionState.ENDED:
             return events
-        self.streams.now = now
+        self.streams.last_read_at = now
         try:
             if self.wire is None:
                 data = self._undetected = self._undetected + bytes(data)
@@ -293,8 +293,8 @@ class Connection:
             budget.repay(stream, size)
             return False
         increment = window.consume(size)
-        if window.end_round(self.streams.now, budget.largest):
-            budget.grow(stream, self.streams.now)
+        if window.end_round(self.streams.last_read_at, budget.largest):
+            budget.grow(stream, self.streams.last_read_at)
             increment += window.take_grant()
         if increment:
             # A peer that has half of a grown window left does not wait for it, unless it is one

@@ -257,7 +257,7 @@ class Inbound:
             self._streams.note_answer(frame.stream_id)
             return
         unread = not (stream.local or stream.used)
-        if unread and not self._unread_resets.spend(self._streams.now):
+        if unread and not self._unread_resets.spend(self._streams.last_read_at):
             raise calm("streams opened and reset")
         self._counts.resets_received += 1
         code = self._wire.code_from_wire(frame.error_code)

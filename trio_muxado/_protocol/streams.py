@@ -53,7 +53,7 @@ class Streams:
         self._limits = limits
         self._counts = counts
         self._provoked_resets = Allowance(limits.provoked_resets, limits.resets_per_second)
-        self.now = 0.0
+        self.last_read_at = 0.0
         """When the latest bytes of the peer were read."""
         self.live: dict[int, Stream] = {}
         """By id."""
@@ -281,7 +281,7 @@ class Streams:
         has closed.
         """
         if not our_doing:
-            if not self._provoked_resets.spend(self.now):
+            if not self._provoked_resets.spend(self.last_read_at):
                 raise calm("frames that must be answered with RST")
             if self._outbox.answers >= self._limits.waiting_control_frames:
                 raise calm("frames that must be answered, while it takes no answers")
