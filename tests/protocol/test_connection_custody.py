@@ -44,7 +44,7 @@ def test_a_stream_that_was_refused_cannot_be_had_any_more(wire: Wire, take: Take
     """It may be on its way to a task that was woken for it, as the session closes."""
     end = End(wire)
     stream = offered(end)
-    end.core.refuse_unseen()
+    end.core.refuse_unaccepted()
     assert [type(frame) for frame in end.sent()] == [Rst]
     assert not take(end.core, stream)
     assert stream.custody is Custody.RELEASED
@@ -58,7 +58,7 @@ def test_a_stream_that_was_taken_is_not_refused_any_more(wire: Wire, take: Take)
     end = End(wire)
     stream = offered(end)
     assert take(end.core, stream)
-    end.core.refuse_unseen()
+    end.core.refuse_unaccepted()
     assert end.sent() == []
     assert stream.broken is None
 

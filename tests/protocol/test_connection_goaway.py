@@ -129,7 +129,7 @@ def test_what_nobody_has_taken_up_at_the_end_is_refused_and_nothing_else(
     if announced:
         end.core.goaway(ErrorCode.NO_ERROR, b"")
         assert end.core.streams.waiting.taken == 2  # they are still to be accepted
-    end.core.refuse_unseen()
+    end.core.refuse_unaccepted()
     end.core.goaway(ErrorCode.NO_ERROR, b"", last=True)
     assert end.core.streams.live == {taken.id: taken, own.id: own}
     assert (end.core.streams.inbound.taken, end.core.streams.waiting.taken) == (1, 0)

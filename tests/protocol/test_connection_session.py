@@ -209,9 +209,9 @@ def test_v1_opens_what_was_reset_even_when_the_session_has_ended() -> None:
     """Some peers take an RST of a stream that they have never heard of for an error."""
     end = End(V1, client=True)
     end.core.reset(end.core.open_stream(), 7)
-    unseen = end.core.open_stream()
+    never_sent = end.core.open_stream()
     end.core.end(EOF)
-    assert reset_of(StreamBroken(unseen)).unprocessed
+    assert reset_of(StreamBroken(never_sent)).unprocessed
     assert end.sent() == [Syn(3, 0, 0, False), Rst(3, 7)]
 
 

@@ -218,7 +218,7 @@ def expire(core: Connection) -> None:
     core.expire(core.streams.live[3], ErrorCode.STREAM_CANCELLED, "for a test")
 
 
-@pytest.mark.parametrize("give_up", [expire, Connection.refuse_unseen])
+@pytest.mark.parametrize("give_up", [expire, Connection.refuse_unaccepted])
 def test_a_type_that_comes_when_the_stream_was_given_up_is_told_to_nobody(
     end: End, give_up: Callable[[Connection], None]
 ) -> None:

@@ -52,7 +52,7 @@ def test_what_a_frame_has_announced_comes_back_with_a_stream_that_has_no_type(
     if how == "expired":
         end.core.expire(end.core.streams.live[3], ErrorCode.STREAM_CANCELLED, "for a test")
     elif how == "refused":
-        end.core.refuse_unseen()
+        end.core.refuse_unaccepted()
     elif how == "reset":
         end.feed(end.rst(3))
     elif how == "session ends":
@@ -206,7 +206,7 @@ class Play:
             core.close(stream)
         if session_ends:
             return
-        core.refuse_unseen()
+        core.refuse_unaccepted()
         self.end.sent()
         for stream in list(core.streams.live.values()):
             self.feed(self.end.rst(stream.id))

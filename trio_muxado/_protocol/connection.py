@@ -149,10 +149,10 @@ class Connection:
         self.has_more = False  # what is left of a read is dropped
         in_vain = broken._replace(unprocessed=True)
         live = self.streams.live
-        unseen = self._outbox.take_back(live) if live else set[int]()
+        never_sent = self._outbox.take_back(live) if live else set[int]()
         events: list[Event] = []
         for stream in list(live.values()):
-            reason = in_vain if stream.id in unseen else broken
+            reason = in_vain if stream.id in never_sent else broken
             self.streams.break_off(stream, SESSION_END, reason)
             events.append(StreamBroken(stream))
         return events
@@ -357,7 +357,7 @@ class Connection:
             # are eight that every known peer ignores: the end of a stream that does not exist.
             self._outbox.put(self._wire.data_header(self.streams.nobody, 0, fin=True))
 
-    def refuse_unseen(self) -> None:
+    def refuse_unaccepted(self) -> None:
         """Refuse every stream of the peer that the application has not taken up, nor ever may.
 
         Those that wait for their type are among them.  GOAWAY may have counted them already: RST
