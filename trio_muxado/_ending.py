@@ -109,12 +109,12 @@ class Ending:
         broken = stream.broken
         assert broken is not None
         if broken.ends_session:
-            return self.error(f"stream {stream.id}", safe_to_retry=broken.unprocessed)
+            return self.error(f"stream {stream.id}", safe_to_retry=broken.safe_to_retry)
         return StreamResetError(
             f"stream {stream.id}: {broken.message}",
             code=broken.code,
             initiator=broken.by,
-            safe_to_retry=broken.unprocessed,
+            safe_to_retry=broken.safe_to_retry,
             origin=Origin(self, stream),
         )
 

@@ -218,7 +218,7 @@ class Heartbeats:
         assert broken is not None
         self._why_none = f"heartbeats have ended: {broken.message}"
         # A peer that goes away need not accept what crosses its GOAWAY: that is no mishap.
-        if self._steps.connection.can_open or not broken.unprocessed:
+        if self._steps.connection.can_open or not broken.safe_to_retry:
             self._ending.log_end(self._stream, "heartbeats end", broken.message)
         self._end(None)
 

@@ -27,7 +27,7 @@ both = pytest.mark.parametrize("wire", BOTH)
 
 def reasons(streams: list[Stream]) -> list[tuple[ErrorCode | int, bool] | None]:
     """Why each stream broke, and whether it is safe to retry."""
-    return [s.broken and (s.broken.code, s.broken.unprocessed) for s in streams]
+    return [s.broken and (s.broken.code, s.broken.safe_to_retry) for s in streams]
 
 
 LOST = (ErrorCode.REMOTE_GONE_AWAY, True)

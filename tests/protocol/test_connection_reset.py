@@ -91,7 +91,11 @@ def test_a_reset_is_known_as_our_own(wire: Wire) -> None:
     stream = end.accept(3)
     end.core.reset(stream, 7)
     assert stream.broken is not None
-    assert (stream.broken.code, stream.broken.by, stream.broken.unprocessed) == (7, "local", False)
+    assert (stream.broken.code, stream.broken.by, stream.broken.safe_to_retry) == (
+        7,
+        "local",
+        False,
+    )
 
 
 @both
@@ -202,14 +206,14 @@ def test_what_was_received_can_be_consumed_after_a_reset(wire: Wire) -> None:
 def test_a_refusal_is_safe_to_retry(wire: Wire, code: ErrorCode) -> None:
     end = End(wire, client=True)
     end.open()
-    assert reset_of(only(end.feed(end.rst(3, code)))).unprocessed
+    assert reset_of(only(end.feed(end.rst(3, code)))).safe_to_retry
 
 
 @both
 def test_another_reset_is_not_safe_to_retry(wire: Wire) -> None:
     end = End(wire, client=True)
     end.open()
-    assert not reset_of(only(end.feed(end.rst(3, ErrorCode.STREAM_CANCELLED)))).unprocessed
+    assert not reset_of(only(end.feed(end.rst(3, ErrorCode.STREAM_CANCELLED)))).safe_to_retry
 
 
 @both
@@ -219,14 +223,14 @@ def test_a_refusal_after_a_sign_of_processing_is_not_safe_to_retry(wire: Wire, s
     end.open()
     signs = {"data": end.data(3, b"x"), "wndinc": end.wndinc(3, 1), "empty": end.data(3)}
     end.feed(signs[sign])
-    assert not reset_of(only(end.feed(end.rst(3, ErrorCode.STREAM_REFUSED)))).unprocessed
+    assert not reset_of(only(end.feed(end.rst(3, ErrorCode.STREAM_REFUSED)))).safe_to_retry
 
 
 @both
 def test_a_refusal_of_the_peers_own_stream_says_nothing(wire: Wire) -> None:
     end = End(wire)
     end.accept(3)
-    assert not reset_of(only(end.feed(end.rst(3, ErrorCode.STREAM_REFUSED)))).unprocessed
+    assert not reset_of(only(end.feed(end.rst(3, ErrorCode.STREAM_REFUSED)))).safe_to_retry
 
 
 # ---- streams that are gone, or never were

@@ -191,7 +191,7 @@ def test_streams_that_were_never_opened_at_the_peer_are_safe_to_retry(wire: Wire
     streams = [end.open(), end.core.open_stream(priority=1), end.core.open_stream()]
     end.core.send(streams[2], b"once only")
     end.core.end(EOF)
-    assert [reset_of(StreamBroken(s)).unprocessed for s in streams] == [False, True, True]
+    assert [reset_of(StreamBroken(s)).safe_to_retry for s in streams] == [False, True, True]
     assert not end.core.wants_to_send
 
 
@@ -201,7 +201,7 @@ def test_a_stream_with_a_new_priority_is_safe_to_retry_as_well(wire: Wire) -> No
     stream = end.core.open_stream(priority=1)
     end.core.prioritize(stream, 2)
     end.core.end(EOF)
-    assert reset_of(StreamBroken(stream)).unprocessed
+    assert reset_of(StreamBroken(stream)).safe_to_retry
     assert not end.core.wants_to_send
 
 
@@ -211,7 +211,7 @@ def test_v1_opens_what_was_reset_even_when_the_session_has_ended() -> None:
     end.core.reset(end.core.open_stream(), 7)
     never_sent = end.core.open_stream()
     end.core.end(EOF)
-    assert reset_of(StreamBroken(never_sent)).unprocessed
+    assert reset_of(StreamBroken(never_sent)).safe_to_retry
     assert end.sent() == [Syn(3, 0, 0, False), Rst(3, 7)]
 
 
@@ -220,7 +220,7 @@ def test_a_stream_of_the_peer_is_never_safe_to_retry(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3)
     end.core.end(EOF)
-    assert not reset_of(StreamBroken(stream)).unprocessed
+    assert not reset_of(StreamBroken(stream)).safe_to_retry
 
 
 @both
@@ -228,7 +228,7 @@ def test_what_is_safe_to_retry_is_not_opened_beside_the_last_words(wire: Wire) -
     end = End(wire, client=True)
     stream = end.core.open_stream()
     told = end.feed(end.data(0))
-    assert reset_of(told[0]).unprocessed
+    assert reset_of(told[0]).safe_to_retry
     assert end.sent()[0] == GoAway(0, 1)
     assert not end.core.wants_to_send
     assert not stream.open_due

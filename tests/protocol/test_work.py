@@ -327,4 +327,4 @@ def test_an_answered_stream_above_an_earlier_goaway_shows_that_the_next_is_not_e
     end.feed(end.goaway(low.id))
     end.feed(end.goaway(0))
     assert low.broken is not None
-    assert not low.broken.unprocessed
+    assert not low.broken.safe_to_retry

@@ -147,12 +147,12 @@ class Connection:
         """The session is over: every stream on which something could happen is broken."""
         self._session.step(SessionInput.END)
         self.has_more = False  # what is left of a read is dropped
-        in_vain = broken._replace(unprocessed=True)
+        retry = broken._replace(safe_to_retry=True)
         live = self.streams.live
         never_sent = self._outbox.take_back(live) if live else set[int]()
         events: list[Event] = []
         for stream in list(live.values()):
-            reason = in_vain if stream.id in never_sent else broken
+            reason = retry if stream.id in never_sent else broken
             self.streams.break_off(stream, SESSION_END, reason)
             events.append(StreamBroken(stream))
         return events

@@ -30,7 +30,7 @@ class Broken(NamedTuple):
     code: ErrorCode | int
     by: Literal["local", "remote"]
     message: str
-    unprocessed: bool = False
+    safe_to_retry: bool = False
     """The peer's application has not seen the stream: it is safe to try again."""
     ends_session: bool = False
     """The whole session ended."""
