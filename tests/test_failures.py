@@ -714,14 +714,14 @@ async def test_the_bodys_own_exception_comes_out_bare(kind: Kind) -> None:
 async def test_transport_errors_reach_the_user_as_ours_with_the_cause(kind: Kind) -> None:
     """19: what a transport raises is the cause of what we raise, never raised itself."""
 
-    class Broken(Transport):
+    class BreakReason(Transport):
         async def receive_some(self, max_bytes: int | None = None) -> bytes:
             await trio.lowlevel.checkpoint()
             raise ConnectionResetError("by the cable")
 
     near, _ = memory_stream_pair()
     with pytest.raises(SessionEndedError) as caught:
-        async with client_session(Broken(near), config=kind.config()) as session:
+        async with client_session(BreakReason(near), config=kind.config()) as session:
             await session.accept_stream()
     assert isinstance(caught.value.__cause__, ConnectionResetError)
 

@@ -113,7 +113,7 @@ class Ending:
         return StreamResetError(
             f"stream {stream.id}: {broken.message}",
             code=broken.code,
-            initiator=broken.by,
+            initiator=broken.initiator,
             safe_to_retry=broken.safe_to_retry,
             origin=Origin(self, stream),
         )

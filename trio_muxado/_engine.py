@@ -48,7 +48,7 @@ from ._protocol import events
 from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
 from ._protocol.states import WAITING
-from ._protocol.stream import Broken
+from ._protocol.stream import BreakReason
 from ._protocol.wire import V1, WIRES
 from ._reader import FrameReader, Receivers
 from ._receive_channel import Kept, ReceiveChannel
@@ -334,7 +334,7 @@ class Engine:
             logger.info("%s ended: %s", self._describe(), reason.message)
         ending.cut_streams = not self.connection.streams.idle
         self.reader.stopped = True
-        broken = Broken(
+        broken = BreakReason(
             reason.code,
             "local" if reason.initiator == "local" else "remote",
             reason.message,

@@ -15,7 +15,7 @@ from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.decoder import Decoder
 from trio_muxado._protocol.frames import Data, DataRest, Frame
 from trio_muxado._protocol.limits import Limits
-from trio_muxado._protocol.stream import Broken, Stream
+from trio_muxado._protocol.stream import BreakReason, Stream
 from trio_muxado._protocol.wire import V1, V2
 
 from ..frames import PeerFrames
@@ -166,7 +166,7 @@ def failed(told: Iterable[events.Event]) -> bool:
     return any(isinstance(event, events.SessionFailed) for event in told)
 
 
-def reset_of(event: events.Event) -> Broken:
+def reset_of(event: events.Event) -> BreakReason:
     """Why a stream broke, of which the event tells."""
     assert isinstance(event, events.StreamBroken)
     assert event.stream.broken is not None

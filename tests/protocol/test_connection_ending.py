@@ -132,7 +132,7 @@ def test_data_after_the_peers_end_is_answered_with_a_reset(wire: Wire) -> None:
     end = End(wire)
     end.accept(3, fin=True)
     broken = reset_of(only(end.feed(end.data(3, b"late"))))
-    assert (broken.code, broken.by) == (ErrorCode.STREAM_CLOSED, "local")
+    assert (broken.code, broken.initiator) == (ErrorCode.STREAM_CLOSED, "local")
     assert end.sent() == [Rst(3, CLOSED)]
 
 

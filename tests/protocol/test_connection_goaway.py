@@ -18,7 +18,7 @@ from trio_muxado._protocol.events import (
 )
 from trio_muxado._protocol.frames import Data, GoAway, GoAwayDebug, Rst
 from trio_muxado._protocol.states import SessionState
-from trio_muxado._protocol.stream import Broken, Stream
+from trio_muxado._protocol.stream import BreakReason, Stream
 
 from .driver import BOTH, V1, V2, End, only, opened, pipe
 
@@ -184,7 +184,7 @@ def test_the_frame_for_nobody_is_ignored_by_a_peer_of_ours(client: bool) -> None
 @both
 def test_an_ended_session_cannot_send_goaway(wire: Wire) -> None:
     end = End(wire)
-    end.core.end(Broken(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
+    end.core.end(BreakReason(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
     with pytest.raises(KeyError):
         end.core.goaway(ErrorCode.NO_ERROR, b"")
 

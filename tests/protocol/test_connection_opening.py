@@ -17,7 +17,7 @@ from trio_muxado._protocol.events import (
 )
 from trio_muxado._protocol.frames import Rst, Syn
 from trio_muxado._protocol.states import Custody, StreamState
-from trio_muxado._protocol.stream import Broken
+from trio_muxado._protocol.stream import BreakReason
 from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
 from .driver import BOTH, V1, V2, End, ids, only, pipe
@@ -121,7 +121,7 @@ def test_streams_can_be_opened_after_our_own_goaway(wire: Wire) -> None:
 @both
 def test_no_stream_can_be_opened_when_the_session_has_ended(wire: Wire) -> None:
     end = End(wire, client=True)
-    end.core.end(Broken(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
+    end.core.end(BreakReason(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
     with pytest.raises(OpenRefused) as caught:
         end.core.open_stream()
     assert caught.value.code is ErrorCode.SESSION_CLOSED

@@ -91,7 +91,7 @@ def test_a_reset_is_known_as_our_own(wire: Wire) -> None:
     stream = end.accept(3)
     end.core.reset(stream, 7)
     assert stream.broken is not None
-    assert (stream.broken.code, stream.broken.by, stream.broken.safe_to_retry) == (
+    assert (stream.broken.code, stream.broken.initiator, stream.broken.safe_to_retry) == (
         7,
         "local",
         False,
@@ -152,7 +152,7 @@ def test_the_peers_reset_is_told_with_its_code(wire: Wire) -> None:
     end = End(wire)
     end.accept(3)
     broken = reset_of(only(end.feed(end.rst(3, ErrorCode.INTERNAL_ERROR))))
-    assert (broken.code, broken.by) == (ErrorCode.INTERNAL_ERROR, "remote")
+    assert (broken.code, broken.initiator) == (ErrorCode.INTERNAL_ERROR, "remote")
     assert not broken.ends_session
     assert "INTERNAL_ERROR" in broken.message
 

@@ -17,13 +17,13 @@ from trio_muxado._protocol.events import (
 from trio_muxado._protocol.frames import GoAway, GoAwayDebug, Rst, Syn, Unknown
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import SessionState
-from trio_muxado._protocol.stream import Broken
+from trio_muxado._protocol.stream import BreakReason
 
 from .driver import BOTH, V1, V2, End, only, reset_of
 
 both = pytest.mark.parametrize("wire", BOTH)
 
-EOF = Broken(ErrorCode.PEER_EOF, "remote", "the transport ended", ends_session=True)
+EOF = BreakReason(ErrorCode.PEER_EOF, "remote", "the transport ended", ends_session=True)
 
 
 def detecting(*, typed: bool = False) -> Connection:
@@ -140,7 +140,7 @@ def test_a_violation_breaks_every_stream_first(wire: Wire) -> None:
     for stream in streams:
         assert stream.broken is not None
         assert stream.broken.ends_session
-        assert (stream.broken.by, stream.broken.code) == ("local", ErrorCode.PROTOCOL_ERROR)
+        assert (stream.broken.initiator, stream.broken.code) == ("local", ErrorCode.PROTOCOL_ERROR)
     assert isinstance(failed, SessionFailed)
 
 

@@ -47,7 +47,7 @@ def test_one_byte_more_than_the_window_resets_the_stream(wire: Wire) -> None:
     fill(end, stream, wire.initial_window)
     assert end.feed(end.data(3, b"x")) == [StreamBroken(stream)]
     assert stream.broken is not None
-    assert (stream.broken.code, stream.broken.by) == (ErrorCode.FLOW_CONTROL_ERROR, "local")
+    assert (stream.broken.code, stream.broken.initiator) == (ErrorCode.FLOW_CONTROL_ERROR, "local")
     assert end.sent() == [Rst(3, VIOLATED)]
 
 

@@ -18,13 +18,13 @@ from trio_muxado._protocol import events
 from trio_muxado._protocol.errors import ErrorCode, OpenRefused
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import Custody, SessionState
-from trio_muxado._protocol.stream import Broken, Stream
+from trio_muxado._protocol.stream import BreakReason, Stream
 from trio_muxado._protocol.wire import WIRES
 
 from ..helpers.vectors import check_shown
 from .driver import End
 
-LOST = Broken(ErrorCode.PEER_EOF, "remote", "the transport ended", ends_session=True)
+LOST = BreakReason(ErrorCode.PEER_EOF, "remote", "the transport ended", ends_session=True)
 
 
 class Seen:

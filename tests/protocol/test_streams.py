@@ -12,12 +12,12 @@ from trio_muxado._protocol.errors import ErrorCode, OpenRefused, ProtocolViolati
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.outbox import Outbox
 from trio_muxado._protocol.states import CustodyInput, StreamInput, StreamState
-from trio_muxado._protocol.stream import Broken, Stream
+from trio_muxado._protocol.stream import BreakReason, Stream
 from trio_muxado._protocol.streams import Streams
 
 from .driver import V1, V2
 
-BROKEN = Broken(ErrorCode.STREAM_RESET, "remote", "for a test")
+BROKEN = BreakReason(ErrorCode.STREAM_RESET, "remote", "for a test")
 
 
 def make_streams(*, client: bool = False, wire: Wire = V2) -> Streams:

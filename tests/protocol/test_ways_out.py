@@ -10,7 +10,7 @@ from trio_muxado._protocol.codec import TYPE_SIZE, Wire
 from trio_muxado._protocol.errors import ErrorCode, OpenRefused
 from trio_muxado._protocol.events import Event, StreamOpened
 from trio_muxado._protocol.states import SEND_END, UNTYPED, WAITING, SessionState
-from trio_muxado._protocol.stream import Broken, Stream
+from trio_muxado._protocol.stream import BreakReason, Stream
 
 from .driver import BOTH, V1, V2, End, failed, ids
 
@@ -56,7 +56,7 @@ def test_what_a_frame_has_announced_comes_back_with_a_stream_that_has_no_type(
     elif how == "reset":
         end.feed(end.rst(3))
     elif how == "session ends":
-        end.core.end(Broken(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
+        end.core.end(BreakReason(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
     assert_nothing_is_counted(end)
     end.feed(frame[8 + begun :])
     assert_nothing_is_counted(end)
@@ -200,7 +200,7 @@ class Play:
         self.feed()
         session_ends = self.draw(st.booleans())
         if session_ends:
-            core.end(Broken(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
+            core.end(BreakReason(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
         for stream in list(self.given):
             self.leave(stream)
             core.close(stream)
@@ -243,7 +243,7 @@ def test_all_counts_come_back_whatever_happens(
 def test_the_end_of_a_session_gives_back_what_nobody_has(wire: Wire) -> None:
     end = End(wire, receive_budget=BUDGET)
     stream = end.accept(3, b"unread")
-    end.core.end(Broken(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
+    end.core.end(BreakReason(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
     assert end.core.streams.spare_window == BUDGET - 6
     end.core.consume(stream, 6)
     end.core.close(stream)

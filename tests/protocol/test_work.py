@@ -17,7 +17,7 @@ from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.decoder import FRAMES_AT_ONCE
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import DataReceived, SessionFailed
-from trio_muxado._protocol.stream import Broken, Stream
+from trio_muxado._protocol.stream import BreakReason, Stream
 
 from .driver import BOTH, V1, V2, End, ids, opened, receive
 
@@ -157,7 +157,7 @@ def test_a_session_that_ended_has_no_more(wire: Wire) -> None:
     end.accept(3)
     end.core.receive_data(end.wndinc(3, 1) * 1000, end.now)
     assert end.core.has_more
-    end.core.end(Broken(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
+    end.core.end(BreakReason(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
     assert not end.core.has_more
     assert end.core.receive_data(b"", end.now) == []
 

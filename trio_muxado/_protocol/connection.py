@@ -31,7 +31,7 @@ from .states import (
     SessionInput,
     SessionState,
 )
-from .stream import Broken, Stream
+from .stream import BreakReason, Stream
 from .streams import Streams
 from .wire import DETECTION_SIZE, Wire, detect
 
@@ -140,10 +140,10 @@ class Connection:
         if self.wire is not None:
             debug = message.encode()[:_MAX_VIOLATION_TEXT]
             self._outbox.put(self._wire.goaway(self.streams.last_taken_id, violation.code, debug))
-        events += self.end(Broken(violation.code, "local", message, ends_session=True))
+        events += self.end(BreakReason(violation.code, "local", message, ends_session=True))
         events.append(SessionFailed(violation.code, message))
 
-    def end(self, broken: Broken) -> list[Event]:
+    def end(self, broken: BreakReason) -> list[Event]:
         """The session is over: every stream on which something could happen is broken."""
         self._session.step(SessionInput.END)
         self.has_more = False  # what is left of a read is dropped

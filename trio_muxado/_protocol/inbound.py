@@ -42,7 +42,7 @@ from .states import (
     SessionInput,
     StreamInput,
 )
-from .stream import Broken, Stream
+from .stream import BreakReason, Stream
 from .streams import Streams
 
 _REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
@@ -263,7 +263,7 @@ class Inbound:
         code = self._wire.code_from_wire(frame.error_code)
         name = code.name if isinstance(code, ErrorCode) else f"error {code}"
         refused = code in _REFUSALS and stream.peer_view is UNHEARD
-        broken = Broken(code, "remote", f"the peer reset the stream: {name}", refused)
+        broken = BreakReason(code, "remote", f"the peer reset the stream: {name}", refused)
         self._break(stream, RECEIVE_RESET, broken)
 
     def _on_wndinc(self, frame: frames.WndInc) -> None:
@@ -299,7 +299,9 @@ class Inbound:
         if any(stream.peer_view is not UNHEARD for stream in above):
             self._peer_last_id_is_exact = False
         message = "the peer went away before it took the stream"
-        broken = Broken(ErrorCode.REMOTE_GONE_AWAY, "remote", message, self._peer_last_id_is_exact)
+        broken = BreakReason(
+            ErrorCode.REMOTE_GONE_AWAY, "remote", message, self._peer_last_id_is_exact
+        )
         for stream in above:
             if stream.peer_view is UNHEARD:
                 self._break(stream, RECEIVE_RESET, broken)
@@ -384,7 +386,7 @@ class Inbound:
 
     # ---- streams that end at once
 
-    def _break(self, stream: Stream, what: StreamInput, broken: Broken) -> None:
+    def _break(self, stream: Stream, what: StreamInput, broken: BreakReason) -> None:
         self._end_run()  # what came before still reaches the application
         self._streams.break_off(stream, what, broken)
         self._events.append(StreamBroken(stream))
@@ -393,5 +395,5 @@ class Inbound:
         self, stream: Stream, code: ErrorCode, message: str, *, our_doing: bool = False
     ) -> None:
         """Reset a stream because of what the peer sent."""
-        self._break(stream, SEND_RESET, Broken(code, "local", message))
+        self._break(stream, SEND_RESET, BreakReason(code, "local", message))
         self._streams.answer(stream.id, code, our_doing=our_doing)

@@ -24,11 +24,11 @@ from .states import (
 from .windows import ReceiveWindow, SendWindow
 
 
-class Broken(NamedTuple):
+class BreakReason(NamedTuple):
     """Why a stream ended at once."""
 
     code: ErrorCode | int
-    by: Literal["local", "remote"]
+    initiator: Literal["local", "remote"]
     message: str
     safe_to_retry: bool = False
     """The peer's application has not seen the stream: it is safe to try again."""
@@ -90,7 +90,7 @@ class Stream:
         self.state: StreamState = OPEN
         self.allowed: Mapping[StreamInput, StreamState] = STREAM_TRANSITIONS[OPEN]
         """What can happen to it now: the row of its state in the table."""
-        self.broken: Broken | None = None
+        self.broken: BreakReason | None = None
         self.custody: Custody = ACCEPTED if local else UNTYPED
         self.place: Places | None = None
         """Where it is counted until it leaves, if anywhere."""

@@ -28,7 +28,7 @@ from .states import (
     CustodyInput,
     StreamInput,
 )
-from .stream import Broken, Stream
+from .stream import BreakReason, Stream
 
 MAX_HEARTBEAT_STREAMS = 2
 """Live heartbeat streams of the peer.  They have places of their own, so that a session full of
@@ -248,7 +248,7 @@ class Streams:
 
     # ---- how streams end
 
-    def break_off(self, stream: Stream, what: StreamInput, broken: Broken) -> None:
+    def break_off(self, stream: Stream, what: StreamInput, broken: BreakReason) -> None:
         """A stream ends at once: what was due on it never goes out."""
         stream.step(what)
         stream.broken = broken
@@ -263,7 +263,7 @@ class Streams:
     def reset(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
         """This end resets a stream; a peer that has not heard of it need not be told."""
         peer_knows_it = not stream.open_due
-        self.break_off(stream, SEND_RESET, Broken(code, "local", message))
+        self.break_off(stream, SEND_RESET, BreakReason(code, "local", message))
         if peer_knows_it:
             self._put_reset(stream.id, code, answer=False)
 
