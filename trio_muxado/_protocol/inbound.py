@@ -274,7 +274,7 @@ class Inbound:
             self._streams.note_credit(frame.stream_id, frame.increment)
             return
         if stream.peer_view is not SEEN:
-            shown = stream.gets_back(frame.increment, self._wire)
+            shown = stream.is_returned_credit(frame.increment, self._wire)
             what = PeerInput.ACT if shown else PeerInput.WIDEN
             stream.peer_view = PEER_VIEW_TRANSITIONS[stream.peer_view][what]
         if stream.send_window.increase(frame.increment):

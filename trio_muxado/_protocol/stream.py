@@ -119,7 +119,7 @@ class Stream:
             self.place.taken -= 1
             self.place = None
 
-    def gets_back(self, increment: int, wire: Wire) -> bool:
+    def is_returned_credit(self, increment: int, wire: Wire) -> bool:
         """Credit of the peer's is no more than has been sent, so its application has read it."""
         return increment <= wire.initial_window - self.send_window.available
 

@@ -343,7 +343,7 @@ class Streams:
     def note_credit(self, stream_id: int, increment: int) -> None:
         """The peer has granted credit on such a stream: an answer, unless it only widens it."""
         stream = self._unanswered.get(stream_id)
-        if stream is not None and stream.gets_back(increment, self._wire):
+        if stream is not None and stream.is_returned_credit(increment, self._wire):
             self.note_answer(stream_id)
 
     @property
