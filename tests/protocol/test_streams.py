@@ -72,9 +72,9 @@ def test_ids_end_and_never_begin_again(client: bool, last: int) -> None:
         assert caught.value.code is ErrorCode.STREAMS_EXHAUSTED
 
 
-@pytest.mark.parametrize("client, nobody", [(True, 2**31 - 1), (False, 2**31 - 2)])
-def test_one_id_of_this_end_is_never_used(client: bool, nobody: int) -> None:
-    assert make_streams(client=client).nobody == nobody
+@pytest.mark.parametrize("client, never_used", [(True, 2**31 - 1), (False, 2**31 - 2)])
+def test_one_id_of_this_end_is_never_used(client: bool, never_used: int) -> None:
+    assert make_streams(client=client).never_used_id == never_used
 
 
 @pytest.mark.parametrize("stream_id", [0, 2, 4])

@@ -355,7 +355,7 @@ class Connection:
         if not last and not self._wire.has_syn_frame:
             # Go v2 before 2.0.2 swallows eight bytes behind a GOAWAY and waits for them.  These
             # are eight that every known peer ignores: the end of a stream that does not exist.
-            self._outbox.put(self._wire.data_header(self.streams.nobody, 0, fin=True))
+            self._outbox.put(self._wire.data_header(self.streams.never_used_id, 0, fin=True))
 
     def refuse_unaccepted(self) -> None:
         """Refuse every stream of the peer that the application has not taken up, nor ever may.

@@ -81,7 +81,7 @@ class Streams:
         # Id 1 is never used: v1 peers take it as used already and end the session.
         self._next_id = self._first_local_id = 3 if client else 2
         self._first_remote_id = 2 if client else 3
-        self.nobody = MAX_STREAM_ID - 1 + self._parity
+        self.never_used_id = MAX_STREAM_ID - 1 + self._parity
         """An id of this end that is never reached: a stream that is surely not alive."""
 
     def use(self, wire: Wire, outbox: Outbox) -> None:
@@ -97,7 +97,7 @@ class Streams:
     def new_local(self) -> Stream:
         """A stream with the next id of this end."""
         stream_id = self._next_id
-        if stream_id >= self.nobody:
+        if stream_id >= self.never_used_id:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
         self._next_id = stream_id + 2
         stream = self.live[stream_id] = Stream(stream_id, self._wire, local=True)
