@@ -238,7 +238,7 @@ def play(seed: int) -> Counter[str]:
     for stream in application.streams:
         core.close(stream)
     if core.wire is not None:
-        promised = sum(stream.borrowed for stream in core.streams.live.values())
+        promised = sum(stream.reserved for stream in core.streams.live.values())
         assert promised + core.streams.spare_window == core._limits.receive_budget
     return kinds
 

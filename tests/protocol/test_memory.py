@@ -231,8 +231,8 @@ def test_what_was_not_read_keeps_its_part_of_the_budget_until_it_is(wire: Wire) 
     while stream.receive_window.credit:
         end.feed(end.data(3, bytes(min(16_000, stream.receive_window.credit))))
     end.feed(end.rst(3))
-    borrowed = stream.borrowed
-    assert end.core.streams.spare_window == DEFAULTS.receive_budget - borrowed > 0
+    reserved = stream.reserved
+    assert end.core.streams.spare_window == DEFAULTS.receive_budget - reserved > 0
     end.core.consume(stream, stream.receive_window.unconsumed - 1000)
     assert end.core.streams.spare_window == DEFAULTS.receive_budget - 1000
     end.core.consume(stream, 1000)

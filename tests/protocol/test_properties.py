@@ -246,12 +246,12 @@ class Sessions(RuleBasedStateMachine):
                 assert window.credit >= 0
                 assert talk.stream.send_window.available >= 0
                 if StreamInput.RECEIVE_DATA in talk.stream.allowed:
-                    assert talk.stream.borrowed == window.size
+                    assert talk.stream.reserved == window.size
             streams = side.end.core.streams
             # A stream that waits for its type is in no talk, one that has ended does not live.
             known = {*streams.live.values(), *(talk.stream for talk in side.talks.values())}
-            borrowed = sum(stream.borrowed for stream in known)
-            assert borrowed + streams.spare_window == side.end.core._limits.receive_budget
+            reserved = sum(stream.reserved for stream in known)
+            assert reserved + streams.spare_window == side.end.core._limits.receive_budget
 
     @invariant()
     def places_add_up(self) -> None:

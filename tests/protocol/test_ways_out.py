@@ -167,7 +167,7 @@ class Play:
             return
         stream = self.draw(st.sampled_from(self.given))
         match self.draw(st.sampled_from(["read", "send", "send much", "end", "close", "reset"])):
-            case "read" if stream.receive_window.unconsumed and stream.borrowed:
+            case "read" if stream.receive_window.unconsumed and stream.reserved:
                 core.consume(stream, self.draw(st.integers(1, stream.receive_window.unconsumed)))
             case "send" if SEND_END in stream.allowed:
                 core.send(stream, b"answer")

@@ -39,9 +39,9 @@ class ReceiveBudget:
     def widen(self, stream: Stream, size: int) -> int:
         """Promise a window of ``size`` bytes, as far as the budget goes; the surplus."""
         window = stream.receive_window
-        lent = self._lend(stream, size - window.size)
-        window.grow(window.size + lent)
-        return lent
+        surplus = self._reserve(stream, size - window.size)
+        window.grow(window.size + surplus)
+        return surplus
 
     def grow(self, stream: Stream, now: float) -> None:
         """Give a window that is too small twice its size, as far as the budget goes."""
@@ -58,27 +58,27 @@ class ReceiveBudget:
         largest = self.largest.size
         if window.size < largest:
             size = min(size, largest)  # or two that follow each other would never stop
-        window.grow(window.size + self._lend(stream, size - window.size))
+        window.grow(window.size + self._reserve(stream, size - window.size))
 
-    def repay(self, stream: Stream, size: int) -> None:
+    def release_read(self, stream: Stream, size: int) -> None:
         """Nothing more comes on a stream, and ``size`` bytes of what came were read."""
-        assert size <= stream.borrowed
+        assert size <= stream.reserved
         self.left += size
-        stream.borrowed -= size
+        stream.reserved -= size
 
     def stop(self, stream: Stream) -> None:
         """Nothing more comes on a stream: only what is not read yet still takes memory."""
-        if stream.borrowed:
+        if stream.reserved:
             unread = stream.receive_window.unconsumed
-            self.left += stream.borrowed - unread
-            stream.borrowed = unread
+            self.left += stream.reserved - unread
+            stream.reserved = unread
             if stream in self._growing or stream.receive_window is self.largest.window:
                 self._leave(stream)  # no call for each of many small streams
 
     def release(self, stream: Stream) -> None:
         """Nobody reads a stream any more: it takes nothing."""
-        self.left += stream.borrowed
-        stream.borrowed = 0
+        self.left += stream.reserved
+        stream.reserved = 0
         self._leave(stream)
 
     def _leave(self, stream: Stream) -> None:
@@ -95,10 +95,10 @@ class ReceiveBudget:
         kept = max(0, self._kept - len(self._live) * self.initial_window)
         return max(0, self.left - kept)
 
-    def _lend(self, stream: Stream, size: int) -> int:
+    def _reserve(self, stream: Stream, size: int) -> int:
         size = max(0, min(size, self._spare))
         self.left -= size
-        stream.borrowed += size
+        stream.reserved += size
         return size
 
     def _share(self, stream: Stream, spare: int, now: float) -> int:

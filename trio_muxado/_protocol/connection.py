@@ -290,7 +290,7 @@ class Connection:
         if RECEIVE_DATA not in stream.allowed:
             window.unconsumed -= size
             window.ungranted += size  # and stays so: nothing more can come
-            budget.repay(stream, size)
+            budget.release_read(stream, size)
             return False
         increment = window.consume(size)
         if window.end_round(self.streams.last_read_at, budget.largest):

@@ -59,7 +59,7 @@ class Stream:
         "custody",
         "place",
         "receive_window",
-        "borrowed",
+        "reserved",
     )
 
     def __init__(self, stream_id: int, wire: Wire, *, local: bool) -> None:
@@ -95,7 +95,7 @@ class Stream:
         self.place: Places | None = None
         """Where it is counted until it leaves, if anywhere."""
         self.receive_window: ReceiveWindow = ReceiveWindow(window)
-        self.borrowed: int = window
+        self.reserved: int = window
         """Bytes of the session's budget that its receive window takes, or what of it is unread."""
 
     def __repr__(self) -> str:

@@ -101,7 +101,7 @@ class Streams:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
         self._next_id = stream_id + 2
         stream = self.live[stream_id] = Stream(stream_id, self._wire, local=True)
-        self.budget.left -= stream.borrowed
+        self.budget.left -= stream.reserved
         return stream
 
     def accept_syn(
@@ -121,7 +121,7 @@ class Streams:
             self.answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
         stream = self.live[stream_id] = Stream(stream_id, self._wire, local=False)
-        self.budget.left -= stream.borrowed
+        self.budget.left -= stream.reserved
         stream.take_place(places)
         if stream_id > self.last_taken_id and not going:
             self.last_taken_id = stream_id
@@ -205,7 +205,7 @@ class Streams:
         if stream.custody is WAITING:
             self.waiting.taken -= 1
         stream.custody = CUSTODY_TRANSITIONS[stream.custody][RELEASE]
-        if stream.borrowed:
+        if stream.reserved:
             self.budget.release(stream)
         if self.live.get(stream.id) is stream:
             return True
