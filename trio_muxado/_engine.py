@@ -368,7 +368,7 @@ class Engine:
             # In one step: a stream that is refused here can't be accepted any more.
             self.backlog.end()
             self.connection.refuse_unaccepted()
-            if self.connection.wire is not None and not self.connection.is_going:
+            if self.connection.wire is not None and not self.connection.goaway_sent:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self.writer.end()
             self.slots.dismiss()

@@ -170,9 +170,9 @@ class Connection:
         return self._session.can_open
 
     @property
-    def is_going(self) -> bool:
+    def goaway_sent(self) -> bool:
         """This end has sent GOAWAY."""
-        return self._session.is_going
+        return self._session.goaway_sent
 
     @property
     def peer_debug(self) -> bytes:

@@ -127,7 +127,7 @@ class Inbound:
     def _on_syn(self, frame: frames.Syn) -> None:
         stream_id, priority, stream_type, fin = frame
         places = self._extensions.get(stream_type, self._streams.inbound)
-        stream = self._streams.accept_syn(stream_id, places, going=self._session.is_going)
+        stream = self._streams.accept_syn(stream_id, places, going=self._session.goaway_sent)
         if stream is None:
             return
         stream.type = stream_type
@@ -314,7 +314,7 @@ class Inbound:
         """Skipped: a later generation may know it."""
 
     def _on_malformed(self, frame: frames.Malformed) -> None:
-        if self._session.peer_is_going and self._wire.goaway_understates:
+        if self._session.goaway_received and self._wire.goaway_understates:
             self._end_run()  # what came before is no part of the end
             self._events.append(PeerEnded())
         else:
@@ -324,7 +324,7 @@ class Inbound:
 
     def _open_by_data(self, stream_id: int) -> Stream | None:
         """A v2 stream begins: announce it, or wait for its type."""
-        streams, going = self._streams, self._session.is_going
+        streams, going = self._streams, self._session.goaway_sent
         if self._types_in_band:
             # It may turn out to be an extension, which has a place even in a full session.
             extra = self._limits.max_extension_streams

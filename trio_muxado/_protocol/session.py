@@ -12,7 +12,7 @@ _OPENING = frozenset((SessionState.ACTIVE, SessionState.GOING_AWAY))
 class Session:
     """The state of a session."""
 
-    __slots__ = ("can_open", "is_going", "peer_is_going", "state")
+    __slots__ = ("can_open", "goaway_received", "goaway_sent", "state")
 
     def __init__(self) -> None:
         self._be_in(SessionState.ACTIVE)
@@ -24,9 +24,9 @@ class Session:
     def _be_in(self, state: SessionState) -> None:
         self.state: SessionState = state
         # What a state is asked for with each stream, so that to ask is no call.
-        self.is_going: bool = state in _GOAWAY_SENT
+        self.goaway_sent: bool = state in _GOAWAY_SENT
         """This end has sent GOAWAY."""
-        self.peer_is_going: bool = state in _GOAWAY_RECEIVED
+        self.goaway_received: bool = state in _GOAWAY_RECEIVED
         """The peer has sent GOAWAY."""
         self.can_open: bool = state in _OPENING
         """The peer takes streams of this end."""
