@@ -34,7 +34,7 @@ from trio_muxado import (
     server_session,
 )
 from trio_muxado._protocol.frames import Data, Malformed, Rst, Syn, Unknown
-from trio_muxado._protocol.guards import GoneStreams
+from trio_muxado._protocol.guards import Tombstones
 from trio_muxado._protocol.wire import WIRES, Decoder
 from trio_muxado._transport.receiving import READ_SIZE
 
@@ -518,7 +518,7 @@ thousand.  `protocol/test_memory.py` has 10,000."""
 @pytest.fixture
 def few_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams that are gone are remembered up to a bound; let it be reached soon."""
-    monkeypatch.setattr(GoneStreams, "CAPACITY", 100)
+    monkeypatch.setattr(Tombstones, "CAPACITY", 100)
 
 
 async def assert_flat(session: MuxadoSession, once: Callable[[], Awaitable[None]]) -> None:

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from trio_muxado._protocol.guards import Allowance, GoneStreams, Places
+from trio_muxado._protocol.guards import Allowance, Places, Tombstones
 from trio_muxado._protocol.limits import Limits
 
 # ---- Allowance
@@ -57,32 +57,32 @@ def test_no_limit_is_never_reached() -> None:
     assert places.limit == math.inf
 
 
-# ---- GoneStreams
+# ---- Tombstones
 
 
 def test_a_stream_that_is_gone_is_remembered() -> None:
-    gone = GoneStreams()
+    gone = Tombstones()
     gone.add(3, reset=False)
     assert 3 in gone
     assert 5 not in gone
 
 
 def test_a_stream_is_remembered_with_its_reset() -> None:
-    gone = GoneStreams()
+    gone = Tombstones()
     gone.add(3, reset=False)
     gone.add(5, reset=True)
     assert [gone.was_reset(stream_id) for stream_id in (3, 5, 7)] == [False, True, False]
 
 
 def test_a_reset_that_follows_is_remembered_too() -> None:
-    gone = GoneStreams()
+    gone = Tombstones()
     gone.add(3, reset=False)
     gone.add(3, reset=True)
     assert gone.was_reset(3)
 
 
 def test_an_id_that_is_in_use_again_is_forgotten() -> None:
-    gone = GoneStreams()
+    gone = Tombstones()
     gone.add(3, reset=True)
     gone.forget(3)
     gone.forget(5)  # which was never there
@@ -90,18 +90,18 @@ def test_an_id_that_is_in_use_again_is_forgotten() -> None:
 
 
 def test_the_memory_of_gone_streams_is_bounded_and_keeps_the_latest() -> None:
-    gone = GoneStreams()
-    for stream_id in range(GoneStreams.CAPACITY + 10):
+    gone = Tombstones()
+    for stream_id in range(Tombstones.CAPACITY + 10):
         gone.add(stream_id, reset=True)
-    assert len(gone._reset) == GoneStreams.CAPACITY
+    assert len(gone._reset) == Tombstones.CAPACITY
     assert 9 not in gone
     assert 10 in gone
-    assert GoneStreams.CAPACITY + 9 in gone
+    assert Tombstones.CAPACITY + 9 in gone
 
 
 def test_a_full_memory_drops_nothing_for_a_stream_that_it_knows() -> None:
-    gone = GoneStreams()
-    for stream_id in range(GoneStreams.CAPACITY):
+    gone = Tombstones()
+    for stream_id in range(Tombstones.CAPACITY):
         gone.add(stream_id, reset=False)
     gone.add(7, reset=True)
     assert 0 in gone

@@ -7,7 +7,7 @@ import pytest
 from trio_muxado._protocol.codec import MAX_DEBUG, Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import WndInc
-from trio_muxado._protocol.guards import GoneStreams
+from trio_muxado._protocol.guards import Tombstones
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.stream import Stream
 
@@ -75,10 +75,10 @@ def test_data_is_handed_on_and_not_held(wire: Wire) -> None:
 @both
 def test_the_memory_of_dead_ids_is_bounded(wire: Wire) -> None:
     end = End(wire, client=True, max_outbound_streams=None)
-    for _ in range(2 * GoneStreams.CAPACITY):
+    for _ in range(2 * Tombstones.CAPACITY):
         end.core.close(end.open())
         end.sent()
-    assert weight(end.core.streams) < 200 * GoneStreams.CAPACITY
+    assert weight(end.core.streams) < 200 * Tombstones.CAPACITY
 
 
 @both

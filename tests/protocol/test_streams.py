@@ -119,9 +119,9 @@ def test_id_one_counts_as_used_where_ids_must_rise() -> None:
 
 def test_an_id_that_is_opened_again_is_not_gone_any_more() -> None:
     streams = make_streams()
-    streams.gone.add(3, reset=True)
+    streams.tombstones.add(3, reset=True)
     streams.check_opening(3)
-    assert 3 not in streams.gone
+    assert 3 not in streams.tombstones
 
 
 def test_an_id_was_opened_up_to_the_latest_of_its_end() -> None:
@@ -206,8 +206,8 @@ def test_a_stream_that_the_application_closed_leaves_before_the_peer_has_ended_i
     stream.state = StreamState.CLOSED_LOCAL
     streams.settle(stream)
     assert streams.live == {}
-    assert 3 in streams.gone
-    assert not streams.gone.was_reset(3)
+    assert 3 in streams.tombstones
+    assert not streams.tombstones.was_reset(3)
 
 
 def test_a_stream_that_ended_on_both_sides_need_not_be_remembered() -> None:
@@ -215,7 +215,7 @@ def test_a_stream_that_ended_on_both_sides_need_not_be_remembered() -> None:
     stream = remote(streams)
     stream.state = StreamState.GONE
     streams.settle(stream)
-    assert 3 not in streams.gone
+    assert 3 not in streams.tombstones
 
 
 def test_settling_twice_gives_one_place_back() -> None:

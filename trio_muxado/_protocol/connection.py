@@ -328,7 +328,7 @@ class Connection:
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""
-        gone = self.streams.gone
+        gone = self.streams.tombstones
         if self.streams.release(stream):
             self.streams.reset(stream, code, "the stream was reset by this end")
         elif stream.id in gone and not gone.was_reset(stream.id):

@@ -40,7 +40,7 @@ class Places:
         return self.limit != math.inf
 
 
-class GoneStreams:
+class Tombstones:
     """The latest streams that ended from this side, and whether their RST has been sent.
 
     Data may still be on its way to such a stream: the first is answered with RST, the rest is

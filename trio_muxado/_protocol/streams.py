@@ -10,7 +10,7 @@ from .budget import ReceiveBudget
 from .codec import MAX_STREAM_ID, Wire
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
-from .guards import Allowance, GoneStreams, Places, calm
+from .guards import Allowance, Places, Tombstones, calm
 from .limits import Limits
 from .outbox import Outbox
 from .states import (
@@ -71,7 +71,7 @@ class Streams:
         self._unanswered: dict[int, Stream] = {}
         """Streams that this end has opened and closed, and that may still wait in the peer's
         backlog.  They keep their places until the peer does something about them."""
-        self.gone = GoneStreams()
+        self.tombstones = Tombstones()
         self.last_remote_id = 0
         """The highest id that the peer has used."""
         self.last_taken_id = 0
@@ -140,7 +140,7 @@ class Streams:
         elif not rising:
             if stream_id > self.last_remote_id:
                 self.last_remote_id = stream_id
-            self.gone.forget(stream_id)
+            self.tombstones.forget(stream_id)
             return
         elif stream_id > self.last_remote_id:
             self.last_remote_id = stream_id
@@ -289,18 +289,18 @@ class Streams:
 
     def answer_late_data(self, stream_id: int) -> None:
         """Data has come for a stream that lives no more: one RST answers all of it."""
-        if self.gone.was_reset(stream_id):
+        if self.tombstones.was_reset(stream_id):
             return
         if not self.was_opened(stream_id) and self._wire.syns_rise:
             raise ProtocolViolation(
                 ErrorCode.PROTOCOL_ERROR, f"DATA for stream {stream_id}, which was never opened"
             )
-        self.answer(stream_id, ErrorCode.STREAM_CLOSED, our_doing=stream_id in self.gone)
+        self.answer(stream_id, ErrorCode.STREAM_CLOSED, our_doing=stream_id in self.tombstones)
 
     def _put_reset(self, stream_id: int, code: ErrorCode | int, *, answer: bool) -> None:
         self._counts.resets_sent += 1
         self._outbox.put(self._wire.rst(stream_id, code), answer=answer)
-        self.gone.add(stream_id, reset=True)
+        self.tombstones.add(stream_id, reset=True)
 
     def settle(self, stream: Stream) -> None:
         """Forget a stream on which nothing can happen any more.
@@ -315,7 +315,7 @@ class Streams:
             return
         del self.live[stream.id]
         if stream.state is CLOSED_LOCAL:
-            self.gone.add(stream.id, reset=False)
+            self.tombstones.add(stream.id, reset=False)
             if (
                 stream.place is self.outbound
                 and stream.peer_view is not SEEN
