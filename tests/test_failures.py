@@ -535,7 +535,7 @@ async def assert_flat(session: MuxadoSession, once: Callable[[], Awaitable[None]
     assert sys.getallocatedblocks() - blocks < STREAMS // 40
     streams = session._engine.connection.streams
     assert not streams.live
-    assert streams.inbound.taken == streams.outbound.taken == streams.waiting.taken == 0
+    assert streams.inbound.used == streams.outbound.used == streams.waiting.used == 0
 
 
 @pytest.mark.parametrize("once", [open_and_close, open_and_reset, open_and_cancel, cancel_opening])

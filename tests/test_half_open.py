@@ -34,7 +34,7 @@ CHOICES: dict[str, Any] = {"heartbeat": None, "half_open_timeout": TIMEOUT}
 def places(session: MuxadoSession) -> tuple[int, int]:
     """How many streams of the peer live, and how many of this end."""
     streams = session._engine.connection.streams
-    return streams.inbound.taken, streams.outbound.taken
+    return streams.inbound.used, streams.outbound.used
 
 
 def assert_expired(outcome: object, initiator: str) -> None:

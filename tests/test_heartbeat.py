@@ -274,7 +274,7 @@ async def test_the_responder_ends_with_the_stream(kind: Kind) -> None:
         assert any(isinstance(f, Data) and f.fin for f in frames)
         peer.send(peer.syn(5, TYPE[kind.name]), peer.data(5, b"more"), peer.rst(5, 0))
         await wait_all_tasks_blocked()
-        assert session._engine.connection.streams.heartbeats.taken == 0
+        assert session._engine.connection.streams.heartbeats.used == 0
         assert not session._engine.connection.streams.live
 
 

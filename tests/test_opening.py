@@ -202,13 +202,13 @@ async def test_an_open_that_is_cancelled_takes_no_place(kind: Kind) -> None:
             nursery.cancel_scope.cancel()
         await first.reset()
         assert (await client.open_stream()).id == 5
-        assert client._engine.connection.streams.outbound.taken == 1
+        assert client._engine.connection.streams.outbound.used == 1
 
 
 def assert_places(session: MuxadoSession, *, taken: int) -> None:
     """So many streams of this end live, of the one that may; the other places are free."""
     engine = session._engine
-    assert engine.connection.streams.outbound.taken == taken
+    assert engine.connection.streams.outbound.used == taken
     assert engine.slots.free == 1 - taken
 
 

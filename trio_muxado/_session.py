@@ -258,7 +258,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         windows = [s.receive_window.size for s in live if RECEIVE_DATA in s.allowed]
         return SessionStatistics(
             streams=Counter(stream.state.name.lower() for stream in live),
-            waiting=connection.streams.waiting.taken,
+            waiting=connection.streams.waiting.used,
             opened=counts.opened,
             accepted=counts.offered,
             refused=counts.refused,

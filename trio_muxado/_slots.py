@@ -59,7 +59,7 @@ class Slots:
     def free(self) -> float | int:
         """Slots that nobody has, and nobody was promised."""
         outbound = self._streams.outbound
-        return outbound.limit - outbound.taken - self._promised
+        return outbound.limit - outbound.used - self._promised
 
     def offer(self, stream: Stream, close: Callable[[], None]) -> None:
         """``stream`` is idle: ``close()`` it when a task waits for a slot, now or later."""

@@ -183,10 +183,10 @@ class Application:
 def check(core: Connection) -> None:
     """What must hold, whatever came."""
     streams, limits = core.streams, core._limits
-    assert streams.inbound.taken <= limits.max_inbound_streams + limits.max_extension_streams
-    assert streams.waiting.taken <= limits.accept_backlog
-    assert streams.extensions.taken <= limits.max_extension_streams
-    assert streams.heartbeats.taken <= MAX_HEARTBEAT_STREAMS
+    assert streams.inbound.used <= limits.max_inbound_streams + limits.max_extension_streams
+    assert streams.waiting.used <= limits.accept_backlog
+    assert streams.extensions.used <= limits.max_extension_streams
+    assert streams.heartbeats.used <= MAX_HEARTBEAT_STREAMS
     assert streams.spare_window <= limits.receive_budget
     for stream in streams.live.values():
         window = stream.receive_window

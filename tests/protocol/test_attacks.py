@@ -122,7 +122,7 @@ def test_ten_thousand_cancelled_requests_are_no_attack(wire: Wire, act: str) -> 
         assert not failed(end.feed(end.rst(stream_id)))
         end.core.close(stream)
     assert not end.core.streams.live
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0
 
 
 # ---- made you reset
@@ -328,4 +328,4 @@ def test_types_that_are_cut_by_resets_leave_nothing() -> None:
         end.now += 1
         events = end.feed(end.data(stream_id, b"\0\0\0", syn=True), end.rst(stream_id))
         assert [type(event) for event in events] == [StreamBroken]
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0

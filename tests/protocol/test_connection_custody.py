@@ -35,7 +35,7 @@ def test_a_stream_that_waits_can_be_had_once(wire: Wire, take: Take) -> None:
     assert stream.custody is Custody.WAITING
     assert take(end.core, stream)
     assert not end.core.accept(stream)
-    assert end.core.streams.waiting.taken == 0
+    assert end.core.streams.waiting.used == 0
 
 
 @both
@@ -49,7 +49,7 @@ def test_a_stream_that_was_refused_cannot_be_had_any_more(wire: Wire, take: Take
     assert not take(end.core, stream)
     assert stream.custody is Custody.RELEASED
     streams = end.core.streams
-    assert (streams.waiting.taken, streams.inbound.taken) == (0, 0)
+    assert (streams.waiting.used, streams.inbound.used) == (0, 0)
 
 
 @both
@@ -88,13 +88,13 @@ def test_a_stream_that_broke_while_it_waited_is_counted_until_it_is_taken(
             end.core.expire(stream, ErrorCode.STREAM_CANCELLED, "for a test")
         else:
             end.feed(end.data(0, b"x"))
-    assert end.core.streams.waiting.taken == 2
+    assert end.core.streams.waiting.used == 2
     assert opened(end.feed(end.syn(101))) == []
     for left in 1, 0:
         assert take(end.core, streams[left])
-        assert end.core.streams.waiting.taken == left
+        assert end.core.streams.waiting.used == left
         end.core.close(streams[left])
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0
 
 
 @both
@@ -110,7 +110,7 @@ def test_an_extensions_stream_goes_to_its_handler_at_once() -> None:
     assert isinstance(event, StreamOpened)
     assert event.stream.custody is Custody.ACCEPTED
     assert end.core.hold(event.stream)
-    assert end.core.streams.waiting.taken == 0
+    assert end.core.streams.waiting.used == 0
 
 
 def test_a_stream_without_its_type_is_nobodys() -> None:
@@ -134,7 +134,7 @@ def test_closing_twice_gives_everything_back_once(wire: Wire, take: Take) -> Non
     end.sent()
     assert stream.custody is Custody.RELEASED
     streams = end.core.streams
-    assert (streams.inbound.taken, streams.spare_window) == (0, before)
+    assert (streams.inbound.used, streams.spare_window) == (0, before)
 
 
 # ---- what a stream of this end is to the peer

@@ -296,7 +296,7 @@ def test_the_end_behind_data_that_is_skipped_counts(wire: Wire) -> None:
     assert end.feed(end.data(3, b"late", fin=True)) == []
     assert stream.state is StreamState.GONE
     end.sent()
-    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, 0)
+    assert (end.core.streams.live, end.core.streams.inbound.used) == ({}, 0)
 
 
 @both

@@ -128,11 +128,11 @@ def test_what_nobody_has_taken_up_at_the_end_is_refused_and_nothing_else(
     own = end.core.open_stream()
     if announced:
         end.core.goaway(ErrorCode.NO_ERROR, b"")
-        assert end.core.streams.waiting.taken == 2  # they are still to be accepted
+        assert end.core.streams.waiting.used == 2  # they are still to be accepted
     end.core.refuse_unaccepted()
     end.core.goaway(ErrorCode.NO_ERROR, b"", last=True)
     assert end.core.streams.live == {taken.id: taken, own.id: own}
-    assert (end.core.streams.inbound.taken, end.core.streams.waiting.taken) == (1, 0)
+    assert (end.core.streams.inbound.used, end.core.streams.waiting.used) == (1, 0)
     pipe(end, opener)
     refused = (ErrorCode.STREAM_REFUSED, True)
     assert reasons(streams) == [None] + [refused] * len(waiting)

@@ -1,4 +1,4 @@
-"""Streams begin: which ids, who may, who is refused, and who takes a place."""
+"""Streams begin: which ids, who may, who is refused, and who takes a slot."""
 
 from __future__ import annotations
 
@@ -131,15 +131,15 @@ def test_no_stream_can_be_opened_when_the_session_has_ended(wire: Wire) -> None:
 def test_streams_of_this_end_are_counted_until_they_leave(wire: Wire) -> None:
     end = End(wire, client=True)
     ended, reset, broken = (end.open() for _ in range(3))
-    assert end.core.streams.outbound.taken == 3
+    assert end.core.streams.outbound.used == 3
     end.core.reset(reset, 7)
-    assert end.core.streams.outbound.taken == 2
+    assert end.core.streams.outbound.used == 2
     end.feed(end.rst(broken.id))
-    assert end.core.streams.outbound.taken == 1
+    assert end.core.streams.outbound.used == 1
     end.feed(end.fin(ended.id))
     end.core.close(ended)
     end.sent()
-    assert end.core.streams.outbound.taken == 0
+    assert end.core.streams.outbound.used == 0
 
 
 ANSWERS: dict[str, Callable[[End, int], bytes]] = {
@@ -164,14 +164,14 @@ def test_a_stream_closed_before_any_answer_is_counted_until_one_comes(
         end.core.close(stream)
     end.sent()
     assert streams.live == {}
-    assert (streams.outbound.taken, streams.idle) == (2, True)
+    assert (streams.outbound.used, streams.idle) == (2, True)
     end.core.close(kept)  # once more, which is allowed
     end.core.reset(kept, 7)
-    assert streams.outbound.taken == 2
+    assert streams.outbound.used == 2
     end.feed(answer(end, other.id))
-    assert (streams.outbound.taken, streams.idle) == (1, True)
+    assert (streams.outbound.used, streams.idle) == (1, True)
     end.feed(answer(end, other.id), answer(end, kept.id))
-    assert (streams.outbound.taken, streams.idle) == (0, True)
+    assert (streams.outbound.used, streams.idle) == (0, True)
 
 
 @both
@@ -189,9 +189,9 @@ def test_a_larger_window_is_no_answer_of_an_application(wire: Wire, closed_befor
     end.sent()
     if closed_before:
         end.feed(widened)
-    assert (streams.outbound.taken, streams.idle) == (1, True)
+    assert (streams.outbound.used, streams.idle) == (1, True)
     end.feed(end.fin(stream.id))
-    assert streams.outbound.taken == 0
+    assert streams.outbound.used == 0
 
 
 @both
@@ -201,7 +201,7 @@ def test_a_stream_that_was_answered_leaves_when_it_is_closed(wire: Wire) -> None
     end.feed(end.data(stream.id, b"!"))
     end.core.close(stream)
     end.sent()
-    assert end.core.streams.outbound.taken == 0
+    assert end.core.streams.outbound.used == 0
 
 
 @both
@@ -210,7 +210,7 @@ def test_without_a_limit_no_answer_is_waited_for(wire: Wire) -> None:
     end = End(wire, client=True, max_outbound_streams=None)
     end.core.close(end.open())
     end.sent()
-    assert end.core.streams.outbound.taken == 0
+    assert end.core.streams.outbound.used == 0
 
 
 # ---- streams of the peer
@@ -349,7 +349,7 @@ def test_a_refused_stream_takes_no_place(wire: Wire) -> None:
     end = End(wire, accept_backlog=1)
     end.feed(end.syn(3), end.syn(5), end.syn(7))
     streams = end.core.streams
-    assert (streams.inbound.taken, streams.waiting.taken, len(streams.live)) == (1, 1, 1)
+    assert (streams.inbound.used, streams.waiting.used, len(streams.live)) == (1, 1, 1)
 
 
 @both
@@ -362,7 +362,7 @@ def test_a_refused_id_is_used_and_gone(wire: Wire) -> None:
     assert not end.core.wants_to_send
 
 
-# ---- places
+# ---- slots
 
 
 @both
@@ -370,9 +370,9 @@ def test_a_stream_waits_until_it_is_accepted(wire: Wire) -> None:
     end = End(wire)
     opened = only(end.feed(end.syn(3)))
     assert isinstance(opened, StreamOpened)
-    assert end.core.streams.waiting.taken == 1
+    assert end.core.streams.waiting.used == 1
     end.core.accept(opened.stream)
-    assert end.core.streams.waiting.taken == 0
+    assert end.core.streams.waiting.used == 0
 
 
 @both
@@ -384,7 +384,7 @@ def test_a_stream_need_not_be_accepted_to_be_ended(wire: Wire, how: str) -> None
     end.core.close(opened.stream) if how == "close" else end.core.reset(opened.stream, 7)
     end.sent()
     streams = end.core.streams
-    assert (streams.waiting.taken, streams.inbound.taken, streams.live) == (0, 0, {})
+    assert (streams.waiting.used, streams.inbound.used, streams.live) == (0, 0, {})
 
 
 @both
@@ -392,9 +392,9 @@ def test_a_stream_that_the_peer_reset_counts_until_its_handler_closes_it(wire: W
     end = End(wire)
     stream = end.accept(3)
     end.feed(end.rst(3))
-    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, 1)
+    assert (end.core.streams.live, end.core.streams.inbound.used) == ({}, 1)
     end.core.close(stream)
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0
 
 
 @both
@@ -408,9 +408,9 @@ def test_a_stream_that_ended_well_counts_only_while_a_handler_holds_it(
         end.core.hold(stream)
     end.core.end_sending(stream)
     end.sent()
-    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, held)
+    assert (end.core.streams.live, end.core.streams.inbound.used) == ({}, held)
     end.core.close(stream)
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0
 
 
 @both
@@ -420,9 +420,9 @@ def test_a_stream_that_the_peer_made_us_reset_counts_until_its_handler_closes_it
     end = End(wire)
     stream = end.accept(3)
     end.feed(end.wndinc(3, 2**31 - 1))
-    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, 1)
+    assert (end.core.streams.live, end.core.streams.inbound.used) == ({}, 1)
     end.core.reset(stream, 7)
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0
 
 
 @both
@@ -431,10 +431,10 @@ def test_a_stream_that_was_reset_before_it_was_accepted_waits_for_its_handler(wi
     opened = only(end.feed(end.syn(3)))
     assert isinstance(opened, StreamOpened)
     assert end.feed(end.rst(3)) == [StreamBroken(opened.stream)]
-    assert (end.core.streams.waiting.taken, end.core.streams.inbound.taken) == (1, 1)
+    assert (end.core.streams.waiting.used, end.core.streams.inbound.used) == (1, 1)
     end.core.accept(opened.stream)
     end.core.close(opened.stream)
-    assert (end.core.streams.waiting.taken, end.core.streams.inbound.taken) == (0, 0)
+    assert (end.core.streams.waiting.used, end.core.streams.inbound.used) == (0, 0)
 
 
 @both
@@ -447,9 +447,9 @@ def test_a_closed_stream_that_is_reset_before_all_was_sent_counts_no_more(
     end.core.send(stream, bytes(wire.initial_window + 1))
     end.sent()
     end.core.close(stream)
-    assert end.core.streams.inbound.taken == 1
+    assert end.core.streams.inbound.used == 1
     end.feed(end.rst(3))
-    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, 0)
+    assert (end.core.streams.live, end.core.streams.inbound.used) == ({}, 0)
 
 
 @both
@@ -462,10 +462,10 @@ def test_a_closed_stream_counts_until_all_that_waits_is_sent(wire: Wire, eof: bo
         end.core.end_sending(stream)
     end.sent()
     end.core.close(stream)
-    assert end.core.streams.inbound.taken == 1
+    assert end.core.streams.inbound.used == 1
     end.feed(end.wndinc(3, 1))
     end.sent()
-    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, 0)
+    assert (end.core.streams.live, end.core.streams.inbound.used) == ({}, 0)
 
 
 # ---- extensions
@@ -482,7 +482,7 @@ def test_the_heartbeat_is_always_served_on_v1() -> None:
     end = End(V1)
     opened = only(end.feed(end.syn(3, type=0xFFFFFEFF)))
     assert isinstance(opened, StreamOpened)
-    assert opened.stream.place is end.core.streams.heartbeats
+    assert opened.stream.quota is end.core.streams.heartbeats
     assert opened.stream.custody is Custody.ACCEPTED
 
 
@@ -497,7 +497,7 @@ def test_any_type_can_be_made_an_extension(wire: Wire, stream_type: int) -> None
     opened = only(end.feed(opening))
     assert isinstance(opened, StreamOpened)
     assert opened.stream.type == stream_type
-    assert opened.stream.place is end.core.streams.extensions
+    assert opened.stream.quota is end.core.streams.extensions
     assert opened.stream.custody is Custody.ACCEPTED
 
 
@@ -532,24 +532,24 @@ def test_an_extension_that_ends_gives_its_place_back(stream_type: int) -> None:
     end = End(V1, extensions=[7])
     opened = only(end.feed(end.syn(3, type=stream_type)))
     assert isinstance(opened, StreamOpened)
-    place = opened.stream.place
-    assert place is not None
-    assert place.taken == 1
+    quota = opened.stream.quota
+    assert quota is not None
+    assert quota.used == 1
     end.core.reset(opened.stream, 7)
-    assert place.taken == 0
+    assert quota.used == 0
 
 
 def test_an_extension_stream_of_ours_takes_the_place_of_any_stream() -> None:
     for extensions in [], [7]:
         end = End(V1, client=True, extensions=extensions)
         stream = end.open(stream_type=7)
-        assert end.core.streams.outbound.taken == 1
+        assert end.core.streams.outbound.used == 1
         end.core.reset(stream, 7)
-        assert end.core.streams.outbound.taken == 0
+        assert end.core.streams.outbound.used == 0
 
 
 def test_the_heartbeat_of_ours_takes_no_place() -> None:
     end = End(V1, client=True, max_outbound_streams=1)
     end.core.open_stream(stream_type=0xFFFFFEFF, priority=2**31 - 1)
     assert end.sent() == [Syn(3, 2**31 - 1, 0xFFFFFEFF, False)]
-    assert end.core.streams.outbound.taken == 0
+    assert end.core.streams.outbound.used == 0

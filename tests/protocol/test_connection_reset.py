@@ -27,7 +27,7 @@ def test_a_stream_that_expires_is_reset_and_its_application_told(wire: Wire) -> 
     event = only(end.core.expire(stream, ErrorCode.STREAM_CANCELLED, "too long"))
     assert reset_of(event) == (ErrorCode.STREAM_CANCELLED, "local", "too long", False, False)
     assert end.sent() == [Rst(3, wire.code_to_wire(ErrorCode.STREAM_CANCELLED))]
-    assert (end.core.streams.live, end.core.streams.inbound.taken) == ({}, 0)
+    assert (end.core.streams.live, end.core.streams.inbound.used) == ({}, 0)
 
 
 @both
@@ -36,9 +36,9 @@ def test_a_stream_that_expires_under_its_handler_keeps_its_place(wire: Wire) -> 
     stream = end.accept(3, fin=True)
     end.core.hold(stream)
     end.core.expire(stream, ErrorCode.STREAM_CANCELLED, "too long")
-    assert end.core.streams.inbound.taken == 1
+    assert end.core.streams.inbound.used == 1
     end.core.close(stream)
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0
 
 
 def test_the_peer_is_not_told_of_an_expired_stream_that_it_does_not_know() -> None:

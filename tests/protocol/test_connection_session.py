@@ -260,7 +260,7 @@ def test_streams_can_be_closed_and_reset_after_the_end(wire: Wire) -> None:
     end.core.close(streams[0])
     end.core.reset(streams[1], 7)
     assert end.sent() == []
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0
 
 
 # ---- frames that a later revision may bring

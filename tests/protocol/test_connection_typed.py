@@ -116,7 +116,7 @@ def test_a_type_of_zeros_is_no_type(end: End) -> None:
     event = only(end.feed(end.data(3, bytes(4), syn=True)))
     assert isinstance(event, StreamOpened)
     assert event.stream.type == 0
-    assert event.stream.place is end.core.streams.inbound
+    assert event.stream.quota is end.core.streams.inbound
 
 
 @pytest.mark.parametrize("size", range(4))
@@ -130,13 +130,13 @@ def test_a_stream_that_ends_before_its_type_is_reset_and_never_shown(end: End, s
 def test_a_stream_that_never_got_its_type_leaves_no_place_taken(end: End, fin: bool) -> None:
     end.feed(end.data(3, TYPE[:2], syn=True), end.fin(3) if fin else end.rst(3))
     streams = end.core.streams
-    assert (streams.live, streams.inbound.taken, streams.waiting.taken) == ({}, 0, 0)
+    assert (streams.live, streams.inbound.used, streams.waiting.used) == ({}, 0, 0)
 
 
 def test_a_stream_that_waits_for_its_type_counts(end: End) -> None:
     end.feed(end.data(3, TYPE[:2], syn=True))
-    assert end.core.streams.inbound.taken == 1
-    assert end.core.streams.waiting.taken == 0
+    assert end.core.streams.inbound.used == 1
+    assert end.core.streams.waiting.used == 0
 
 
 def test_a_type_larger_than_the_window_is_a_flow_control_error(end: End) -> None:
@@ -151,16 +151,16 @@ def test_a_type_larger_than_the_window_is_a_flow_control_error(end: End) -> None
 def test_a_heartbeat_has_a_place_of_its_own(end: End) -> None:
     event = only(end.feed(end.data(3, HEARTBEAT, syn=True)))
     assert isinstance(event, StreamOpened)
-    assert event.stream.place is end.core.streams.heartbeats
+    assert event.stream.quota is end.core.streams.heartbeats
     assert event.stream.custody is Custody.ACCEPTED
-    assert end.core.streams.inbound.taken == 0
+    assert end.core.streams.inbound.used == 0
 
 
 def test_untyped_streams_are_no_heartbeats_whatever_they_say() -> None:
     end = End(V2)
     event, data = end.feed(end.data(3, HEARTBEAT, syn=True))
     assert isinstance(event, StreamOpened)
-    assert event.stream.place is end.core.streams.inbound
+    assert event.stream.quota is end.core.streams.inbound
     assert data == DataReceived(event.stream, HEARTBEAT)
 
 
@@ -184,7 +184,7 @@ def test_a_session_full_of_streams_refuses_a_stream_once_its_type_is_known() -> 
     assert end.feed(end.data(5, TYPE[:3], syn=True)) == []
     assert opened(end.feed(end.data(5, TYPE[3:] + b"ignored"))) == []
     assert end.sent() == [Rst(5, ErrorCode.STREAM_REFUSED.value)]
-    assert end.core.streams.inbound.taken == 1
+    assert end.core.streams.inbound.used == 1
 
 
 def test_streams_without_a_type_cannot_take_more_than_the_extensions_places() -> None:
@@ -211,7 +211,7 @@ def test_a_typed_stream_beyond_the_backlog_is_refused() -> None:
     end = End(V2, typed=True, accept_backlog=1)
     end.feed(end.data(3, TYPE, syn=True), end.data(5, TYPE + b"x", syn=True, fin=True))
     assert end.sent() == [Rst(5, ErrorCode.ACCEPT_QUEUE_FULL.value)]
-    assert end.core.streams.inbound.taken == 1
+    assert end.core.streams.inbound.used == 1
 
 
 def expire(core: Connection) -> None:
@@ -230,4 +230,4 @@ def test_a_type_that_comes_when_the_stream_was_given_up_is_told_to_nobody(
     assert isinstance(only(end.sent()), Rst)
     assert end.feed(frame[-7:]) == []
     streams = end.core.streams
-    assert (streams.live, streams.inbound.taken, streams.waiting.taken) == ({}, 0, 0)
+    assert (streams.live, streams.inbound.used, streams.waiting.used) == ({}, 0, 0)

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from trio_muxado._protocol.guards import Allowance, Places, Tombstones
+from trio_muxado._protocol.guards import Allowance, Quota, Tombstones
 from trio_muxado._protocol.limits import Limits
 
 # ---- Allowance
@@ -42,19 +42,19 @@ def test_spending_slower_than_it_comes_back_goes_on_for_ever() -> None:
     assert all(allowance.spend(second) for second in range(1000))
 
 
-# ---- Places
+# ---- Quota
 
 
 def test_places_may_have_a_limit() -> None:
-    places = Places(2)
-    assert places.bounded
-    assert places.limit == 2
+    quota = Quota(2)
+    assert quota.bounded
+    assert quota.limit == 2
 
 
 def test_no_limit_is_never_reached() -> None:
-    places = Places(None)
-    assert not places.bounded
-    assert places.limit == math.inf
+    quota = Quota(None)
+    assert not quota.bounded
+    assert quota.limit == math.inf
 
 
 # ---- Tombstones

@@ -104,7 +104,7 @@ def test_ten_thousand_streams_of_ours_leave_nothing(
             end.feed(end.rst(stream.id, code))
         end.bytes_sent()
     streams = end.core.streams
-    assert (streams.live, streams.outbound.taken) == ({}, 0)
+    assert (streams.live, streams.outbound.used) == ({}, 0)
     assert end.core.all_sent
 
 

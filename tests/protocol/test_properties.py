@@ -258,11 +258,11 @@ class Sessions(RuleBasedStateMachine):
         for side in getattr(self, "sides", ()):
             streams = side.end.core.streams
             live = streams.live.values()
-            held = [talk.stream for talk in side.talks.values() if talk.stream.place]
-            in_place = {stream.id for stream in (*live, *held) if stream.place is streams.inbound}
-            assert streams.inbound.taken == len(in_place)
+            held = [talk.stream for talk in side.talks.values() if talk.stream.quota]
+            in_place = {stream.id for stream in (*live, *held) if stream.quota is streams.inbound}
+            assert streams.inbound.used == len(in_place)
             unanswered = [s for s in streams.half_open() if streams.live.get(s.id) is not s]
-            assert streams.outbound.taken == sum(s.local for s in live) + len(unanswered)
+            assert streams.outbound.used == sum(s.local for s in live) + len(unanswered)
 
     def teardown(self) -> None:
         if not hasattr(self, "sides"):
@@ -303,14 +303,14 @@ class Sessions(RuleBasedStateMachine):
         for side in self.sides:
             streams = side.end.core.streams
             assert streams.live == {}
-            for places in (
+            for quota in (
                 streams.inbound,
                 streams.outbound,
                 streams.waiting,
                 streams.extensions,
                 streams.heartbeats,
             ):
-                assert places.taken == 0
+                assert quota.used == 0
             assert streams.spare_window == side.end.core._limits.receive_budget
             assert not side.end.core.wants_to_send
             assert not side.end.core.credit_waits
@@ -403,10 +403,10 @@ def assert_bounded(core: Connection) -> None:
     assert weight(core) < HELD_AT_MOST
     streams = core.streams
     limits = core._limits
-    assert streams.inbound.taken <= limits.max_inbound_streams + limits.max_extension_streams
-    assert streams.extensions.taken <= limits.max_extension_streams
-    assert streams.heartbeats.taken <= MAX_HEARTBEAT_STREAMS
-    assert streams.waiting.taken <= limits.accept_backlog
+    assert streams.inbound.used <= limits.max_inbound_streams + limits.max_extension_streams
+    assert streams.extensions.used <= limits.max_extension_streams
+    assert streams.heartbeats.used <= MAX_HEARTBEAT_STREAMS
+    assert streams.waiting.used <= limits.accept_backlog
     assert core.wire is None or core._outbox.answers <= limits.waiting_control_frames
 
 

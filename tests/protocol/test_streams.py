@@ -1,4 +1,4 @@
-"""Which streams live, which ids were used, and who takes a place."""
+"""Which streams live, which ids were used, and who takes a slot."""
 
 from __future__ import annotations
 
@@ -166,9 +166,9 @@ def test_a_stream_without_its_type_is_half_open() -> None:
 def test_an_extension_is_left_alone() -> None:
     streams = make_streams()
     stream = remote(streams)
-    stream.take_place(streams.extensions)
+    stream.take_slot(streams.extensions)
     stream.step(StreamInput.RECEIVE_END)
-    ours = streams.new_local()  # without a place, as the heartbeat's
+    ours = streams.new_local()  # without a slot, as the heartbeat's
     ours.step(StreamInput.SEND_END)
     assert streams.half_open() == []
 
@@ -188,7 +188,7 @@ def test_a_stream_that_is_gone_leaves_and_gives_its_place_back() -> None:
     stream = remote(streams)
     stream.state = StreamState.GONE
     streams.settle(stream)
-    assert (streams.live, streams.inbound.taken) == ({}, 0)
+    assert (streams.live, streams.inbound.used) == ({}, 0)
 
 
 def test_a_stream_that_is_gone_stays_until_all_that_was_due_is_sent() -> None:
@@ -197,7 +197,7 @@ def test_a_stream_that_is_gone_stays_until_all_that_was_due_is_sent() -> None:
     stream.state = StreamState.GONE
     stream.end_due = True
     streams.settle(stream)
-    assert (streams.live, streams.inbound.taken) == ({3: stream}, 1)
+    assert (streams.live, streams.inbound.used) == ({3: stream}, 1)
 
 
 def test_a_stream_that_the_application_closed_leaves_before_the_peer_has_ended_it() -> None:
@@ -225,7 +225,7 @@ def test_settling_twice_gives_one_place_back() -> None:
     stream.state = StreamState.GONE
     streams.settle(stream)
     streams.settle(stream)
-    assert streams.inbound.taken == 1
+    assert streams.inbound.used == 1
 
 
 def test_settling_an_old_stream_leaves_the_new_one_of_the_same_id_alone() -> None:
@@ -247,9 +247,9 @@ def test_a_stream_that_broke_keeps_its_place_until_it_is_released(
     stream.broken = BROKEN
     stream.step(StreamInput.RECEIVE_RESET)
     streams.settle(stream)
-    assert (streams.live, streams.inbound.taken) == ({}, 1)
+    assert (streams.live, streams.inbound.used) == ({}, 1)
     assert not streams.release(stream)
-    assert streams.inbound.taken == 0
+    assert streams.inbound.used == 0
 
 
 @pytest.mark.parametrize("has_it", [waiting, remote])
@@ -260,7 +260,7 @@ def test_a_stream_that_ended_well_gives_its_place_back_though_somebody_has_it(
     stream = has_it(streams)
     stream.state = StreamState.GONE
     streams.settle(stream)
-    assert streams.inbound.taken == 0
+    assert streams.inbound.used == 0
 
 
 def test_a_stream_that_ended_well_keeps_its_place_while_a_handler_holds_it() -> None:
@@ -269,9 +269,9 @@ def test_a_stream_that_ended_well_keeps_its_place_while_a_handler_holds_it() -> 
     assert streams.take(stream, CustodyInput.HOLD)
     stream.state = StreamState.GONE
     streams.settle(stream)
-    assert (streams.live, streams.inbound.taken) == ({}, 1)
+    assert (streams.live, streams.inbound.used) == ({}, 1)
     streams.release(stream)
-    assert streams.inbound.taken == 0
+    assert streams.inbound.used == 0
 
 
 def test_a_stream_that_broke_before_its_type_came_gives_its_place_back() -> None:
@@ -280,18 +280,18 @@ def test_a_stream_that_broke_before_its_type_came_gives_its_place_back() -> None
     stream.broken = BROKEN
     stream.step(StreamInput.RECEIVE_RESET)
     streams.settle(stream)
-    assert streams.inbound.taken == 0
+    assert streams.inbound.used == 0
 
 
 def test_releasing_a_stream_takes_it_out_of_the_backlog() -> None:
     streams = make_streams()
     stream = waiting(streams)
-    assert streams.waiting.taken == 1
+    assert streams.waiting.used == 1
     assert streams.release(stream)
-    assert streams.waiting.taken == 0
+    assert streams.waiting.used == 0
 
 
-# ---- places
+# ---- slots
 
 
 @pytest.mark.parametrize("kind", ["inbound", "extensions", "outbound", "heartbeats"])
@@ -299,20 +299,20 @@ def test_no_stream_but_a_heartbeat_may_live_in_an_idle_session(kind: str) -> Non
     streams = make_streams()
     assert streams.idle
     stream = remote(streams)
-    stream.take_place(getattr(streams, kind))
+    stream.take_slot(getattr(streams, kind))
     assert streams.idle == (kind == "heartbeats")
-    stream.leave_place()
+    stream.leave_slot()
     assert streams.idle
 
 
 def test_a_stream_is_counted_in_one_place_at_a_time() -> None:
     streams = make_streams()
     stream = remote(streams)
-    stream.take_place(streams.extensions)
-    assert (streams.inbound.taken, streams.extensions.taken) == (0, 1)
-    stream.leave_place()
-    stream.leave_place()
-    assert (streams.inbound.taken, streams.extensions.taken) == (0, 0)
+    stream.take_slot(streams.extensions)
+    assert (streams.inbound.used, streams.extensions.used) == (0, 1)
+    stream.leave_slot()
+    stream.leave_slot()
+    assert (streams.inbound.used, streams.extensions.used) == (0, 0)
 
 
 def test_a_stream_is_accepted_once() -> None:
@@ -320,4 +320,4 @@ def test_a_stream_is_accepted_once() -> None:
     stream = waiting(streams)
     assert streams.take(stream, CustodyInput.ACCEPT)
     assert not streams.take(stream, CustodyInput.ACCEPT)
-    assert streams.waiting.taken == 0
+    assert streams.waiting.used == 0

@@ -22,7 +22,7 @@ def assert_nothing_is_counted(end: End) -> None:
     streams = end.core.streams
     assert streams.live == {}
     taken = {
-        name: getattr(streams, name).taken
+        name: getattr(streams, name).used
         for name in ("waiting", "inbound", "extensions", "heartbeats", "outbound")
     }
     assert taken == dict.fromkeys(taken, 0)

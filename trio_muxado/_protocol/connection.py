@@ -75,7 +75,7 @@ class Connection:
         self._undetected = b""
         self.counts = Counts()
         self.streams = Streams(client=client, limits=limits, counts=self.counts)
-        """The streams on which something can still happen, and the places they take."""
+        """The streams on which something can still happen, and the slots they take."""
         self.has_more = False
         """Of what was received there are frames left: ``receive_data(b"", now)`` goes on."""
         self.last_data_of = 0
@@ -204,7 +204,7 @@ class Connection:
         stream.type = stream_type
         stream.priority = priority
         if stream_type != wire.heartbeat_type:
-            stream.take_place(self.streams.outbound)
+            stream.take_slot(self.streams.outbound)
         if wire.has_syn_frame:
             self._outbox.put(wire.syn(stream.id, priority, stream_type))
         else:
@@ -231,7 +231,7 @@ class Connection:
     def hold(self, stream: Stream) -> bool:
         """Accept a stream of the peer for a handler that runs on it, and will surely let go of it.
 
-        It keeps its place until then.  To let go is ``close`` or ``reset``; without them the place
+        It keeps its slot until then.  To let go is ``close`` or ``reset``; without them the slot
         would be lost.  False when it cannot be had any more: it was refused, so no handler may run.
         """
         return self.streams.take(stream, HOLD)
@@ -340,7 +340,7 @@ class Connection:
     def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> list[Event]:
         """Reset a half-open stream that takes too long.
 
-        Its place is free, but for a handler's: that keeps it until it has returned.
+        Its slot is free, but for a handler's: that keeps it until it has returned.
         """
         self.streams.expire(stream, code, message)
         return [StreamBroken(stream)]

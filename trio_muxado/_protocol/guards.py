@@ -27,12 +27,12 @@ class Allowance:
         return True
 
 
-class Places:
+class Quota:
     """How many streams of one kind live, and how many may; None is no bound."""
 
     def __init__(self, limit: int | None) -> None:
         self.limit: float | int = math.inf if limit is None else limit
-        self.taken = 0
+        self.used = 0
 
     @property
     def bounded(self) -> bool:

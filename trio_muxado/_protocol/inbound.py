@@ -22,7 +22,7 @@ from .events import (
     make_data_received,
     make_stream_opened,
 )
-from .guards import Allowance, Places, calm
+from .guards import Allowance, Quota, calm
 from .limits import Limits
 from .outbox import Outbox
 from .session import Session
@@ -67,7 +67,7 @@ class Inbound:
         outbox: Outbox,
         counts: Counts,
         limits: Limits,
-        extensions: Mapping[int, Places],
+        extensions: Mapping[int, Quota],
         types_in_band: bool,
     ) -> None:
         self._wire = wire
@@ -126,8 +126,8 @@ class Inbound:
 
     def _on_syn(self, frame: frames.Syn) -> None:
         stream_id, priority, stream_type, fin = frame
-        places = self._extensions.get(stream_type, self._streams.inbound)
-        stream = self._streams.accept_syn(stream_id, places, going=self._session.goaway_sent)
+        quota = self._extensions.get(stream_type, self._streams.inbound)
+        stream = self._streams.accept_syn(stream_id, quota, going=self._session.goaway_sent)
         if stream is None:
             return
         stream.type = stream_type
@@ -326,7 +326,7 @@ class Inbound:
         """A v2 stream begins: announce it, or wait for its type."""
         streams, going = self._streams, self._session.goaway_sent
         if self._types_in_band:
-            # It may turn out to be an extension, which has a place even in a full session.
+            # It may turn out to be an extension, which has a slot even in a full session.
             extra = self._limits.max_extension_streams
             return streams.accept_syn(stream_id, streams.inbound, going=going, extra=extra)
         stream = streams.accept_syn(stream_id, streams.inbound, going=going)
@@ -336,17 +336,17 @@ class Inbound:
         """The type is known: show the stream to the application, or refuse it."""
         streams, refusal = self._streams, None
         if stream.type and stream.type in self._extensions:
-            places = self._extensions[stream.type]
-            stream.take_place(places)
-            if places.taken > places.limit:
+            quota = self._extensions[stream.type]
+            stream.take_slot(quota)
+            if quota.used > quota.limit:
                 refusal = ErrorCode.STREAM_REFUSED
             else:
                 streams.take(stream, ACCEPT)
         elif stream.type >= self._wire.first_extension_type:
             refusal = ErrorCode.STREAM_CLOSED  # as Go v1 answers an extension it does not have
-        elif streams.inbound.taken > streams.inbound.limit:
+        elif streams.inbound.used > streams.inbound.limit:
             refusal = ErrorCode.STREAM_REFUSED
-        elif streams.waiting.taken >= streams.waiting.limit:
+        elif streams.waiting.used >= streams.waiting.limit:
             refusal = ErrorCode.ACCEPT_QUEUE_FULL
         else:
             streams.offer(stream)

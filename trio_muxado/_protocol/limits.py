@@ -16,7 +16,7 @@ class Limits:
     """
 
     max_outbound_streams: int | None = 100
-    """Streams that this end may have open at once; ``open_stream`` waits for a place.  One that was
+    """Streams that this end may have open at once; ``open_stream`` waits for a slot.  One that was
     closed before the peer has answered anything counts until it does: it may wait to be accepted.
     So do those of extension types, of which the peer may take fewer; the heartbeat does not.
 
@@ -27,7 +27,7 @@ class Limits:
     max_extension_streams: int = 16
     """Streams of the extension types that the peer may have open at once; more are refused.
 
-    They take no place of the application's streams, nor the other way round, so that neither can
+    They take no slot of the application's streams, nor the other way round, so that neither can
     keep the other out.  Heartbeats are in neither number.  A peer needs one for an extension that
     keeps its stream; raise it for one with a stream for each request.
     """

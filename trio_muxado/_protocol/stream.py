@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from .byte_queue import ByteQueue
 from .codec import Wire
 from .errors import ErrorCode
-from .guards import Places
+from .guards import Quota
 from .states import (
     ACCEPTED,
     OPEN,
@@ -57,7 +57,7 @@ class Stream:
         "allowed",
         "broken",
         "custody",
-        "place",
+        "quota",
         "receive_window",
         "reserved",
     )
@@ -92,7 +92,7 @@ class Stream:
         """What can happen to it now: the row of its state in the table."""
         self.broken: BreakReason | None = None
         self.custody: Custody = ACCEPTED if local else UNTYPED
-        self.place: Places | None = None
+        self.quota: Quota | None = None
         """Where it is counted until it leaves, if anywhere."""
         self.receive_window: ReceiveWindow = ReceiveWindow(window)
         self.reserved: int = window
@@ -106,18 +106,18 @@ class Stream:
         self.state = self.allowed[what]
         self.allowed = STREAM_TRANSITIONS[self.state]
 
-    def take_place(self, places: Places) -> None:
-        """Be counted in ``places``, and nowhere else."""
-        if self.place is not None:
-            self.leave_place()
-        self.place = places
-        places.taken += 1
+    def take_slot(self, quota: Quota) -> None:
+        """Be counted in ``quota``, and nowhere else."""
+        if self.quota is not None:
+            self.leave_slot()
+        self.quota = quota
+        quota.used += 1
 
-    def leave_place(self) -> None:
+    def leave_slot(self) -> None:
         """Be counted no more."""
-        if self.place is not None:
-            self.place.taken -= 1
-            self.place = None
+        if self.quota is not None:
+            self.quota.used -= 1
+            self.quota = None
 
     def is_returned_credit(self, increment: int, wire: Wire) -> bool:
         """Credit of the peer's is no more than has been sent, so its application has read it."""

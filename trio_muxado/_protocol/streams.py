@@ -10,7 +10,7 @@ from .budget import ReceiveBudget
 from .codec import MAX_STREAM_ID, Wire
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
-from .guards import Allowance, Places, Tombstones, calm
+from .guards import Allowance, Quota, Tombstones, calm
 from .limits import Limits
 from .outbox import Outbox
 from .states import (
@@ -31,7 +31,7 @@ from .states import (
 from .stream import BreakReason, Stream
 
 MAX_HEARTBEAT_STREAMS = 2
-"""Live heartbeat streams of the peer.  They have places of their own, so that a session full of
+"""Live heartbeat streams of the peer.  They have slots of their own, so that a session full of
 streams of any type still answers heartbeats.  A peer needs one, and another when it begins anew
 before the handler of the first has let go of it."""
 
@@ -39,7 +39,7 @@ before the handler of the first has let go of it."""
 class Streams:
     """The streams on which something can still happen, and what all of them share.
 
-    That is ids, places, the budget of their windows, and what a peer may make this end answer.
+    That is ids, slots, the budget of their windows, and what a peer may make this end answer.
     Nothing lives before ``use`` has said what the wire is.
     """
 
@@ -57,20 +57,20 @@ class Streams:
         """When the latest bytes of the peer were read."""
         self.live: dict[int, Stream] = {}
         """By id."""
-        self.waiting = Places(limits.accept_backlog)
+        self.waiting = Quota(limits.accept_backlog)
         """Streams of the peer that nobody has accepted yet."""
-        self.inbound = Places(limits.max_inbound_streams)
+        self.inbound = Quota(limits.max_inbound_streams)
         """Streams of the peer, but for extensions and heartbeats."""
-        self.extensions = Places(limits.max_extension_streams)
+        self.extensions = Quota(limits.max_extension_streams)
         """Extension streams of the peer, but for heartbeats."""
-        self.heartbeats = Places(MAX_HEARTBEAT_STREAMS)
+        self.heartbeats = Quota(MAX_HEARTBEAT_STREAMS)
         """Heartbeat streams of the peer."""
-        self.outbound = Places(limits.max_outbound_streams)
+        self.outbound = Quota(limits.max_outbound_streams)
         """Streams of this end, but for the heartbeat; whoever opens minds the limit."""
         self.budget = ReceiveBudget(limits, self.live)
         self._unanswered: dict[int, Stream] = {}
         """Streams that this end has opened and closed, and that may still wait in the peer's
-        backlog.  They keep their places until the peer does something about them."""
+        backlog.  They keep their slots until the peer does something about them."""
         self.tombstones = Tombstones()
         self.last_remote_id = 0
         """The highest id that the peer has used."""
@@ -105,9 +105,9 @@ class Streams:
         return stream
 
     def accept_syn(
-        self, stream_id: int, places: Places, *, going: bool, extra: int = 0
+        self, stream_id: int, quota: Quota, *, going: bool, extra: int = 0
     ) -> Stream | None:
-        """A stream that the peer opens, counted in ``places``; or refuse it.
+        """A stream that the peer opens, counted in ``quota``; or refuse it.
 
         There may be ``extra`` more of them than usual.  ``going`` says that this end has sent
         GOAWAY.
@@ -115,14 +115,14 @@ class Streams:
         self.check_opening(stream_id)
         # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
         # processed, also of extensions.
-        unwanted = going and places is not self.heartbeats
-        if unwanted or places.taken >= places.limit + extra:
+        unwanted = going and quota is not self.heartbeats
+        if unwanted or quota.used >= quota.limit + extra:
             self._counts.refused += 1
             self.answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
         stream = self.live[stream_id] = Stream(stream_id, self._wire, local=False)
         self.budget.left -= stream.reserved
-        stream.take_place(places)
+        stream.take_slot(quota)
         if stream_id > self.last_taken_id and not going:
             self.last_taken_id = stream_id
         if self.widens:
@@ -185,7 +185,7 @@ class Streams:
     def offer(self, stream: Stream) -> None:
         """Let a stream of the peer wait to be accepted."""
         stream.custody = CUSTODY_TRANSITIONS[stream.custody][CustodyInput.OFFER]
-        self.waiting.taken += 1
+        self.waiting.used += 1
 
     def take(self, stream: Stream, how: CustodyInput) -> bool:
         """The application takes a stream of the peer; False when it cannot be had any more.
@@ -196,35 +196,35 @@ class Streams:
         if custody is None:
             return False
         if stream.custody is WAITING:
-            self.waiting.taken -= 1
+            self.waiting.used -= 1
         stream.custody = custody
         return True
 
     def release(self, stream: Stream) -> bool:
         """The application lets go of a stream; whether something can still happen on it."""
         if stream.custody is WAITING:
-            self.waiting.taken -= 1
+            self.waiting.used -= 1
         stream.custody = CUSTODY_TRANSITIONS[stream.custody][RELEASE]
         if stream.reserved:
             self.budget.release(stream)
         if self.live.get(stream.id) is stream:
             return True
-        if stream.place is not None and stream.id not in self._unanswered:
-            stream.leave_place()
+        if stream.quota is not None and stream.id not in self._unanswered:
+            stream.leave_slot()
         return False
 
     def half_open(self) -> list[Stream]:
         """Streams whose type has not come, or that an end has ended and that are not done.
 
-        With them are those that this end has closed and whose place waits for the peer.
-        The heartbeats of both ends are left alone, and the peer's extensions: they take no place of
+        With them are those that this end has closed and whose slot waits for the peer.
+        The heartbeats of both ends are left alone, and the peer's extensions: they take no slot of
         an application's stream.
         """
         live = [
             stream
             for stream in self.live.values()
             if (stream.custody is UNTYPED or stream.state is not OPEN)
-            and (stream.place is self.inbound or stream.place is self.outbound)
+            and (stream.quota is self.inbound or stream.quota is self.outbound)
         ]
         return live + list(self._unanswered.values())
 
@@ -271,7 +271,7 @@ class Streams:
         """Reset a half-open stream, for which there will be no answer."""
         self.reset(stream, code, message)
         if stream.custody is not HELD:
-            stream.leave_place()
+            stream.leave_slot()
         self.note_answer(stream.id)
 
     def answer(self, stream_id: int, code: ErrorCode, *, our_doing: bool = False) -> None:
@@ -317,7 +317,7 @@ class Streams:
         if stream.state is CLOSED_LOCAL:
             self.tombstones.add(stream.id, reset=False)
             if (
-                stream.place is self.outbound
+                stream.quota is self.outbound
                 and stream.peer_view is not SEEN
                 and self.outbound.bounded
             ):
@@ -332,13 +332,13 @@ class Streams:
             and (custody is ACCEPTED or custody is WAITING)
         )
         if not kept:
-            stream.leave_place()
+            stream.leave_slot()
 
     def note_answer(self, stream_id: int) -> None:
         """The peer has acted on a stream of ours that lives no more, or never will."""
         stream = self._unanswered.pop(stream_id, None)
         if stream is not None:
-            stream.leave_place()
+            stream.leave_slot()
 
     def note_credit(self, stream_id: int, increment: int) -> None:
         """The peer has granted credit on such a stream: an answer, unless it only widens it."""
@@ -349,5 +349,5 @@ class Streams:
     @property
     def idle(self) -> bool:
         """No stream of either end lives, but for heartbeats."""
-        theirs = self.inbound.taken + self.extensions.taken
-        return theirs == 0 and self.outbound.taken == len(self._unanswered)
+        theirs = self.inbound.used + self.extensions.used
+        return theirs == 0 and self.outbound.used == len(self._unanswered)
