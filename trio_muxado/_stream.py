@@ -28,7 +28,7 @@ _SMALL = 8 * 1024
 that was woken should have its next chunk in the batch that follows, that would cost a sixth of what
 100 streams of v1 carry (measured)."""
 
-_CUT = "this end has reset the stream: a cancelled send_all has left data unsent"
+_CUT = "this end has reset the stream: a send_all has left data unsent"
 
 _COPY_SIZE = 256 * 1024
 """Bytes of a mutable buffer that ``send_all`` copies at a time."""
@@ -64,7 +64,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._received = received
         self._closed: str | None = None  # what this side did
         self._broke_before = False  # the peer, or the session's end, before that
-        self._cut = False  # data of a send_all is missing: an end would make it look whole
+        self._cut = False  # data of a send_all is not queued: an end would make it look whole
         self._receiving = False  # a task is in receive_some
         self._sending = False  # a task is in a method that sends
 
@@ -230,18 +230,19 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 await self._send_copies(data)
                 return
             core, engine = self._core, self._engine
+            cut = self._cut
+            if data and self._closed is None and SEND_END in core.allowed:
+                self._cut = True  # until it is queued
             small = len(data) <= _SMALL
-            ended = self._closed is not None or SEND_END not in core.allowed
-            try:
-                # A small message is queued behind the checkpoint: an end that follows at once goes
-                # in the same frame, as the writer can't come between them.
-                await (checkpoint() if small else checkpoint_if_cancelled())
-            except trio.Cancelled:
-                if data and not ended:
-                    self._left_unsent()
-                raise
+            if small:
+                # Queued behind the checkpoint: an end that follows at once goes in the same frame,
+                # as the writer can't come between them.
+                await checkpoint()
             if self._closed is not None or SEND_END not in core.allowed or engine.ending.closing:
                 raise self._unsendable_error()
+            if not small:
+                await checkpoint_if_cancelled()
+            self._cut = cut
             if data:
                 engine.connection.send(core, data)
                 if engine.writer.sleeps:
@@ -257,12 +258,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         steps, core = self._engine.steps, self._core
         self._check_sendable()
         with memoryview(data) as view, view.cast("B") as octets:
-            try:
-                await checkpoint_if_cancelled()
-            except trio.Cancelled:
-                self._cut |= len(octets) > 0
-                raise
             cut = self._cut
+            self._cut = cut or len(octets) > 0  # until all of it is queued
+            await checkpoint_if_cancelled()
             for start in range(0, len(octets) or 1, _COPY_SIZE):
                 if start:
                     self._check_sendable()  # others had their turn meanwhile
@@ -286,12 +284,6 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             if self._closed is None:
                 self._cut |= self._engine.connection.withdraw(core, keep=room.size) > 0
             raise
-
-    def _left_unsent(self) -> None:
-        """A send_all was cancelled before any of its data was queued."""
-        self._cut = True
-        if self._closed is not None:  # by another task, before this one could run
-            self._engine.steps.reset(self._core, ErrorCode.STREAM_CANCELLED)
 
     async def _wait_for_room(self, most: int) -> None:
         while self._core.outgoing.size > most:
@@ -359,8 +351,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
         Whoever waits in another method gets :exc:`StreamClosedError`.  A peer that goes on
         sending gets RST.  When the task is cancelled, the stream is reset instead, with
-        STREAM_CANCELLED and without what waited to be sent; so is one on which a cancelled
-        :meth:`send_all` has left data unsent, since an end would make it look whole.
+        STREAM_CANCELLED and without what waited to be sent.  So is one on which a cancelled
+        :meth:`send_all` has left data unsent, or another task's has not accepted all of it yet: an
+        end would make it look whole.
         """
         try:
             await checkpoint_if_cancelled()
