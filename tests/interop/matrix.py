@@ -13,10 +13,10 @@ ENDS_THE_SESSION = "ends the session"
 
 NOTES = {
     ENDS_THE_SESSION: (
-        "Rust sends nothing behind its own GOAWAY, and takes one that it gets for the end: running "
-        "streams break, whoever sent it. That is [a defect of the crate]"
+        "Rust sends nothing after its own GOAWAY and treats a received one as the end. Running "
+        "streams break, whichever side sent the GOAWAY. That is [a defect of the crate]"
         "(docs/specification/peers.md#goaway-of-rust); the test shows that the session ends in "
-        "bounded time, with errors that say so."
+        "bounded time, with errors that say why."
     ),
 }
 

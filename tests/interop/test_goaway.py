@@ -99,7 +99,7 @@ async def test_the_peers_code_is_why_the_session_ended(column: Column, program: 
     assert seen.ours.debug == said.get(column.peer.name, b"going away")
 
 
-@pytest.mark.row("our GOAWAY code, as the peer tells it")
+@pytest.mark.row("our GOAWAY code, as the peer reports it")
 @with_go_v2  # Go v1 tells its user the text and no code, Rust neither
 async def test_our_code_reaches_the_peer(column: Column, program: Path) -> None:
     # No stream runs: it is not about those.

@@ -27,8 +27,8 @@ STREAMS: dict[str, tuple[Callable[[MuxadoSession], Any], str]] = {
     "500 echo streams at once": (our.echo_500, "echo 500"),
     UP: (our.upload, "upload"),
     DOWN: (our.download, "download"),
-    "half-close from either end": (our.half_close, "halfclose"),
-    "streams opened by the serving end": (our.open_back, "openback 20"),
+    "half-close from either side": (our.half_close, "halfclose"),
+    "streams opened by the server": (our.open_back, "openback 20"),
 }
 
 
@@ -67,7 +67,7 @@ async def echo_once(session: MuxadoSession) -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.row("closed by the dialling end")
+@pytest.mark.row("closed by the client")
 @in_every_column
 async def test_a_close_by_the_dialling_end_is_clean(column: Column, program: Path) -> None:
     seen = await exchange(program, column, echo_once, "close")
@@ -85,7 +85,7 @@ async def ask_to_close(session: MuxadoSession) -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.row("closed by the serving end")
+@pytest.mark.row("closed by the server")
 @in_every_column
 async def test_a_close_by_the_serving_end_is_clean(column: Column, program: Path) -> None:
     seen = await exchange(program, column, ask_to_close, "peer-close")

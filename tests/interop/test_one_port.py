@@ -18,7 +18,7 @@ from .peers import dial_from_peer
 
 pytestmark = pytest.mark.interop
 
-ROW = "one port for both generations at once"
+ROW = "one port for both versions at once"
 
 
 async def test_one_port_serves_everybody_at_once(

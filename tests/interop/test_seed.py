@@ -15,7 +15,7 @@ pytestmark = pytest.mark.interop
 V1_COLUMNS = [column for column in COLUMNS if column.peer.wire == "v1"]
 
 
-@pytest.mark.row("the exchange of the seed's README")
+@pytest.mark.row("the example in muxado v1's README")
 @pytest.mark.parametrize("column", V1_COLUMNS, ids=str)
 async def test_the_exchange_of_the_seeds_readme(column: Column, program: Path) -> None:
     await exchange(

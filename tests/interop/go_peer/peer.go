@@ -75,7 +75,7 @@ func Main(wire Wire) {
 	flags := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	addr := flags.String("addr", "127.0.0.1:0", "where to listen or whom to dial")
 	echo := flags.Bool("echo", false, "be an echo peer: see docs/specification/vectors.md")
-	seed := flags.Bool("seed", false, "serve the exchange of the seed's README instead of the stream protocol")
+	seed := flags.Bool("seed", false, "serve the example in muxado v1's README instead of the stream protocol")
 	timeout := flags.Duration("timeout", time.Minute, "the longest time a scenario may take")
 	var options Options
 	flags.BoolVar(&options.Typed, "typed", false, "typed streams (v1 has them always)")
