@@ -47,7 +47,7 @@ async def test_a_closed_stream_is_closed_for_every_call(name: str) -> None:
         await near.aclose()
         seen: list[StreamClosedError] = []
         for _ in range(2):
-            with pytest.raises(StreamClosedError, match="this end has closed") as caught:
+            with pytest.raises(StreamClosedError, match="this side has closed") as caught:
                 await CALLS[name](near)
             assert caught.value not in seen  # raised twice, it would collect both tracebacks
             seen.append(caught.value)

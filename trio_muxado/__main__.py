@@ -25,7 +25,7 @@ from trio_muxado import (
 )
 
 MAX_STREAMS = 100_000
-"""Streams that the demo opens from each end at most: both ends live in one process."""
+"""Streams that the demo opens from each side at most: both sides live in one process."""
 
 MAX_PAYLOAD = 32 * 1024
 """Bytes that each stream echoes at most; half of v1's window, so that flow control has work."""
@@ -48,25 +48,27 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
-        help="a server and a client on loopback echo over a thousand streams from each end",
-        description="Run a server and a client on loopback, open streams from both ends at once, "
+        help="a server and a client on loopback echo over a thousand streams from each side",
+        description="Run a server and a client on loopback, open streams from both sides at once, "
         "send random bytes through each and check that they come back.",
     )
-    demo.add_argument("--wire", choices=("v1", "v2"), default="v1", help="the generation (v1)")
+    demo.add_argument(
+        "--wire", choices=("v1", "v2"), default="v1", help="the protocol version (v1)"
+    )
     demo.add_argument("--tls", action="store_true", help="over TLS, with a certificate of its own")
     demo.add_argument(
         "--streams",
         type=_stream_count,
         default=1000,
         metavar="N",
-        help="streams from each end (1000)",
+        help="streams from each side (1000)",
     )
     return parser.parse_args(arguments)
 
 
 @dataclass
 class Tally:
-    """What the demo counts, both ends together."""
+    """What the demo counts, both sides together."""
 
     streams: int = 0
     echoed: int = 0  # bytes
@@ -76,7 +78,7 @@ class Tally:
 
 
 class Demo:
-    """Echoes over many streams of one session, opened from both ends at once."""
+    """Echoes over many streams of one session, opened from both sides at once."""
 
     def __init__(self, streams: int, wire: Literal["v1", "v2"], *, tls: bool) -> None:
         self.streams = streams
@@ -93,7 +95,7 @@ class Demo:
         )
 
     async def run(self, tick: Callable[[], None]) -> None:
-        """Run server and client, and call ``tick`` for every stream that is done."""
+        """Run server and client, and call ``tick`` forevery stream that is done."""
         server_tls, client_tls = _tls_contexts() if self.tls else (None, None)
         async with trio.open_nursery() as nursery:
             start_server = partial(
@@ -120,7 +122,7 @@ class Demo:
         await session.wait_closed()  # the client has a ping to measure
 
     async def _exchange(self, session: MuxadoSession, *, tick: Callable[[], None]) -> None:
-        """What each end does: echo for the other, and have its own streams echoed."""
+        """What each side does: echo for the other, and have its own streams echoed."""
         served = trio.Event()
         echoed = 0
 
@@ -164,7 +166,7 @@ class Demo:
         rate = 2 * tally.echoed / tally.seconds / 1e6
         return [
             ("wire", f"{self.config.wire} over {'TLS' if self.tls else 'TCP'}"),
-            ("streams", f"{tally.streams:,} ({self.streams:,} from each end)"),
+            ("streams", f"{tally.streams:,} ({self.streams:,} from each side)"),
             ("bytes", f"{2 * tally.echoed:,} there and back, all of them checked"),
             ("rate", f"{tally.streams / tally.seconds:,.0f} streams/s, {rate:,.1f} MB/s"),
             ("round trip", f"{tally.round_trip * 1e3:.3f} ms (heartbeat)"),
@@ -172,7 +174,7 @@ class Demo:
 
 
 def _tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A certificate authority for this one run, and the contexts of both ends."""
+    """A certificate authority for this one run, and the contexts of both sides."""
     import trustme
 
     authority: Any = trustme.CA()

@@ -18,7 +18,7 @@ class Backlog:
     """First come, first served, for any number of tasks.
 
     The protocol counts the streams until they are accepted, and refuses those above
-    ``accept_backlog``: so the channel, which has as many places, is never full.
+    ``accept_backlog``: so the channel, which has as many slots, is never full.
     """
 
     def __init__(self, size: int) -> None:

@@ -53,7 +53,7 @@ class Backoff:
         return self.shortened(pause)
 
     def longest_pause(self) -> float:
-        """Seconds to wait after a failure that an early attempt can't mend."""
+        """Seconds to wait after a failure that an early attempt can't help."""
         return self.shortened(self.longest)
 
     def shortened(self, pause: float) -> float:

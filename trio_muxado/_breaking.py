@@ -26,7 +26,7 @@ async def break_stream(stream: trio.abc.AsyncResource, code: ErrorCode | int) ->
     A muxado stream is reset with ``code`` and a TCP connection by RST.  A TLS stream is cut
     without close_notify, by a break of what is below it; so is any other wrapper that shows what
     it wraps as ``transport_stream``.  A pipe, a Unix socket and a memory stream know no break:
-    they are closed, which their peer takes for an end.
+    they are closed, which their peer takes for a clean end.
 
     Takes effect also in a task that is cancelled.
     """

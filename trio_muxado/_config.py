@@ -21,7 +21,7 @@ class Heartbeat:
     Every ``interval`` seconds four bytes go out that the peer sends back.  When for
     ``interval + tolerance`` seconds *nothing at all* has come from the peer, the session is
     dead.  What has come is read before that is said, and time in which trio's loop stood still
-    doesn't count.  None takes what the known peers of the generation use: 3 s and 10 s on v1,
+    doesn't count.  None takes what the known peers of the protocol version use: 3 s and 10 s on v1,
     10 s and 15 s on v2.
     """
 
@@ -43,7 +43,7 @@ class MuxadoConfig(Limits):
     """
 
     wire: Literal["v1", "v2", "auto"] = "auto"
-    """The generation of the protocol.
+    """The protocol version.
 
     With ``"auto"`` a client speaks v1, and a server takes what the client's first bytes show.
     """
@@ -71,7 +71,7 @@ class MuxadoConfig(Limits):
     """
 
     tracer: Tracer | None = None
-    """Called for every frame in both directions; :class:`TableTracer` and
+    """Called forevery frame in both directions; :class:`TableTracer` and
     :class:`JsonLinesTracer` are ready-made.  Without one nothing is spent on it.
     """
 
@@ -94,8 +94,8 @@ class MuxadoConfig(Limits):
     half_open_timeout: float | None = None
     """Seconds that a stream may be half-open; None sets no bound.
 
-    It is half-open from when an end has ended it (:meth:`MuxadoStream.send_eof`, ``aclose``, or
-    the peer's) until both ends have and all has been sent; and on typed v2 from when the peer
+    It is half-open from when one side has ended it (:meth:`MuxadoStream.send_eof`, ``aclose``, or
+    the peer's) until both sides have and all has been sent; and on typed v2 from when the peer
     opened it until its type has come.  Then it is reset with STREAM_CANCELLED, at most a quarter
     later, whether bytes still move on it or not: so an answer to a request that has ended takes
     no longer than this.  Heartbeats are left alone, and the peer's streams of extension types.

@@ -80,7 +80,7 @@ def server_session(
 ) -> AbstractAsyncContextManager[MuxadoSession]:
     """Run a session as the server over ``stream``, which it owns from then on.
 
-    ``async with`` it, as :func:`open_muxado_session`.  With ``wire="auto"`` the generation is
+    ``async with`` it, as :func:`open_muxado_session`.  With ``wire="auto"`` the protocol version is
     what the client's first bytes show; until they have come no stream can be opened from here.
     """
     return run_session(stream, client=False, config=config)

@@ -16,7 +16,7 @@ LossKind: TypeAlias = Literal["unreachable", "certificate", "tls", "not_muxado",
 """What went wrong: see :class:`DialLoss`."""
 
 HOPELESS: frozenset[LossKind] = frozenset({"certificate", "not_muxado"})
-"""What an early attempt can't mend: somebody has to change something first."""
+"""What an early attempt can't help: somebody has to change something first."""
 
 VIOLATIONS = frozenset(
     {ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR, ErrorCode.FLOW_CONTROL_ERROR}
@@ -125,7 +125,7 @@ def is_about_a_certificate(error: BaseException) -> bool:
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """What is behind "all attempts failed"."""
+    """What caused "all attempts failed"."""
     while error.__cause__ is not None:
         error = next(leaves(error.__cause__))
     return error

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("trio_muxado")
 
-CLOSED_HERE = CloseReason(ErrorCode.NO_ERROR, "local", "this end has closed the session")
+CLOSED_HERE = CloseReason(ErrorCode.NO_ERROR, "local", "this side has closed the session")
 
 
 class Ending:
@@ -38,9 +38,9 @@ class Ending:
         self.reason: CloseReason | None = None
         """Why the session ended; None while it lives."""
         self.closing = False
-        """This end closes the session."""
+        """This side closes the session."""
         self.over = False
-        """This end closes the session, or it has ended."""
+        """This side closes the session, or it has ended."""
         self.crash: BaseException | None = None
         """What was raised inside the session's tasks and belongs to the user."""
         self.peer_code: ErrorCode | int | None = None

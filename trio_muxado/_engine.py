@@ -324,7 +324,7 @@ class Engine:
         self.finish(self.ending.because_transport_ended(error, debug, cut=cut))
 
     def finish(self, reason: CloseReason) -> None:
-        """The session is over.  Every stream and every waiting task is told; nothing waits."""
+        """The session is over.  Every stream and every waiting task hears of it; nothing waits."""
         ending = self.ending
         if ending.reason is not None:
             return

@@ -1,7 +1,7 @@
 """What users catch, and why a session ended.
 
 Every error is also the trio exception that generic code already handles: *closed* means that
-this end did it, *broken* that the world did, *end of channel* that there is nothing more.
+this side did it, *broken* that the world did, *end of channel* that there is nothing more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import trio
 from ._protocol.errors import ErrorCode
 
 Initiator: TypeAlias = Literal["local", "remote", "transport"]
-"""Who ended a stream or a session: this end, the peer, or the transport under both."""
+"""Who ended a stream or a session: this side, the peer, or the transport under both."""
 
 
 def printable(debug: bytes) -> str:
@@ -77,15 +77,15 @@ class StreamResetError(MuxadoError, trio.BrokenResourceError):
 
 
 class StreamClosedError(MuxadoError, trio.ClosedResourceError):
-    """This end has closed the stream, or the direction that was to be used."""
+    """This side has closed the stream, or the direction that was to be used."""
 
 
 class SessionEndedError(MuxadoError, trio.BrokenResourceError):
-    """The session is over, but not because this end closed it."""
+    """The session is over, but not because this side closed it."""
 
 
 class SessionClosedError(MuxadoError, trio.ClosedResourceError):
-    """This end has closed the session."""
+    """This side has closed the session."""
 
 
 class OpenStreamError(MuxadoError, trio.BrokenResourceError):
@@ -93,7 +93,7 @@ class OpenStreamError(MuxadoError, trio.BrokenResourceError):
 
 
 class NoMoreStreamsError(MuxadoError, trio.EndOfChannel):
-    """The peer ended the session in good order: there is nothing left to accept."""
+    """The peer ended the session cleanly: there is nothing left to accept."""
 
 
 class HeartbeatError(MuxadoError, trio.BrokenResourceError):

@@ -131,7 +131,7 @@ class _Way:
         self.sink = sink
         self.moved = 0
         self.source_ended = trio.Event()
-        """All that came has been moved, and the sink been told so if it can be."""
+        """All that came has been moved, and the sink has heard of it if it can."""
         self.sink_closed = False
 
     @property

@@ -54,7 +54,7 @@ async def forward_streams(
         stream, and its addresses are tried as by :func:`trio.open_tcp_stream`.
       port: of the service.
       proxy_protocol: begin each connection with a header of the PROXY protocol, ``"v1"`` or
-        ``"v2"``, that says who the session's peer is: the address at the other end of the socket
+        ``"v2"``, that says who the session's peer is: the address at the other side of the socket
         that carries the session, or "unknown" where no TCP socket does.  In a reverse tunnel that
         is the relay.  There only the relay knows its visitors: have it send
         :func:`proxy_header` first, and leave this None.

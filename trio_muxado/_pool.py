@@ -86,7 +86,7 @@ class SessionPool:
             self.discard(session)
 
     def close(self) -> None:
-        """No session will come any more: who waits for one, now or later, is told.
+        """No session will come any more: whoever waits for one, now or later, hears of it.
 
         Sessions and streams that live go on.
         """

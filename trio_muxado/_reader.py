@@ -69,7 +69,7 @@ class FrameReader:
         """The session is over: nothing is read any more."""
         self.bytes_received = 0
         self.first_bytes = b""
-        """The beginning of what came, to tell what the peer speaks."""
+        """The beginning of what came, to find out what the peer speaks."""
         self.last_heard = math.inf
         """When the latest byte of the peer came."""
 

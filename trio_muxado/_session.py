@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Handler: TypeAlias = Callable[[MuxadoStream], Awaitable[Any]]
 
 MAX_BURST = 7
-"""Streams that ``serve_streams`` takes up in one turn of trio's loop, at most.
+"""Streams that ``serve_streams`` accepts in one turn of trio's loop, at most.
 
 One a turn, and a burst of requests costs a transport write for each answer.  All in one turn,
 and the two ends work by turns, each waiting for the other's batch: with 64 requests at once two
@@ -88,7 +88,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
     @property
     def wire(self) -> Literal["v1", "v2"] | None:
-        """The generation of the protocol; None while a server has not heard from its client."""
+        """The protocol version; None while a server has not heard from its client."""
         wire = self._engine.connection.wire
         return None if wire is None else wire.name
 
@@ -102,14 +102,14 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     async def open_stream(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
         """Open a stream.  It can be used at once, there is no round trip.
 
-        Waits while ``MuxadoConfig.max_outbound_streams`` of this end's streams live, and on a
+        Waits while ``MuxadoConfig.max_outbound_streams`` of this side's streams live, and on a
         server that detects the wire until the client has sent its first bytes.  When it is
         cancelled, no stream has been opened.
 
         Args:
           type: a number for the application, 0 to 2^32 - 1 but for the heartbeat's own; on v2
             only in typed sessions.
-          priority: 0 to 2^31 - 1, higher is sent first.  v1 tells the peer, v2 cannot.
+          priority: 0 to 2^31 - 1, higher is sent first.  v1 carries it to the peer, v2 cannot.
 
         Raises:
           OpenStreamError: the peer is going away or all ids are used.
@@ -156,7 +156,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     def can_open(self) -> bool:
         """Whether streams can still be opened, now or after a wait.
 
-        False once the peer is going away, this end closes the session, or it is over.
+        False once the peer is going away, this side closes the session, or it is over.
         """
         return self._engine.connection.can_open and not self._engine.ending.over
 
@@ -164,9 +164,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         """Wait for the next stream that the peer opens.  Any number of tasks may wait.
 
         Raises:
-          NoMoreStreamsError: the peer has ended the session in good order.
+          NoMoreStreamsError: the peer has ended the session cleanly.
           SessionEndedError: the session broke.
-          SessionClosedError: this end has closed it.
+          SessionClosedError: this side has closed it.
         """
         engine = self._engine
         for core, received in await engine.backlog.take(1):
@@ -182,7 +182,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     [session])`` serves a session's streams."""
 
     def __aiter__(self) -> MuxadoSession:
-        """Every stream that the peer opens, until the peer ends the session in good order."""
+        """Every stream that the peer opens, until the peer ends the session cleanly."""
         return self
 
     async def __anext__(self) -> MuxadoStream:
@@ -192,9 +192,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             raise StopAsyncIteration from None
 
     async def serve_streams(self, handler: Handler) -> None:
-        """Run ``handler(stream)`` in a task for every stream that the peer opens.
+        """Run ``handler(stream)`` in a task forevery stream that the peer opens.
 
-        Returns when the session has been closed in good order from either end and the handlers
+        Returns when the session has been closed cleanly from either side and the handlers
         are done.  A stream is closed when its handler returns.  When a stream breaks (the peer
         resets it), the error ends that handler and nothing else.  Any other error of a handler
         is its own bug: the stream is reset with INTERNAL_ERROR, the other handlers are
@@ -313,11 +313,11 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     async def drain(self) -> None:
         """Take no new streams of the peer, and wait until all streams have ended.
 
-        Those of extensions are among them, and heartbeats are not.  What this end opens is its own
+        Those of extensions are among them, and heartbeats are not.  What this side opens is its own
         to stop.  Leave the ``async with`` afterwards, or call :meth:`aclose`, to end the session.
 
         Raises:
-          SessionClosedError: this end has closed the session, before or while streams lived.
+          SessionClosedError: this side has closed the session, before or while streams lived.
           SessionEndedError: the session broke before, or ended while streams lived.
         """
         await self.goaway()

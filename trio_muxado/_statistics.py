@@ -20,13 +20,13 @@ class SessionStatistics:
     waiting: int
     """Streams of the peer that wait to be accepted."""
     opened: int
-    """Streams that this end has opened."""
+    """Streams that this side has opened."""
     accepted: int
     """Streams of the peer that were taken: those that still wait to be accepted included."""
     refused: int
-    """Streams of the peer that were refused, for want of places or of a handler."""
+    """Streams of the peer that were refused, for want of slots or of a handler."""
     reset_by_us: int
-    """Resets that this end has sent, the answers to late data among them."""
+    """Resets that this side has sent, the answers to late data among them."""
     reset_by_peer: int
     """Resets of the peer that ended a live stream."""
     frames_sent: int

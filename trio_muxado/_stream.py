@@ -28,7 +28,7 @@ _SMALL = 8 * 1024
 that was woken should have its next chunk in the batch that follows, that would cost a sixth of what
 100 streams of v1 carry (measured)."""
 
-_CUT = "this end has reset the stream: a send_all has left data unsent"
+_CUT = "this side has reset the stream: a send_all has left data unsent"
 
 _COPY_SIZE = 256 * 1024
 """Bytes of a mutable buffer that ``send_all`` copies at a time."""
@@ -83,11 +83,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     @property
     def priority(self) -> int:
-        """In which order this end sends on it, 0 to 2^31 - 1: higher goes first.
+        """In which order this side sends on it, 0 to 2^31 - 1: higher goes first.
 
-        At the opener it begins as what ``open_stream`` was given, at the acceptor as what v1 has
-        told, and as 0 on v2, which does not tell it.  Setting it counts from now on, also for
-        what waits already.  The peer is not told.
+        At the opener it begins as what ``open_stream`` was given, at the acceptor as what v1
+        carries, and as 0 on v2, which does not carry it.  Setting it counts from now on, also for
+        what waits already.  The peer does not hear of it.
 
         Raises:
           ValueError: it was set to a number out of range.
@@ -143,7 +143,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           StreamResetError: the peer reset the stream; everything that came before the reset has
             been returned first.
           SessionEndedError: the session ended before the stream did.
-          StreamClosedError: the stream was closed by this end, now or before.
+          StreamClosedError: the stream was closed by this side, now or before.
           trio.BusyResourceError: another task is receiving.
         """
         if max_bytes is None:
@@ -219,7 +219,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         Raises:
           StreamResetError: the peer reset the stream.
           SessionEndedError: the session has ended.
-          StreamClosedError: the stream was closed by this end, or ``send_eof`` was called.
+          StreamClosedError: the stream was closed by this side, or ``send_eof`` was called.
           trio.BusyResourceError: another task is sending.
         """
         if self._sending:
@@ -304,7 +304,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._sending = False
 
     async def send_eof(self) -> None:
-        """End this direction behind what was sent; the other goes on.  Again: does nothing.
+        """End this direction after what was sent; the other goes on.  Again: does nothing.
 
         Never waits for window.  Says that this is all, also after a :meth:`send_all` that was
         cancelled.  Raises what :meth:`send_all` raises.
@@ -375,7 +375,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._reset_now(code_for(error))
 
     async def reset(self, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> None:
-        """End both directions at once and tell the peer ``code``; nothing more goes out.
+        """End both directions at once and send the peer ``code``; nothing more goes out.
 
         A plain number goes on the wire as it is.  Takes effect even when cancelled.  After
         :meth:`aclose` it takes back an end that has not been sent; one that has is followed by RST.
@@ -384,7 +384,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._reset_now(code)
         await checkpoint()
 
-    def _close_now(self, why: str = "this end has closed the stream") -> None:
+    def _close_now(self, why: str = "this side has closed the stream") -> None:
         """What :meth:`aclose` does, without its checkpoint."""
         if self._cut and self._closed is None:
             self._reset_now(ErrorCode.STREAM_CANCELLED, _CUT)
@@ -392,7 +392,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._close(why)
         self._engine.steps.close(self._core)
 
-    def _reset_now(self, code: ErrorCode | int, why: str = "this end has reset the stream") -> None:
+    def _reset_now(
+        self, code: ErrorCode | int, why: str = "this side has reset the stream"
+    ) -> None:
         """What :meth:`reset` does, without its checkpoint."""
         self._close(why)
         self._engine.steps.reset(self._core, code)

@@ -43,7 +43,7 @@ class TracedFrame:
 
 
 Tracer: TypeAlias = Callable[[TracedFrame], Any]
-"""What ``MuxadoConfig.tracer`` takes: it is called for every frame and must not wait.
+"""What ``MuxadoConfig.tracer`` takes: it is called forevery frame and must not wait.
 
 What it raises ends the session, and leaves its ``async with``."""
 
@@ -97,7 +97,7 @@ class TransportTrace:
             case frames.Malformed(code, message):
                 detail = f"{code.name}: {message}"
             case frames.DataRest() | frames.DataRun():
-                raise AssertionError("told with the DATA before it, or never asked for")
+                raise AssertionError("reported with the DATA before it, or never asked for")
         return TracedFrame(
             trio.current_time(), self._session, direction, name, stream_id, length, detail
         )
@@ -109,7 +109,7 @@ def _code(wire: Wire, number: int) -> str:
 
 
 class TableTracer:
-    """Writes a line of a table for every frame.  Many sessions may share one.
+    """Writes a line of a table forevery frame.  Many sessions may share one.
 
     Args:
       file: where to; standard error when it is None.
@@ -134,7 +134,7 @@ class TableTracer:
 
 
 class JsonLinesTracer:
-    """Writes a line of JSON for every frame: the fields of :class:`TracedFrame`.
+    """Writes a line of JSON forevery frame: the fields of :class:`TracedFrame`.
 
     Args:
       file: where to.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CREDIT_PATIENCE = 0.001
 """Seconds that window credit may wait for more while the peer has half of its window left.  A
-grant costs both ends more than 64 KiB of data do, and nobody waits for this one, except a peer
+grant costs both sides more than 64 KiB of data do, and nobody waits for this one, except a peer
 that clamps its window (Rust): it may get no more than 256 MB/s with it."""
 
 

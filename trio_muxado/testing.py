@@ -62,14 +62,14 @@ async def open_session_pair(
 
 
 class Link:
-    """A connection in memory that takes its time, and breaks when it is told to.
+    """A connection in memory that takes its time, and breaks on request.
 
     Its two ends are streams; give the link to :func:`open_session_pair`, or the ends to whatever
     wants streams.  They follow trio's rules for closed, broken and busy ones.
 
     ``send_all`` cuts what it is given into segments, as a network does, and returns once the last
     of them has been put on the line: ``size / bandwidth`` seconds later where nothing else was on
-    it.  Each segment arrives ``latency`` seconds behind.  When ``send_all`` is cancelled, what was
+    it.  Each segment arrives ``latency`` seconds later.  When ``send_all`` is cancelled, what was
     on the line arrives, and the rest was not sent.
 
     The other methods are for the test.  They take effect at once, never wait, and may be called
@@ -121,7 +121,7 @@ class Link:
         return self._server
 
     def cut(self, error: BaseException | None = None) -> None:
-        """Break the link for good, at both ends at once.
+        """Break the link for good, at both sides at once.
 
         All that is on its way or was not read is lost.  Whoever uses an end, now or later, gets
         :exc:`trio.BrokenResourceError`, with ``error`` as its cause.
@@ -130,7 +130,7 @@ class Link:
             line.cut(error)
 
     def freeze(self, to: Literal["client", "server"] | None = None) -> None:
-        """Let nothing through, in the direction to one end or in both, and tell nobody.
+        """Let nothing through, in the direction to one end or in both, and let nobody know.
 
         What has arrived can still be read.  What is on its way stays where it is, and
         ``send_all`` waits.  That is what a cable that was pulled out looks like.
@@ -150,10 +150,10 @@ class Link:
     def inject(self, data: bytes, *, to: Literal["client", "server"]) -> None:
         """Let bytes arrive at one end that the other never sent.
 
-        They travel behind what is on the line in that direction, and take no bandwidth.
+        They travel after what is on the line in that direction, and take no bandwidth.
 
         Raises:
-          trio.ClosedResourceError: the other end has ended that direction.
+          trio.ClosedResourceError: the other side has ended that direction.
           trio.BrokenResourceError: the link was cut.
         """
         self._lines[to].inject(data)
@@ -167,7 +167,7 @@ _READ_SIZE = 64 * 1024
 
 _ENDLESS_LINE = 16 * 1024 * 1024
 """Bytes on a line of infinite bandwidth.  It has to end somewhere, or a task that sends until it
-must wait would send for ever at one moment of a mocked clock."""
+must wait would send forever at one moment of a mocked clock."""
 
 _SEGMENT_TIME = 0.001
 """Seconds that a segment takes at most, so that what arrives trickles also on slow lines."""
@@ -261,7 +261,7 @@ class _Line:
             raise trio.ClosedResourceError(self._ended)
         self._check_cut()
         if self._is_due(self._sender_knows_at):
-            raise trio.BrokenResourceError("the other end was closed")
+            raise trio.BrokenResourceError("the other side was closed")
 
     async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -349,7 +349,7 @@ class _Line:
             raise trio.BrokenResourceError("the link was cut") from self._cut[0]
 
 
-_CLOSED = "this end was closed"
+_CLOSED = "this side was closed"
 _ENDED = "send_eof was called"
 
 
@@ -364,7 +364,7 @@ class _End(trio.abc.HalfCloseableStream):
     @contextmanager
     def _alone(self, doing: str) -> Generator[None, None, None]:
         if doing in self._busy:
-            raise trio.BusyResourceError(f"another task is {doing} this end")
+            raise trio.BusyResourceError(f"another task is {doing} this side")
         self._busy.add(doing)
         try:
             yield

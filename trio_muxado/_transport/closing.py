@@ -20,15 +20,15 @@ logger = logging.getLogger("trio_muxado")
 
 LINGER_SIZE = 1024 * 1024
 """Bytes that a peer may still send after a GOAWAY that ended the session at once.  Closing
-over unread bytes makes TCP drop the GOAWAY; reading for ever is what an attacker wants."""
+over unread bytes makes TCP drop the GOAWAY; reading forever is what an attacker wants."""
 
 _NUMBER = struct.Struct("i")
 
 
 def unacknowledged(transport: trio.abc.Stream) -> int:
-    """Bytes that a socket was given and the peer's system has not acknowledged; 0 if nobody tells.
+    """Bytes that a socket was given and the peer's system has not acknowledged; 0 if nobody says.
 
-    Linux tells, of TCP as of Unix sockets, also where TLS lies above.
+    Linux says so, of TCP as of Unix sockets, also where TLS lies above.
     """
     stream = lowest(transport)
     if sys.platform != "linux" or not isinstance(stream, trio.SocketStream):

@@ -37,7 +37,7 @@ def peer_address(transport: trio.abc.Stream) -> Address | None:
 
 
 def peer_certificate(transport: trio.abc.Stream) -> dict[str, Any] | None:
-    """The certificate that a TLS peer has shown, as :meth:`ssl.SSLSocket.getpeercert` tells it."""
+    """The certificate that a TLS peer has shown, as :meth:`ssl.SSLSocket.getpeercert` gives it."""
     if not isinstance(transport, trio.SSLStream):
         return None
     try:

@@ -19,7 +19,7 @@ COPY_UP_TO = 8 * 1024
 
 MORE_FROM = 64 * 1024
 """Bytes of a read after which the next is tried without asking whether there is more: in bulk there
-mostly is, and to be told costs two calls of the system."""
+mostly is, and to find out costs two calls of the system."""
 
 AT_ONCE = 4
 """Reads in a row, of 1 MiB together at most, before others have their turn in any case.  With 100
@@ -40,7 +40,7 @@ def receive_on(transport: trio.abc.Stream) -> Receive:
     """What waits for the next bytes of ``transport``; nothing else receives from it.
 
     What it returns may be overwritten by the next read of any session: whoever wants to keep
-    something of it takes a copy before the next checkpoint.  Where it is told that others can wait,
+    something of it takes a copy before the next checkpoint.  Where others can wait,
     it mostly is no checkpoint itself while there is more in bulk, ``AT_ONCE`` times in a row.
     """
     _keep_memory()
