@@ -38,10 +38,10 @@ def text_of(name: str) -> str:
 
 # The states of a stream have the names of RFC 9113 on the pages.
 NAMES: dict[Enum, str] = {
-    StreamState.ENDED_LOCAL: "half-closed (local)",
-    StreamState.ENDED_REMOTE: "half-closed (remote)",
+    StreamState.HALF_CLOSED_LOCAL: "half-closed (local)",
+    StreamState.HALF_CLOSED_REMOTE: "half-closed (remote)",
     StreamState.CLOSED_LOCAL: "closed (local)",
-    StreamState.GONE: "closed",
+    StreamState.CLOSED: "closed",
 }
 
 

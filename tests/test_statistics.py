@@ -23,7 +23,7 @@ async def test_both_ends_count_the_same_things(wire) -> None:
             await stream.send_all(b"12345")
         await trio.testing.wait_all_tasks_blocked()
         there = server.statistics()
-        assert (there.accepted, there.refused, there.reset_by_us, there.waiting) == (2, 1, 1, 2)
+        assert (there.offered, there.refused, there.reset_by_us, there.waiting) == (2, 1, 1, 2)
         assert there.streams == {"open": 2}
 
         accepted = await server.accept_stream()
@@ -32,8 +32,8 @@ async def test_both_ends_count_the_same_things(wire) -> None:
         await streams[1].reset()
         await trio.testing.wait_all_tasks_blocked()
         here, there = client.statistics(), server.statistics()
-        assert here.streams == {"ended_remote": 1}
-        assert there.streams == {"ended_local": 1}
+        assert here.streams == {"half_closed_remote": 1}
+        assert there.streams == {"half_closed_local": 1}
         assert (here.opened, here.reset_by_us, here.reset_by_peer) == (3, 1, 1)
         assert (there.waiting, there.reset_by_peer) == (1, 1)
         assert here.frames_sent == there.frames_received

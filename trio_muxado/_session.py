@@ -260,7 +260,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             streams=Counter(stream.state.name.lower() for stream in live),
             waiting=connection.streams.waiting.used,
             opened=counts.opened,
-            accepted=counts.offered,
+            offered=counts.offered,
             refused=counts.refused,
             reset_by_us=counts.resets_sent,
             reset_by_peer=counts.resets_received,

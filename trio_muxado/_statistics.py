@@ -14,15 +14,15 @@ class SessionStatistics:
     """
 
     streams: Mapping[str, int]
-    """Live streams by state: ``open``, ``ended_local`` and ``ended_remote`` (half-closed),
-    ``closed_local`` (closed here, with something left to send) and ``gone`` (ended by both, with
-    something left to send)."""
+    """Live streams by state: ``open``, ``half_closed_local``, ``half_closed_remote``,
+    ``closed_local`` (closed here, with something left to send) and ``closed`` (ended by both sides,
+    with something left to send)."""
     waiting: int
     """Streams of the peer that wait to be accepted."""
     opened: int
     """Streams that this side has opened."""
-    accepted: int
-    """Streams of the peer that were taken: those that still wait to be accepted included."""
+    offered: int
+    """Streams of the peer that were not refused, those that still wait to be accepted included."""
     refused: int
     """Streams of the peer that were refused, for want of slots or of a handler."""
     reset_by_us: int

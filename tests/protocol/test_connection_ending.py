@@ -31,7 +31,7 @@ def test_the_peers_end_is_told_behind_its_data(wire: Wire) -> None:
     stream = end.accept(3)
     events = end.feed(end.data(3, b"bye", fin=True))
     assert events == [DataReceived(stream, b"bye", ended=True)]
-    assert stream.state is StreamState.ENDED_REMOTE
+    assert stream.state is StreamState.HALF_CLOSED_REMOTE
 
 
 @both
@@ -86,7 +86,7 @@ def test_a_stream_that_both_have_ended_is_gone(wire: Wire, ours_first: bool) -> 
     if not ours_first:
         end.core.end_sending(stream)
         end.sent()
-    assert stream.state is StreamState.GONE
+    assert stream.state is StreamState.CLOSED
     assert end.core.streams.live == {}
 
 
@@ -115,7 +115,7 @@ def test_the_go_peers_second_end_is_ignored(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3, fin=True)
     assert end.feed(end.fin(3), end.fin(3)) == []
-    assert stream.state is StreamState.ENDED_REMOTE
+    assert stream.state is StreamState.HALF_CLOSED_REMOTE
     assert end.sent() == []
 
 
@@ -143,7 +143,7 @@ def test_data_after_both_ends_is_answered_with_a_reset_while_ours_still_waits(wi
     end.core.send(stream, bytes(wire.initial_window + 1))
     end.core.end_sending(stream)
     end.sent()
-    assert stream.state is StreamState.GONE
+    assert stream.state is StreamState.CLOSED
     assert reset_of(only(end.feed(end.data(3, b"late")))).code is ErrorCode.STREAM_CLOSED
     assert end.sent() == [Rst(3, CLOSED)]
     assert end.core.streams.live == {}
@@ -204,7 +204,7 @@ def test_closing_after_the_peers_end_ends_the_stream(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3, fin=True)
     end.core.close(stream)
-    assert stream.state is StreamState.GONE
+    assert stream.state is StreamState.CLOSED
     assert end.sent() == [Data(3, 0, b"", False, True)]
     assert end.core.streams.live == {}
 
@@ -244,7 +244,7 @@ def test_an_end_in_the_rest_of_a_frame_counts_for_a_closed_stream(
     if collected:
         end.sent()
     assert end.feed(frame[50:]) == []
-    assert stream.state is StreamState.GONE
+    assert stream.state is StreamState.CLOSED
 
 
 @both
@@ -294,7 +294,7 @@ def test_the_end_behind_data_that_is_skipped_counts(wire: Wire) -> None:
     end.core.send(stream, b"last words")
     end.core.close(stream)
     assert end.feed(end.data(3, b"late", fin=True)) == []
-    assert stream.state is StreamState.GONE
+    assert stream.state is StreamState.CLOSED
     end.sent()
     assert (end.core.streams.live, end.core.streams.inbound.used) == ({}, 0)
 
@@ -315,7 +315,7 @@ def test_the_peers_end_is_not_told_to_an_application_that_is_gone(wire: Wire) ->
     stream = end.accept(3)
     end.core.close(stream)
     assert end.feed(end.fin(3)) == []
-    assert stream.state is StreamState.GONE
+    assert stream.state is StreamState.CLOSED
 
 
 @both

@@ -238,7 +238,7 @@ def test_v2_may_open_and_end_in_one_frame(payload: bytes) -> None:
     opened, received = end.feed(end.data(3, payload, syn=True, fin=True))
     assert isinstance(opened, StreamOpened)
     assert received == DataReceived(opened.stream, payload, ended=True)
-    assert opened.stream.state is StreamState.ENDED_REMOTE
+    assert opened.stream.state is StreamState.HALF_CLOSED_REMOTE
 
 
 def test_v1_may_open_and_end_in_one_frame() -> None:

@@ -29,11 +29,11 @@ from .driver import V1
 # One row per state: what each input leads to, "-" where it must not happen.
 STREAM_INPUTS = "SEND_END CLOSE SEND_RESET RECEIVE_DATA RECEIVE_END RECEIVE_RESET SESSION_END"
 STREAM_TABLE = """
-    OPEN          ENDED_LOCAL CLOSED_LOCAL GONE OPEN        ENDED_REMOTE GONE GONE
-    ENDED_LOCAL   -           CLOSED_LOCAL GONE ENDED_LOCAL GONE         GONE GONE
-    ENDED_REMOTE  GONE        GONE         GONE -           ENDED_REMOTE GONE GONE
-    CLOSED_LOCAL  -           CLOSED_LOCAL GONE -           GONE         GONE GONE
-    GONE          -           GONE         GONE -           GONE         GONE GONE
+    OPEN HALF_CLOSED_LOCAL CLOSED_LOCAL CLOSED OPEN HALF_CLOSED_REMOTE CLOSED CLOSED
+    HALF_CLOSED_LOCAL - CLOSED_LOCAL CLOSED HALF_CLOSED_LOCAL CLOSED CLOSED CLOSED
+    HALF_CLOSED_REMOTE CLOSED CLOSED CLOSED - HALF_CLOSED_REMOTE CLOSED CLOSED
+    CLOSED_LOCAL - CLOSED_LOCAL CLOSED - CLOSED CLOSED CLOSED
+    CLOSED - CLOSED CLOSED - CLOSED CLOSED CLOSED
 """
 
 SESSION_INPUTS = "SEND_GOAWAY RECEIVE_GOAWAY END"
@@ -159,19 +159,19 @@ def test_a_stream_ends_when_both_directions_have_ended_in_either_order() -> None
     ours_first, theirs_first = stream_in("OPEN"), stream_in("OPEN")
     for stream, order in (ours_first, "SEND RECEIVE"), (theirs_first, "RECEIVE SEND"):
         for direction in order.split():
-            assert stream.state is not StreamState.GONE
+            assert stream.state is not StreamState.CLOSED
             stream.step(StreamInput[f"{direction}_END"])
-        assert stream.state is StreamState.GONE
+        assert stream.state is StreamState.CLOSED
 
 
 @pytest.mark.parametrize("how", ["SEND_RESET", "RECEIVE_RESET", "SESSION_END"])
 @pytest.mark.parametrize("state", StreamState)
 def test_a_reset_ends_both_directions_from_anywhere(state: StreamState, how: str) -> None:
-    assert STREAM_TRANSITIONS[state][StreamInput[how]] is StreamState.GONE
+    assert STREAM_TRANSITIONS[state][StreamInput[how]] is StreamState.CLOSED
 
 
 def test_nothing_leads_out_of_gone_and_ended() -> None:
-    assert set(STREAM_TRANSITIONS[StreamState.GONE].values()) == {StreamState.GONE}
+    assert set(STREAM_TRANSITIONS[StreamState.CLOSED].values()) == {StreamState.CLOSED}
     assert set(SESSION_TRANSITIONS[SessionState.ENDED].values()) == {SessionState.ENDED}
 
 
@@ -180,4 +180,4 @@ def test_nothing_is_delivered_once_the_application_is_gone_or_the_peer_has_ended
     state: StreamState,
 ) -> None:
     may_receive = StreamInput.RECEIVE_DATA in STREAM_TRANSITIONS[state]
-    assert may_receive == (state in (StreamState.OPEN, StreamState.ENDED_LOCAL))
+    assert may_receive == (state in (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL))

@@ -186,7 +186,7 @@ def test_an_open_stream_stays() -> None:
 def test_a_stream_that_is_gone_leaves_and_gives_its_place_back() -> None:
     streams = make_streams()
     stream = remote(streams)
-    stream.state = StreamState.GONE
+    stream.state = StreamState.CLOSED
     streams.settle(stream)
     assert (streams.live, streams.inbound.used) == ({}, 0)
 
@@ -194,7 +194,7 @@ def test_a_stream_that_is_gone_leaves_and_gives_its_place_back() -> None:
 def test_a_stream_that_is_gone_stays_until_all_that_was_due_is_sent() -> None:
     streams = make_streams()
     stream = remote(streams)
-    stream.state = StreamState.GONE
+    stream.state = StreamState.CLOSED
     stream.end_due = True
     streams.settle(stream)
     assert (streams.live, streams.inbound.used) == ({3: stream}, 1)
@@ -213,7 +213,7 @@ def test_a_stream_that_the_application_closed_leaves_before_the_peer_has_ended_i
 def test_a_stream_that_ended_on_both_sides_need_not_be_remembered() -> None:
     streams = make_streams()
     stream = remote(streams)
-    stream.state = StreamState.GONE
+    stream.state = StreamState.CLOSED
     streams.settle(stream)
     assert 3 not in streams.tombstones
 
@@ -222,7 +222,7 @@ def test_settling_twice_gives_one_place_back() -> None:
     streams = make_streams()
     remote(streams, 5)
     stream = remote(streams, 3)
-    stream.state = StreamState.GONE
+    stream.state = StreamState.CLOSED
     streams.settle(stream)
     streams.settle(stream)
     assert streams.inbound.used == 1
@@ -231,7 +231,7 @@ def test_settling_twice_gives_one_place_back() -> None:
 def test_settling_an_old_stream_leaves_the_new_one_of_the_same_id_alone() -> None:
     streams = make_streams()
     old = remote(streams)
-    old.state = StreamState.GONE
+    old.state = StreamState.CLOSED
     streams.settle(old)
     new = remote(streams)
     streams.settle(old)
@@ -258,7 +258,7 @@ def test_a_stream_that_ended_well_gives_its_place_back_though_somebody_has_it(
 ) -> None:
     streams = make_streams()
     stream = has_it(streams)
-    stream.state = StreamState.GONE
+    stream.state = StreamState.CLOSED
     streams.settle(stream)
     assert streams.inbound.used == 0
 
@@ -267,7 +267,7 @@ def test_a_stream_that_ended_well_keeps_its_place_while_a_handler_holds_it() -> 
     streams = make_streams()
     stream = remote(streams)
     assert streams.take(stream, CustodyInput.HOLD)
-    stream.state = StreamState.GONE
+    stream.state = StreamState.CLOSED
     streams.settle(stream)
     assert (streams.live, streams.inbound.used) == ({}, 1)
     streams.release(stream)

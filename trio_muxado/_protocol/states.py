@@ -15,10 +15,10 @@ class StreamState(enum.Enum):
     """Where a stream is in its life."""
 
     OPEN = "both ends may send"
-    ENDED_LOCAL = "we have ended our direction"
-    ENDED_REMOTE = "the peer has ended its direction"
+    HALF_CLOSED_LOCAL = "we have ended our direction"
+    HALF_CLOSED_REMOTE = "the peer has ended its direction"
     CLOSED_LOCAL = "the application is gone; the peer has not ended yet"
-    GONE = "both directions have ended"
+    CLOSED = "both directions have ended"
 
 
 class StreamInput(enum.Enum):
@@ -118,7 +118,7 @@ ACCEPTED = Custody.ACCEPTED
 HELD = Custody.HELD
 UNHEARD = PeerView.UNHEARD
 SEEN = PeerView.SEEN
-OVER = frozenset((StreamState.GONE, StreamState.CLOSED_LOCAL))
+OVER = frozenset((StreamState.CLOSED, StreamState.CLOSED_LOCAL))
 """The application is done with the stream: once all that is due has gone out, so is the session."""
 
 _S = StreamState
@@ -126,46 +126,46 @@ _I = StreamInput
 
 STREAM_TRANSITIONS: Mapping[StreamState, Mapping[StreamInput, StreamState]] = {
     _S.OPEN: {
-        _I.SEND_END: _S.ENDED_LOCAL,
+        _I.SEND_END: _S.HALF_CLOSED_LOCAL,
         _I.CLOSE: _S.CLOSED_LOCAL,
-        _I.SEND_RESET: _S.GONE,
+        _I.SEND_RESET: _S.CLOSED,
         _I.RECEIVE_DATA: _S.OPEN,
-        _I.RECEIVE_END: _S.ENDED_REMOTE,
-        _I.RECEIVE_RESET: _S.GONE,
-        _I.SESSION_END: _S.GONE,
+        _I.RECEIVE_END: _S.HALF_CLOSED_REMOTE,
+        _I.RECEIVE_RESET: _S.CLOSED,
+        _I.SESSION_END: _S.CLOSED,
     },
-    _S.ENDED_LOCAL: {
+    _S.HALF_CLOSED_LOCAL: {
         _I.CLOSE: _S.CLOSED_LOCAL,
-        _I.SEND_RESET: _S.GONE,
-        _I.RECEIVE_DATA: _S.ENDED_LOCAL,
-        _I.RECEIVE_END: _S.GONE,
-        _I.RECEIVE_RESET: _S.GONE,
-        _I.SESSION_END: _S.GONE,
+        _I.SEND_RESET: _S.CLOSED,
+        _I.RECEIVE_DATA: _S.HALF_CLOSED_LOCAL,
+        _I.RECEIVE_END: _S.CLOSED,
+        _I.RECEIVE_RESET: _S.CLOSED,
+        _I.SESSION_END: _S.CLOSED,
     },
-    _S.ENDED_REMOTE: {
-        _I.SEND_END: _S.GONE,
-        _I.CLOSE: _S.GONE,
-        _I.SEND_RESET: _S.GONE,
+    _S.HALF_CLOSED_REMOTE: {
+        _I.SEND_END: _S.CLOSED,
+        _I.CLOSE: _S.CLOSED,
+        _I.SEND_RESET: _S.CLOSED,
         # The Go peers send an empty DATA+FIN for each of HalfClose and Close.
-        _I.RECEIVE_END: _S.ENDED_REMOTE,
-        _I.RECEIVE_RESET: _S.GONE,
-        _I.SESSION_END: _S.GONE,
+        _I.RECEIVE_END: _S.HALF_CLOSED_REMOTE,
+        _I.RECEIVE_RESET: _S.CLOSED,
+        _I.SESSION_END: _S.CLOSED,
     },
     _S.CLOSED_LOCAL: {
         _I.CLOSE: _S.CLOSED_LOCAL,
-        _I.SEND_RESET: _S.GONE,
-        _I.RECEIVE_END: _S.GONE,
-        _I.RECEIVE_RESET: _S.GONE,
-        _I.SESSION_END: _S.GONE,
+        _I.SEND_RESET: _S.CLOSED,
+        _I.RECEIVE_END: _S.CLOSED,
+        _I.RECEIVE_RESET: _S.CLOSED,
+        _I.SESSION_END: _S.CLOSED,
     },
     # What is left to send of a stream that is gone (its last data, its FIN) still goes out,
     # and until it has, the peer can reset it and we can.
-    _S.GONE: {
-        _I.CLOSE: _S.GONE,
-        _I.SEND_RESET: _S.GONE,
-        _I.RECEIVE_END: _S.GONE,
-        _I.RECEIVE_RESET: _S.GONE,
-        _I.SESSION_END: _S.GONE,
+    _S.CLOSED: {
+        _I.CLOSE: _S.CLOSED,
+        _I.SEND_RESET: _S.CLOSED,
+        _I.RECEIVE_END: _S.CLOSED,
+        _I.RECEIVE_RESET: _S.CLOSED,
+        _I.SESSION_END: _S.CLOSED,
     },
 }
 """Data for the application that is gone, or after the peer's end: answered with RST."""
