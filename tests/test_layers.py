@@ -30,7 +30,7 @@ ROWS = (
     ("_protocol.inbound",),
     ("_protocol.connection",),
     ("_protocol",),
-    ("_errors", "_keepalive", "_nursery", "_receive_channel", "_send_room"),
+    ("_breaks", "_errors", "_keepalive", "_nursery", "_receive_channel", "_send_room"),
     ("_patience", "_tcp"),
     ("_statistics", "_transport"),
     ("_backlog", "_ending", "_half_open", "_slots", "_trace"),

@@ -45,7 +45,7 @@ live at once by default.  Each takes 1.8 KiB."""
 class ReceiveChannel:
     """What a stream has received and its application has not; one task may receive."""
 
-    __slots__ = ("_breaking", "_channel", "_kept", "_rest", "_tail", "_waited_in", "ended", "size")
+    __slots__ = ("_channel", "_kept", "_rest", "_tail", "_waited_in", "ended", "size")
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
@@ -53,7 +53,6 @@ class ReceiveChannel:
         self._rest: memoryview | None = None  # of a chunk that was larger than a call wanted
         self._tail: bytearray | None = None  # the last item of the channel, which small chunks join
         self._waited_in: bool = False  # a task waits, and nothing has been sent to it
-        self._breaking: trio.Event | None = None  # where tasks wait for that
         self.size: int = 0
         """Bytes that wait, in the channel and in the rest."""
         self.ended: bool = False
@@ -83,8 +82,6 @@ class ReceiveChannel:
     def break_off(self) -> None:
         """The stream broke: nothing follows what waits."""
         self._wake()
-        if self._breaking is not None:
-            self._breaking.set()
 
     def _wake(self) -> None:
         """Let a task that waits look at the stream's state."""
@@ -147,12 +144,6 @@ class ReceiveChannel:
             return bytes(pieces[0])
         return b"".join(pieces)
 
-    async def wait_broken(self) -> None:
-        """Wait until ``break_off`` or ``close``."""
-        if self._breaking is None:
-            self._breaking = trio.Event()
-        await self._breaking.wait()
-
     def close(self, *, in_use: bool) -> None:
         """Drop what waits, and wake a task that does; ``in_use`` says that a task is in a call."""
         if self._channel is not None:
@@ -161,8 +152,6 @@ class ReceiveChannel:
             elif not self.size and len(self._kept) < MAX_KEPT:
                 self._kept.append(self._channel)
             self._channel = None
-        if self._breaking is not None:
-            self._breaking.set()
         self._rest = self._tail = None
         self.size = 0
 

@@ -200,10 +200,13 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           StreamClosedError: the stream was closed by this side, now or before.
         """
         await checkpoint()
-        while self._closed is None and self._core.broken is None:
-            await self._received.wait_broken()
+        core, ending = self._core, self._engine.ending
+        if self._closed is None and core.broken is None and ending.reason is None:
+            await self._engine.breaks.wait(core)
         if self._closed is not None:
             raise self._closed_error()
+        if core.broken is None:  # both directions had ended, and all of it had been sent
+            return ending.error(f"stream {self.id}")
         return self._broken_error()
 
     # ---- sending
@@ -404,6 +407,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._closed = message
             self._broke_before = self._core.broken is not None
             self._received.close(in_use=self._receiving)
+            self._engine.breaks.wake(self._core)
             if self._sending:
                 self._engine.room.wake(self._core)
 
