@@ -87,7 +87,7 @@ async def test_what_is_left_of_a_stream_whose_ends_have_come_can_be_reset(
 @each_wire
 async def test_closing_is_heard_and_nobody_is_left_waiting(kind: Kind, unsent: bool) -> None:
     async with ended_pair(kind, local_first=True, unsent=unsent) as (near, _far):
-        waiting = near._engine.breaks._waiting
+        waiting = near._engine.breaks
         async with trio.open_nursery() as nursery:
             nursery.start_soon(near.wait_broken)
             await wait_all_tasks_blocked()

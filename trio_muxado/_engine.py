@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ._backlog import Backlog
-from ._breaks import Breaks
+from ._breaks import Breaks, wake_for_all_breaks, wake_for_break
 from ._ending import CLOSED_HERE, Ending, other_version
 from ._errors import CloseReason
 from ._half_open import HalfOpenTimer
@@ -111,7 +111,7 @@ class Engine:
         self.wire_known = trio.Event()
         self.kept_channels: Kept = []
         self.backlog = Backlog(config.accept_backlog)
-        self.breaks = Breaks()
+        self.breaks: Breaks = {}
         self.keepalive = Keepalive()
         self.room = SendRoom(config.send_buffer, on_starving=self._on_starving)
         self._probe_timer = ProbeTimer(self.room, self._probe)
@@ -270,7 +270,8 @@ class Engine:
         receiver = self.steps.receivers.pop(event.stream, None)
         if receiver is not None:
             receiver.break_off()
-        self.breaks.wake(event.stream)
+        if self.breaks:
+            wake_for_break(self.breaks, event.stream)
         self.room.wake(event.stream)
         self.slots.idle.pop(event.stream, None)
 
@@ -345,7 +346,8 @@ class Engine:
         )
         self.reader.dispatch(self.connection.end(broken))
         self.backlog.end()
-        self.breaks.wake_all()
+        if self.breaks:
+            wake_for_all_breaks(self.breaks)
         ending.event.set()
         self.wire_known.set()
         self.slots.dismiss()

@@ -9,6 +9,7 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ._blame import code_for
+from ._breaks import wait_for_break, wake_for_break
 from ._errors import MuxadoError, StreamClosedError
 from ._protocol.errors import ErrorCode, check_code
 from ._protocol.states import OVER, SEND_END
@@ -202,7 +203,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         await checkpoint()
         core, ending = self._core, self._engine.ending
         if self._closed is None and core.broken is None and ending.reason is None:
-            await self._engine.breaks.wait(core)
+            await wait_for_break(self._engine.breaks, core)
         if self._closed is not None:
             raise self._closed_error()
         if core.broken is None:  # both directions had ended, and all of it had been sent
@@ -407,7 +408,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._closed = message
             self._broke_before = self._core.broken is not None
             self._received.close(in_use=self._receiving)
-            self._engine.breaks.wake(self._core)
+            if self._engine.breaks:
+                wake_for_break(self._engine.breaks, self._core)
             if self._sending:
                 self._engine.room.wake(self._core)
 
