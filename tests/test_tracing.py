@@ -25,6 +25,8 @@ async def exchange(client_config: MuxadoConfig, server_config: MuxadoConfig) -> 
         client_session(one, config=client_config) as client,
         server_session(other, config=server_config) as server,
     ):
+        # A writer that sleeps lets what follows a stream's opening join its frame.
+        await trio.testing.wait_all_tasks_blocked()
         stream = await client.open_stream()
         await stream.send_all(b"hello")
         await stream.send_eof()
