@@ -65,9 +65,6 @@ WHOLE_FOLDERS = {"_transport", *ON_PUBLIC_NAMES}
 UPWARD_TYPES = {
     ("_config", "_stream"),
     ("_stream", "_session"),
-    ("http._exchange", "http._connection"),
-    ("http._connection", "http._server"),
-    ("http._hypercorn", "http._connection"),
 }
 
 # The protocol is driven by calls: it has no other way to learn of bytes or of time.

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
+from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 
 from .. import ErrorCode, MuxadoError, MuxadoStream
 from ._bare import errors_bare
 from ._exchange import Exchange
-from ._hypercorn import HTTP2, Protocol, Tasks
+from ._hypercorn import HTTP2, Protocol, stream_of
+from ._inbox import Inbox
 from ._proxy_protocol import NoProxyHeaderError, read_header
 from ._scope import Origin, tls_extension
-
-if TYPE_CHECKING:
-    from ._server import Server
+from ._service import Service
 
 MAX_RECEIVE = 64 * 1024
 """Bytes that are read at once."""
@@ -34,15 +34,15 @@ class Connection:
     takes nothing.
     """
 
-    def __init__(self, server: Server, stream: MuxadoStream, origin: Origin) -> None:
-        self._server = server
+    def __init__(self, service: Service, stream: MuxadoStream, origin: Origin) -> None:
+        self._service = service
         self._protocol: Protocol | None = None
         self._stream = stream
         self._transport: trio.abc.Stream = stream
         self._origin = origin
-        self.app = server.app
-        self.config = server.config
-        self.graceful_timeout = server.config.graceful_timeout
+        self.app = service.app
+        self.config = service.config
+        self.graceful_timeout = service.config.graceful_timeout
         self.exchanges: set[Exchange] = set()
         """Those that the connection waits for, and those that go on behind their answer."""
         self.is_gone = False
@@ -64,7 +64,7 @@ class Connection:
     @property
     def stopping(self) -> bool:
         """The server takes no further requests."""
-        return self._server.stopping
+        return self._service.stopping
 
     @property
     def is_deaf(self) -> bool:
@@ -79,52 +79,48 @@ class Connection:
     @property
     def stops_at(self) -> float:
         """When the server cancels what still runs."""
-        return self._server.stops_at
+        return self._service.stops_at
 
     # ---- the life of it
 
     async def run(self) -> None:
         """Serve until either end has had enough, and end the stream."""
-        self._server.connections.add(self)
         code = ErrorCode.STREAM_CANCELLED
-        try:
-            with errors_bare():
-                async with trio.open_nursery() as self._nursery:
-                    self._nursery.cancel_scope.deadline = self.stops_at
-                    self._nursery.start_soon(self._watch)
-                    try:
-                        protocol = await self._prepare()
-                        if protocol is not None:
-                            await self._converse(protocol)
-                            await self._wait_released()
-                        whole = not self._torn
-                    except Exception:
-                        whole, code = False, ErrorCode.INTERNAL_ERROR
-                        await self.config.log.exception(f"Error in the HTTP on {self._stream!r}")
-                    except BaseException:
-                        await self._cut(code)
-                        raise
-                    if not whole:
-                        await self._cut(code)
-                    self._nursery.cancel_scope.cancel()
-            if self._failure is not None:
-                raise self._failure
-            await self._end()
-        finally:
-            self._server.connections.discard(self)
+        with errors_bare():
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.cancel_scope.deadline = self.stops_at
+                self._nursery.start_soon(self._watch)
+                try:
+                    protocol = await self._prepare()
+                    if protocol is not None:
+                        await self._converse(protocol)
+                        await self._wait_released()
+                    whole = not self._torn
+                except Exception:
+                    whole, code = False, ErrorCode.INTERNAL_ERROR
+                    await self.config.log.exception(f"Error in the HTTP on {self._stream!r}")
+                except BaseException:
+                    await self._cut(code)
+                    raise
+                if not whole:
+                    await self._cut(code)
+                self._nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+        await self._end()
 
     async def _prepare(self) -> Protocol | None:
         """What comes before HTTP: the visitor's address, and TLS."""
-        server = self._server
+        service = self._service
         try:
             with trio.fail_after(self.config.ssl_handshake_timeout):
-                if server.proxy_protocol:
+                if service.proxy_protocol:
                     addresses = await read_header(self._stream)
                     if addresses is not None:
                         self._origin.client, self._origin.server = addresses
-                if server.ssl_context is not None:
+                if service.ssl_context is not None:
                     tls = self._transport = trio.SSLStream(
-                        self._stream, server.ssl_context, server_side=True, https_compatible=True
+                        self._stream, service.ssl_context, server_side=True, https_compatible=True
                     )
                     await tls.do_handshake()
                     self._origin.secure = True
@@ -134,14 +130,14 @@ class Connection:
             await self.config.log.info(f"No HTTP on {self._stream!r}: {reason!r}")
             self._torn = True
             return None
-        secure = self._origin.secure if server.scheme is None else server.scheme == "https"
+        secure = self._origin.secure if service.scheme is None else service.scheme == "https"
         alpn = getattr(self._transport, "selected_alpn_protocol", lambda: None)()
         self._protocol = Protocol(
             self.app,
             self.config,
-            server.context,
-            Tasks(self),
-            server.state.copy(),
+            service.context,
+            self,
+            service.state.copy(),
             secure,
             self._origin.client,
             self._origin.server,
@@ -241,20 +237,26 @@ class Connection:
 
     # ---- what the exchanges and the protocol call
 
-    def start(self, exchange: Exchange) -> None:
-        """Call the application."""
+    async def spawn_app(
+        self, app: Any, config: Config, asgi_scope: dict[str, Any], app_send: Any
+    ) -> Callable[[Any], Awaitable[None]]:
+        """Call the application, and return what gives it its events."""
+        stream = stream_of(app_send)
+        extensions = {**asgi_scope["extensions"], **self._origin.extensions}
+        extensions["muxado"] = {"session": self._stream.session, "stream": self._stream}
+        asgi_scope["extensions"] = extensions
+        if self.http2 is None:
+            inbox = Inbox(config.max_app_queue_size)
+        else:
+            inbox = self.http2.inbox_of(stream.stream_id)
+        exchange = Exchange(self, asgi_scope, stream, inbox)
         self.exchanges.add(exchange)
-        self._server.start(exchange)
+        self._service.start(exchange)
+        return exchange.put
 
     def spawn(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run a task of the protocol's, as long as the connection lives."""
         self._nursery.start_soon(task, *args)
-
-    def describe(self, asgi_scope: dict[str, Any]) -> None:
-        """Add to an application's scope what is known here."""
-        extensions = {**asgi_scope["extensions"], **self._origin.extensions}
-        extensions["muxado"] = {"session": self._stream.session, "stream": self._stream}
-        asgi_scope["extensions"] = extensions
 
     def released(self) -> None:
         """An exchange has been answered, or has ended."""
@@ -263,7 +265,7 @@ class Connection:
     def fail(self, error: BaseException, *, alone: bool) -> None:
         """An exchange wants the program to end."""
         if alone:
-            self._server.fail(error)
+            self._service.fail(error)
         else:
             self._failure = error
             self._nursery.cancel_scope.cancel()
@@ -291,16 +293,12 @@ class Connection:
         scope = self._nursery.cancel_scope
         scope.deadline = min(scope.deadline, self.stops_at)
         for exchange in self.exchanges:
-            self.go_away(exchange)
+            if exchange.is_websocket:
+                self.spawn(exchange.go_away)
         if self._receives:
             self._await_client()
         if self.http2 is not None:
             self.spawn(self.http2.go_away)
-
-    def go_away(self, exchange: Exchange) -> None:
-        """Close a WebSocket, since the server stops."""
-        if exchange.is_websocket:
-            self.spawn(exchange.go_away)
 
     # ---- sending
 

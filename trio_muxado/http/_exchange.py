@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 import trio
+from hypercorn.config import Config
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 
 from ._bare import fatal_in, is_cancellation
 from ._inbox import LAST, Inbox
-
-if TYPE_CHECKING:
-    from ._connection import Connection
 
 ASYNCIO = ("no running event loop", "no current event loop")
 """What asyncio says where it does not run."""
@@ -21,6 +20,65 @@ ASYNCIO = ("no running event loop", "no current event loop")
 PROBE = 1.0
 """Seconds in which an application takes no message of a WebSocket, until its client is asked
 whether it is still there."""
+
+
+class Carrier(Protocol):
+    """What an exchange needs of its connection."""
+
+    app: Callable[..., Awaitable[Any]]
+    config: Config
+    graceful_timeout: float
+    exchanges: set[Exchange]
+    announced_end: bool
+    """An answer has said that it is the connection's last."""
+
+    @property
+    def stopping(self) -> bool:
+        """The server accepts no further requests."""
+        ...
+
+    @property
+    def stops_at(self) -> float:
+        """When the server cancels what still runs, on trio's clock."""
+        ...
+
+    @property
+    def is_gone(self) -> bool:
+        """The stream has broken."""
+        ...
+
+    @property
+    def is_deaf(self) -> bool:
+        """Nothing that is sent arrives any more."""
+        ...
+
+    def spawn(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Run a task, as long as the connection lives."""
+        ...
+
+    def released(self) -> None:
+        """An exchange has been answered, or has ended."""
+        ...
+
+    def fail(self, error: BaseException, *, alone: bool) -> None:
+        """End the program; ``alone`` says that the connection need not end first."""
+        ...
+
+    async def break_off(self, stream_id: int, asgi_scope: dict[str, Any]) -> None:
+        """Let the client see that an answer is not complete."""
+        ...
+
+    def tear(self, stream_id: int) -> None:
+        """Break off an answer of which nothing more can be sent."""
+        ...
+
+    def cork(self) -> None:
+        """Keep what is sent until ``uncork``."""
+        ...
+
+    async def uncork(self) -> None:
+        """Send what was kept."""
+        ...
 
 
 class Exchange:
@@ -40,7 +98,7 @@ class Exchange:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Carrier,
         asgi_scope: dict[str, Any],
         stream: HTTPStream | WSStream,
         inbox: Inbox,
@@ -186,7 +244,7 @@ class Exchange:
         if not self._corks:
             await self._app_send(message)
             if connection.stopping and message["type"] == "websocket.accept":
-                connection.go_away(self)
+                connection.spawn(self.go_away)
         else:
             if connection.stopping and message["type"] == "http.response.start":
                 headers = [*message.get("headers", ()), (b"connection", b"close")]

@@ -1,7 +1,7 @@
 """What hypercorn 0.18.0 gets wrong on a stream, put right in one place.
 
 hypercorn's protocols (HTTP/1.1, HTTP/2, WebSocket) are used as they are: they call us for each
-application (``Tasks.spawn_app``), for each write, and to say that they are idle.  Its ``TCPServer``
+application (``Connection.spawn_app``), for each write, and to say that they are idle.  Its ``TCPServer``
 and its task group are not: ``_connection.py`` and ``_exchange.py`` are in their stead, since there
 
 * an application that receives nothing holds up the reader, with it the client's end, and for ever;
@@ -25,9 +25,8 @@ None of hypercorn is documented for this use: hence the bound on its version in 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h2.errors
 import h2.events
@@ -37,6 +36,7 @@ from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.events import Body, Data, EndBody, StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WSStream
 from hyperframe.frame import GoAwayFrame
 from priority.priority import MissingStreamError
@@ -45,43 +45,18 @@ from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError
 
-from ._exchange import Exchange
 from ._inbox import Inbox
-
-if TYPE_CHECKING:
-    from ._connection import Connection
 
 REFUSED = h2.errors.ErrorCodes.REFUSED_STREAM
 
 
-class Tasks:
-    """What hypercorn has for a task group."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def spawn_app(
-        self, app: Any, config: Any, asgi_scope: Any, app_send: Any
-    ) -> Callable[[Any], Awaitable[None]]:
-        """Call the application, and return what gives it its events."""
-        stream = app_send.__self__
-        if isinstance(stream, WSStream):
-            # Both protocols make it by its name; nothing has been done with it yet.
-            stream.__class__ = WebSocket
-        connection = self._connection
-        connection.describe(asgi_scope)
-        http2 = connection.http2
-        if http2 is None:
-            inbox = Inbox(config.max_app_queue_size)
-        else:
-            inbox = http2.inbox_of(stream.stream_id)
-        exchange = Exchange(connection, asgi_scope, stream, inbox)
-        connection.start(exchange)
-        return exchange.put
-
-    def spawn(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Run a task of the protocol's."""
-        self._connection.spawn(task, *args)
+def stream_of(app_send: Any) -> HTTPStream | WSStream:
+    """hypercorn's side of an exchange, whose method ``app_send`` is."""
+    stream: HTTPStream | WSStream = app_send.__self__
+    if isinstance(stream, WSStream):
+        # hypercorn makes it by its class's name, and has done nothing with it yet.
+        stream.__class__ = WebSocket
+    return stream
 
 
 class Protocol(ProtocolWrapper):

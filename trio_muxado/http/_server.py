@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import ssl
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -12,18 +11,14 @@ from typing import Any, Literal
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import is_asgi
 
 from .. import MuxadoSession, MuxadoStream
 from ._backend import check_ssl_context
 from ._bare import errors_bare
 from ._connection import Connection
-from ._exchange import Exchange
-from ._lifespan import Lifespan
 from ._scope import Origin, origin_of
-
-App = Callable[..., Awaitable[Any]]
+from ._service import App, Service
 
 
 async def serve_asgi(
@@ -103,34 +98,35 @@ async def asgi_handler(
       TypeError, ValueError: an argument is not what it should be; nothing has been started.
     """
     _check(app, config, ssl_context, scheme)
-    server = Server(
+    service = Service(
         app,
         Config() if config is None else config,
         ssl_context=ssl_context,
         scheme=scheme,
         proxy_protocol=proxy_protocol,
     )
+    server = Server(service)
     failure: BaseException | None = None
     with errors_bare():
-        async with trio.open_nursery() as server.nursery:
-            server.nursery.start_soon(server.run_lifespan)
+        async with trio.open_nursery() as service.nursery:
+            service.nursery.start_soon(service.run_lifespan)
             try:
-                await server.lifespan.start_up()
+                await service.lifespan.start_up()
                 if stop is not None:
-                    server.nursery.start_soon(server.stop_when, stop)
+                    service.nursery.start_soon(server.stop_when, stop)
                 yield server.handle_stream
             except BaseException as error:
                 failure = error  # the nursery would put it into a group
             try:
-                await server.end(gracefully=failure is None)
+                await service.end(gracefully=failure is None)
             except BaseException as error:
                 if failure is None:
                     failure = error
                 else:
-                    await server.config.log.exception("Error in the application's shutdown")
-            server.nursery.cancel_scope.cancel()
-    if server.fatal is not None:
-        failure = server.fatal
+                    await service.config.log.exception("Error in the application's shutdown")
+            service.nursery.cancel_scope.cancel()
+    if service.fatal is not None:
+        failure = service.fatal
     if failure is not None:
         raise failure
 
@@ -166,35 +162,11 @@ def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
 
 
 class Server:
-    """An application, and the connections on which it is served."""
+    """Makes a connection of each stream, and stops them all together."""
 
-    nursery: trio.Nursery
-
-    def __init__(
-        self,
-        app: App,
-        config: Config,
-        *,
-        ssl_context: ssl.SSLContext | None,
-        scheme: Literal["http", "https"] | None,
-        proxy_protocol: bool,
-    ) -> None:
-        self.app = app
-        self.config = config
-        self.ssl_context = ssl_context
-        self.scheme = scheme
-        self.proxy_protocol = proxy_protocol
-        self.state: dict[str, Any] = {}
-        self.lifespan = Lifespan(app, config, self.state)
-        self.context = WorkerContext(None)
-        self.connections: set[Connection] = set()
-        self._running: set[Exchange] = set()
-        self._ended = trio.Event()
-        self.stopping = False
-        self.stops_at = math.inf
-        """When all that still runs is cancelled."""
-        self.fatal: BaseException | None = None
-        """What an application has raised to end the program, behind its answer."""
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._connections: set[Connection] = set()
         self._origins: weakref.WeakKeyDictionary[MuxadoSession, Origin] = (
             weakref.WeakKeyDictionary()
         )
@@ -204,57 +176,16 @@ class Server:
         origin = self._origins.get(stream.session)
         if origin is None:
             origin = self._origins[stream.session] = origin_of(stream.session)
-        await Connection(self, stream, copy(origin)).run()
-
-    async def run_lifespan(self) -> None:
-        """Call the application for its lifespan."""
-        await self.lifespan.run()
-        if self.lifespan.fatal is not None:
-            self.fail(self.lifespan.fatal)
-
-    def start(self, exchange: Exchange) -> None:
-        """Call the application; the call may outlive its connection."""
-        exchange.stop(self.stops_at)
-        self._running.add(exchange)
-        self.nursery.start_soon(self._run, exchange, name=self.app)
-
-    async def _run(self, exchange: Exchange) -> None:
+        connection = Connection(self._service, stream, copy(origin))
+        self._connections.add(connection)
         try:
-            await exchange.run()
+            await connection.run()
         finally:
-            self._running.discard(exchange)
-            self._ended.set()
-
-    def fail(self, error: BaseException) -> None:
-        """End the program."""
-        self.fatal = self.fatal or error
-        self.nursery.cancel_scope.cancel()
+            self._connections.discard(connection)
 
     async def stop_when(self, stop: trio.Event) -> None:
         """Stop once the event is set."""
         await stop.wait()
-        self.stopping = True
-        self.stops_at = trio.current_time() + self.config.graceful_timeout
-        await self.context.terminated.set()
-        for connection in list(self.connections):
+        await self._service.stop()
+        for connection in self._connections:
             connection.stop()
-        for exchange in self._running:
-            exchange.stop(self.stops_at)
-
-    async def end(self, *, gracefully: bool) -> None:
-        """End what still runs, and the application's lifespan."""
-        with trio.CancelScope(shield=not gracefully):
-            timeout = self.config.shutdown_timeout
-            if not gracefully:
-                timeout = min(timeout, self.config.graceful_timeout)
-            await self._finish_exchanges(self.config.graceful_timeout if gracefully else 0)
-            await self.lifespan.shut_down(timeout)
-
-    async def _finish_exchanges(self, timeout: float) -> None:
-        """Wait for what goes on behind its answer, and cancel it after ``timeout`` seconds."""
-        deadline = trio.current_time() + timeout
-        for exchange in self._running:
-            exchange.stop(deadline)
-        while self._running:
-            self._ended = trio.Event()
-            await self._ended.wait()
