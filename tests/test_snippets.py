@@ -175,15 +175,16 @@ async def given(contexts: dict[str, ssl.SSLContext]) -> AsyncIterator[dict[str, 
         nursery.cancel_scope.cancel()
 
 
-# Runs a server's program and says which port it got, as soon as it listens.
+# Runs a server's program and says which port it got, as soon as it accepts. Not earlier: a server
+# may bind a port and give it up again, to have the same one for all families.
 ANNOUNCE = """
 import runpy, socket, sys, trio
-listen = trio.SocketListener.__init__
-def announce(self, sock):
-    listen(self, sock)
-    if sock.family == socket.AF_INET:
-        print("listening on", sock.getsockname()[1], flush=True)
-trio.SocketListener.__init__ = announce
+accept = trio.SocketListener.accept
+async def announce(self):
+    if self.socket.family == socket.AF_INET:
+        print("listening on", self.socket.getsockname()[1], flush=True)
+    return await accept(self)
+trio.SocketListener.accept = announce
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
 
