@@ -32,8 +32,8 @@ class ReceiveBudget:
         self._live = live
         self.largest = LargestWindow()
         self._growing: set[Stream] = set()  # their windows were too small
-        # What each may have, of so much that was spare, and until when that counts.
-        self._fair_size = self._fair_for = 0
+        # What each of them may have, until something comes back or for a while.
+        self._fair_size = 0
         self._fair_until = -math.inf
 
     def widen(self, stream: Stream, size: int) -> int:
@@ -49,12 +49,13 @@ class ReceiveBudget:
         if stream not in self._growing:
             self._growing.add(stream)
             self._fair_until = -math.inf
-        spare = self._spare
-        if spare != self._fair_for or now >= self._fair_until:
-            self._fair_size = self._share(stream, spare, now)
-            self._fair_for = spare
+        if now >= self._fair_until:
+            self._fair_size = self._share(stream, now)
             self._fair_until = now + RECENT / 4
         size = min(2 * window.size, self._most, self._fair_size)
+        if size <= window.size:
+            window.pinched = False
+            return
         largest = self.largest.size
         if window.size < largest:
             size = min(size, largest)  # or two that follow each other would never stop
@@ -72,6 +73,7 @@ class ReceiveBudget:
             unread = stream.receive_window.unconsumed
             self.left += stream.reserved - unread
             stream.reserved = unread
+            self._fair_until = -math.inf
             if stream in self._growing or stream.receive_window is self.largest.window:
                 self._leave(stream)  # no call for each of many small streams
 
@@ -79,6 +81,7 @@ class ReceiveBudget:
         """Nobody reads a stream any more: it takes nothing."""
         self.left += stream.reserved
         stream.reserved = 0
+        self._fair_until = -math.inf
         self._leave(stream)
 
     def _leave(self, stream: Stream) -> None:
@@ -87,7 +90,6 @@ class ReceiveBudget:
             self.largest.forget()
         if stream in self._growing:
             self._growing.remove(stream)
-            self._fair_until = -math.inf
 
     @property
     def _spare(self) -> int:
@@ -101,12 +103,12 @@ class ReceiveBudget:
         stream.reserved += size
         return size
 
-    def _share(self, stream: Stream, spare: int, now: float) -> int:
+    def _share(self, stream: Stream, now: float) -> int:
         """The size that all windows which grow can have, those aside that are larger already."""
         windows = (other.receive_window for other in self._growing)
         own = stream.receive_window
         sizes = [w.size for w in windows if w is own or now - w.round_since <= RECENT]
-        total, number = sum(sizes) + spare, len(sizes)
+        total, number = sum(sizes) + self._spare, len(sizes)
         for size in sorted(sizes, reverse=True):
             if size * number > total:
                 total -= size

@@ -1,8 +1,7 @@
-"""A session and its streams: what the peer sends, and what this end does.
+"""The door to a session and its streams: bytes in, calls in, bytes out.
 
-A byte to send goes ``send`` -> ``ByteQueue.put`` -> ``Outbox.next_batch`` -> ``data_to_send``;
-one that is received goes ``receive_data``, in ``inbound.py``.  No call waits, calls back, or
-looks at a clock.
+A byte to send goes ``send`` -> ``ByteQueue.put`` -> ``Outbox.next_batch`` -> ``data_to_send``; what
+becomes of one that came, ``inbound.py`` says.  No call waits, calls back, or looks at a clock.
 """
 
 from __future__ import annotations
@@ -328,14 +327,10 @@ class Connection:
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""
-        gone = self.streams.tombstones
         if self.streams.release(stream):
             self.streams.reset(stream, code, "the stream was reset by this end")
-        elif stream.id in gone and not gone.was_reset(stream.id):
-            # It was closed, and its end is on its way: RST says that this was not all.
-            self.counts.resets_sent += 1
-            self._outbox.put(self._wire.rst(stream.id, code))
-            gone.add(stream.id, reset=True)
+        else:
+            self.streams.reset_closed(stream, code)
 
     def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> list[Event]:
         """Reset a half-open stream that takes too long.
@@ -358,10 +353,10 @@ class Connection:
             self._outbox.put(self._wire.data_header(self.streams.never_used_id, 0, fin=True))
 
     def refuse_unaccepted(self) -> None:
-        """Refuse every stream of the peer that the application has not taken up, nor ever may.
+        """Refuse every stream of the peer that nobody has accepted, nor may any more.
 
-        Those that wait for their type are among them.  GOAWAY may have counted them already: RST
-        says that they were not processed.
+        Those that wait for their type are among them.  GOAWAY may have counted them: RST says
+        that they were not processed.
         """
         for stream in self.streams.nobodys():
             self.reset(stream, ErrorCode.STREAM_REFUSED)

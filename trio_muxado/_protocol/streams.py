@@ -267,6 +267,11 @@ class Streams:
         if peer_knows_it:
             self._put_reset(stream.id, code, answer=False)
 
+    def reset_closed(self, stream: Stream, code: ErrorCode | int) -> None:
+        """A stream was closed, and its end is on its way: RST says that this was not all."""
+        if stream.id in self.tombstones and not self.tombstones.was_reset(stream.id):
+            self._put_reset(stream.id, code, answer=False)
+
     def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
         """Reset a half-open stream, for which there will be no answer."""
         self.reset(stream, code, message)
