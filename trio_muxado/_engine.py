@@ -31,7 +31,6 @@ raised it.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +142,7 @@ class Engine:
                 events.StreamBroken: self._on_broken,
                 events.GoAwayReceived: self._on_goaway,
                 events.WireDetected: self._on_wire,
-                events.PeerEnded: self._on_peer_ended,
+                events.PeerEnded: lambda _: self._transport_ended(None),
                 events.SessionFailed: self._on_failed,
             },
             step_done=self.steps.done,
@@ -183,7 +182,7 @@ class Engine:
         nursery.inner.start_soon(self._guard, self.keepalive.run, name=self.keepalive.run)
 
     def expect_stream(self, timeout: float) -> None:
-        """End the session if the peer's application has not opened a stream within that time."""
+        """End the session if the peer has not opened a stream within that time."""
         self.keepalive.add(FirstStreamTimer(timeout, lambda: self._was_offered, self.abort))
 
     async def _run_reader(self) -> None:
@@ -293,9 +292,6 @@ class Engine:
             return
         keep_alive(self.transport)
 
-    def _on_peer_ended(self, event: events.PeerEnded) -> None:
-        self._transport_ended(None)
-
     def _on_failed(self, event: events.SessionFailed) -> None:
         message = f"the peer broke the protocol: {event.message}"
         if self.connection.counts.frames_received <= 1:
@@ -303,8 +299,7 @@ class Engine:
         self.finish(CloseReason(event.code, "local", message))
 
     def _on_starving(self) -> None:
-        if self._probe_timer.due == math.inf:
-            self._probe_timer.begin()
+        if self._probe_timer.begin():
             self.keepalive.hasten(self._probe_timer)
 
     def _probe(self, core: Stream) -> None:
@@ -318,7 +313,6 @@ class Engine:
     # ---- the end
 
     def _describe(self) -> str:
-        """The session for a log."""
         return f"session {self.number} with {describe(self.transport, self.peer_address)}"
 
     def _transport_ended(self, error: Exception | None) -> None:

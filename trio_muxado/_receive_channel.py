@@ -31,6 +31,10 @@ Channel: TypeAlias = (
 Kept: TypeAlias = "list[Channel]"
 """The channels that a session's streams have let go of, empty, for later streams."""
 
+DEFAULT_RECEIVE = 256 * 1024
+"""Bytes that ``receive_some()`` returns at most; as much as arrives in one read of the transport,
+so that bulk is not cut into more pieces than it came in."""
+
 SMALL_CHUNK = 1024
 """Bytes below which chunks are joined while they wait."""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._protocol.states import OVER
+
 if TYPE_CHECKING:
     from ._protocol.connection import Connection
     from ._protocol.errors import ErrorCode
@@ -48,6 +50,14 @@ class Steps:
     def send(self, stream: Stream, data: bytes) -> None:
         """Queue data, which is not empty."""
         self.connection.send(stream, data)
+        if self.writer.sleeps:
+            self.writer.wake()
+
+    def end_sending(self, stream: Stream) -> None:
+        """Half-close a stream."""
+        self.connection.end_sending(stream)
+        if stream.state in OVER:  # the peer has ended as well: nothing can break it
+            self.receivers.pop(stream, None)
         if self.writer.sleeps:
             self.writer.wake()
 

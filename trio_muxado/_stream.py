@@ -12,35 +12,25 @@ from ._blame import code_for
 from ._breaks import wait_for_break, wake_for_break
 from ._errors import MuxadoError, StreamClosedError
 from ._protocol.errors import ErrorCode, check_code
-from ._protocol.states import OVER, SEND_END
-from ._receive_channel import ReceiveChannel
+from ._protocol.states import SEND_END
+from ._receive_channel import DEFAULT_RECEIVE, ReceiveChannel
+from ._send_room import COPY_SIZE, SMALL_MESSAGE
 
 if TYPE_CHECKING:
     from ._engine import Engine
     from ._protocol.stream import Stream
     from ._session import MuxadoSession
 
-_DEFAULT_RECEIVE = 256 * 1024
-"""Bytes that ``receive_some()`` returns at most; as much as arrives in one read of the
-transport, so that bulk is not cut into more pieces than it came in."""
-
-_SMALL = 8 * 1024
-"""Bytes of a message that is queued last in ``send_all``, and not first.  In bulk, where a stream
-that was woken should have its next chunk in the batch that follows, that would cost a sixth of what
-100 streams of v1 carry (measured)."""
-
-_CUT = "this side has reset the stream: a send_all has left data unsent"
-
-_COPY_SIZE = 256 * 1024
-"""Bytes of a mutable buffer that ``send_all`` copies at a time."""
+_RESET = "this side has reset the stream"
+_CUT = f"{_RESET}: a send_all has left data unsent"
 
 
 class MuxadoStream(trio.abc.HalfCloseableStream):
     """A two-way stream of bytes inside a session, flow-controlled for itself.
 
-    Streams come from :meth:`MuxadoSession.open_stream` and
-    :meth:`MuxadoSession.accept_stream`.  One task may send while another receives; two that do
-    the same at once get :exc:`trio.BusyResourceError`.  ``async with stream`` closes it.
+    It comes from :meth:`MuxadoSession.open_stream` or :meth:`MuxadoSession.accept_stream`.  One
+    task may send while another receives; two that do the same at once get
+    :exc:`trio.BusyResourceError`.  ``async with stream`` closes it.
     """
 
     __slots__ = (
@@ -87,8 +77,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         """In which order this side sends on it, 0 to 2^31 - 1: higher goes first.
 
         At the opener it begins as what ``open_stream`` was given, at the acceptor as what v1
-        carries, and as 0 on v2, which does not carry it.  Setting it counts from now on, also for
-        what waits already.  The peer does not hear of it.
+        carries, and as 0 on v2.  Setting it counts from now on, also for what waits already.
 
         Raises:
           ValueError: it was set to a number out of range.
@@ -106,7 +95,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     @property
     def unsent(self) -> int:
-        """Bytes that ``send_all`` has accepted and that have not left for the transport yet."""
+        """Bytes that ``send_all`` has accepted and the transport has not."""
         return self._core.outgoing.size
 
     @property
@@ -115,9 +104,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
         Set it on a stream of this side that is kept for later use.  When a task waits in
         :meth:`MuxadoSession.open_stream`, now or later, the stream that has been idle for longest
-        is closed in favour of it: it is readable then, and its methods raise
-        :exc:`StreamClosedError`.  Set it back to False, and ask :meth:`is_readable`, before it is
-        used again.
+        is closed: it is readable then, and its methods raise :exc:`StreamClosedError`.  Set it back
+        to False, and ask :meth:`is_readable`, before it is used again.
         """
         return self._core in self._engine.slots.idle
 
@@ -137,8 +125,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, at least one, at most ``max_bytes``; ``b""`` at the end.
 
-        Small pieces that have arrived are joined, up to 64 KiB; what came at once is returned at
-        once, without ``max_bytes`` up to 256 KiB.  Cancellation loses nothing.
+        Small pieces that wait are joined, up to 64 KiB; what came at once is returned at once, up
+        to 256 KiB where ``max_bytes`` does not say less.  Cancellation loses nothing.
 
         Raises:
           StreamResetError: the peer reset the stream; everything that came before the reset has
@@ -148,7 +136,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           trio.BusyResourceError: another task is receiving.
         """
         if max_bytes is None:
-            limit = _DEFAULT_RECEIVE
+            limit = DEFAULT_RECEIVE
         elif (limit := operator.index(max_bytes)) < 1:
             raise ValueError("max_bytes must be at least 1")
         if self._receiving:
@@ -183,19 +171,15 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
         Neither waits nor takes anything.  Bytes that the session has not read yet don't count.
         """
-        return (
-            self._received.size > 0
-            or self._received.ended
-            or self._core.broken is not None
-            or self._closed is not None
-        )
+        waits = self._received.size > 0 or self._received.ended
+        return waits or self._core.broken is not None or self._closed is not None
 
     async def wait_broken(self) -> MuxadoError:
         """Wait until the stream has broken, and return the error that says why; takes nothing.
 
-        It has broken when the peer has reset it, or when its session has ended; what came before
-        that can still be received.  It has not when the peer has only ended its direction.  Any
-        number of tasks may wait, also while others send and receive.
+        It has broken when the peer has reset it, or when its session has ended, and not when the
+        peer has only ended its direction.  What came before can still be received.  Any number of
+        tasks may wait, also while others send and receive.
 
         Raises:
           StreamClosedError: the stream was closed by this side, now or before.
@@ -206,9 +190,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             await wait_for_break(self._engine.breaks, core)
         if self._closed is not None:
             raise self._closed_error()
-        if core.broken is None:  # both directions had ended, and all of it had been sent
-            return ending.error(f"stream {self.id}")
-        return self._broken_error()
+        # Where both directions had ended, and all had been sent, nothing broke the stream itself.
+        return ending.error(f"stream {self.id}") if core.broken is None else self._broken_error()
 
     # ---- sending
 
@@ -237,7 +220,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             cut = self._cut
             if data and self._closed is None and SEND_END in core.allowed:
                 self._cut = True  # until it is queued
-            small = len(data) <= _SMALL
+            small = len(data) <= SMALL_MESSAGE
             if small:
                 # Queued behind the checkpoint: an end that follows at once goes in the same frame,
                 # as the writer can't come between them.
@@ -265,10 +248,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             cut = self._cut
             self._cut = cut or len(octets) > 0  # until all of it is queued
             await checkpoint_if_cancelled()
-            for start in range(0, len(octets) or 1, _COPY_SIZE):
+            for start in range(0, len(octets) or 1, COPY_SIZE):
                 if start:
                     self._check_sendable()  # others had their turn meanwhile
-                piece = bytes(octets[start : start + _COPY_SIZE])
+                piece = bytes(octets[start : start + COPY_SIZE])
                 if piece:
                     steps.send(core, piece)
                 # Whoever closes the stream between two pieces does not end it: it is not whole.
@@ -283,8 +266,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         try:
             await self._wait_for_room(room.size)
         except trio.Cancelled:
-            # Another task may have closed the stream since: then its end is queued, behind all
-            # of it.
+            # Where another task has closed the stream since, its end is queued after all of it.
             if self._closed is None:
                 self._cut |= self._engine.connection.withdraw(core, keep=room.size) > 0
             raise
@@ -310,8 +292,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """End this direction after what was sent; the other goes on.  Again: does nothing.
 
-        Never waits for window.  Says that this is all, also after a :meth:`send_all` that was
-        cancelled.  Raises what :meth:`send_all` raises.
+        Never waits for window.  Says that this is all, also after a cancelled :meth:`send_all`.
+        Raises what :meth:`send_all` raises.
         """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
@@ -323,13 +305,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             if self._core.broken is not None:
                 raise self._broken_error()
             if SEND_END in self._core.allowed:
-                steps, core = self._engine.steps, self._core
                 self._cut = False
-                steps.connection.end_sending(core)
-                if core.state in OVER:  # the peer has ended as well: nothing can break it
-                    steps.receivers.pop(core, None)
-                if steps.writer.sleeps:
-                    steps.writer.wake()
+                self._engine.steps.end_sending(self._core)
             await cancel_shielded_checkpoint()
         finally:
             self._sending = False
@@ -353,10 +330,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         """Close the stream: what was sent still goes out, then the end; the rest is discarded.
 
-        Whoever waits in another method gets :exc:`StreamClosedError`.  A peer that goes on
-        sending gets RST.  When the task is cancelled, the stream is reset instead, with
-        STREAM_CANCELLED and without what waited to be sent.  So is one on which a cancelled
-        :meth:`send_all` has left data unsent, or another task's has not accepted all of it yet: an
+        Whoever waits in another method gets :exc:`StreamClosedError`.  A peer that goes on sending
+        gets RST.  When the task is cancelled, the stream is reset instead, with STREAM_CANCELLED.
+        So is one on which a :meth:`send_all` has left data unsent, cancelled or not done yet: an
         end would make it look whole.
         """
         try:
@@ -368,10 +344,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         await cancel_shielded_checkpoint()
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        """Close the stream, or reset it when an exception leaves the block.
+        """Close the stream; reset it when an exception leaves the block: it must not look whole.
 
-        The code is STREAM_CANCELLED for a cancellation, and INTERNAL_ERROR otherwise: what was
-        sent until then must not look whole.
+        The code is STREAM_CANCELLED for a cancellation, and INTERNAL_ERROR otherwise.
         """
         if error is None:
             await self.aclose()
@@ -381,8 +356,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def reset(self, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> None:
         """End both directions at once and send the peer ``code``; nothing more goes out.
 
-        A plain number goes on the wire as it is.  Takes effect even when cancelled.  After
-        :meth:`aclose` it takes back an end that has not been sent; one that has is followed by RST.
+        A plain number goes on the wire as it is.  Takes effect even when cancelled.  An end that
+        :meth:`aclose` has queued is taken back; one that has been sent is followed by RST.
         """
         check_code(code)
         self._reset_now(code)
@@ -396,9 +371,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._close(why)
         self._engine.steps.close(self._core)
 
-    def _reset_now(
-        self, code: ErrorCode | int, why: str = "this side has reset the stream"
-    ) -> None:
+    def _reset_now(self, code: ErrorCode | int, why: str = _RESET) -> None:
         """What :meth:`reset` does, without its checkpoint."""
         self._close(why)
         self._engine.steps.reset(self._core, code)

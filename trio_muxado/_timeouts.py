@@ -103,9 +103,12 @@ class ProbeTimer:
         self._probe = probe
         self.due = math.inf
 
-    def begin(self) -> None:
-        """A sender has begun to wait for window."""
+    def begin(self) -> bool:
+        """A sender has begun to wait for window; whether none did before."""
+        if self.due < math.inf:
+            return False
         self.due = trio.current_time() + PROBE_AFTER
+        return True
 
     def stood_still(self, now: float, late: float) -> None:
         pass

@@ -1,8 +1,4 @@
-"""The door to a session and its streams: bytes in, calls in, bytes out.
-
-A byte to send goes ``send`` -> ``ByteQueue.put`` -> ``Outbox.next_batch`` -> ``data_to_send``; what
-becomes of one that came, ``inbound.py`` says.  No call waits, calls back, or looks at a clock.
-"""
+"""A session and its streams: the door.  No call waits, calls back, or looks at a clock."""
 
 from __future__ import annotations
 
