@@ -1,8 +1,8 @@
 """What hypercorn 0.18.0 gets wrong on a stream, put right in one place.
 
 hypercorn's protocols (HTTP/1.1, HTTP/2, WebSocket) are used as they are: they call us for each
-application (``Connection.spawn_app``), for each write, and to say that they are idle.  Its ``TCPServer``
-and its task group are not: ``_connection.py`` and ``_exchange.py`` are in their stead, since there
+application (``Connection.spawn_app``), for each write, and to say that they are idle.  Its
+``TCPServer`` and its task group are not: ``_connection.py`` and ``_exchange.py`` are in their stead, since there
 
 * an application that receives nothing holds up the reader, with it the client's end, and for ever;
 * ``is_disconnected()``, which asks in a cancelled scope, never gets an answer;
