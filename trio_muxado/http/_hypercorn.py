@@ -2,9 +2,10 @@
 
 hypercorn's protocols (HTTP/1.1, HTTP/2, WebSocket) are used as they are: they call us for each
 application (``Connection.spawn_app``), for each write, and to say that they are idle.  Its
-``TCPServer`` and its task group are not: ``_connection.py`` and ``_exchange.py`` are in their stead, since there
+``TCPServer`` and its task group are not: ``_connection.py`` and ``_exchange.py`` replace them,
+since there
 
-* an application that receives nothing holds up the reader, with it the client's end, and for ever;
+* an application that receives nothing holds up the reader, with it the client's end, forever;
 * ``is_disconnected()``, which asks in a cancelled scope, never gets an answer;
 * the end of a client, or of the server, bounds nothing;
 * Ctrl+C and ``sys.exit`` come out in a group of groups;
