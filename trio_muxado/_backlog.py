@@ -37,7 +37,7 @@ class Backlog:
         self._send.close()
 
     async def take(self, most: int) -> list[Offered]:
-        """Wait for the next, and take up to ``most`` that wait; none when there will be none."""
+        """Wait for the next, and take at most ``most`` that wait; none when there will be none."""
         try:
             streams = [await self._receive.receive()]
         except trio.EndOfChannel:

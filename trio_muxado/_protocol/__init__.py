@@ -1,4 +1,4 @@
-"""The muxado protocol, both generations, free of I/O.
+"""The muxado protocol, both versions, free of I/O.
 
 Bytes come in and events go out; calls come in and bytes go out.  Nothing here knows of
 trio, of sockets, of clocks (a time is an argument) or of tasks, so everything can be

@@ -1,4 +1,4 @@
-"""The format of frames, as both generations have it, and how they are encoded.
+"""The format of frames, as both protocol versions have it, and how they are encoded.
 
 Both wires have an eight-byte, big-endian header: a word that packs length, flags and type,
 and a word with the stream id.  They differ in where the bits are and in a handful of rules,
@@ -16,7 +16,7 @@ from .byte_queue import Buffer
 from .errors import ErrorCode
 
 HEADER_SIZE = 8
-"""Bytes of a frame header, in both generations."""
+"""Bytes of a frame header, in both versions."""
 
 MAX_STREAM_ID = 0x7FFFFFFF
 """Stream ids have 31 bits; the top bit is reserved and ignored."""
@@ -40,7 +40,7 @@ _TWO_WORDS = Struct(">II")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Wire:
-    """One generation of the protocol, as data: where its bits are, and what it rules."""
+    """One protocol version as data: where its bits are, and its rules."""
 
     name: Literal["v1", "v2"]
     length_shift: int

@@ -39,7 +39,7 @@ class Connection:
 
     Args:
       client: this end opens the streams with odd ids.
-      wire: the generation, or None for a server that detects it from the first bytes.
+      wire: the protocol version, or None for a server that detects it from the first bytes.
       limits: the bounds that the peer is held to.
       typed: a v2 stream's first four bytes are its type (v1 carries types by itself).
       extensions: the types of extension streams that are served, besides the heartbeat's, which
@@ -47,7 +47,7 @@ class Connection:
     """
 
     wire: Wire | None
-    """The generation; None until it is detected."""
+    """The protocol version; None until it is detected."""
 
     # What there is once it is known:
     _wire: Wire

@@ -1,4 +1,4 @@
-"""Error codes of both generations, and the two errors that leave the protocol."""
+"""Error codes of both protocol versions, and the two errors that leave the protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ErrorCode(enum.Enum):
 
     The names are those of muxado v2, which knows all that v1 knows and more; the values are
     v2's numbers on the wire.  Each wire translates to and from its own numbers.  A number
-    that a generation does not define stays a plain :class:`int` wherever a code is shown.
+    that a version does not define stays a plain :class:`int` wherever a code is shown.
     """
 
     NO_ERROR = 0

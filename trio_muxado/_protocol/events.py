@@ -11,7 +11,7 @@ from .stream import Stream
 
 
 class WireDetected(NamedTuple):
-    """The first bytes told which generation the peer speaks."""
+    """The first bytes showed which version the peer speaks."""
 
     wire: Wire
 

@@ -1,6 +1,6 @@
-"""What a frame is, in one vocabulary for both generations of the wire.
+"""What a frame is, in one vocabulary for both protocol versions.
 
-Error codes are the raw numbers of the wire that carried them.  Only ``Syn`` is peculiar to
+Error codes are the raw numbers of the version that carried them.  Only ``Syn`` is peculiar to
 v1; on v2 the ``syn`` flag of ``Data`` opens a stream.
 """
 
@@ -88,7 +88,7 @@ class GoAwayDebug(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """A frame of a type that this generation does not define; its body is skipped."""
+    """A frame of a type that this version does not define; its body is skipped."""
 
     frame_type: int
     flags: int

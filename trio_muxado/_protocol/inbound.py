@@ -311,7 +311,7 @@ class Inbound:
         self.peer_debug = frame.debug
 
     def _on_unknown(self, frame: frames.Unknown) -> None:
-        """Skipped: a later generation may know it."""
+        """Skipped: a later version may know it."""
 
     def _on_malformed(self, frame: frames.Malformed) -> None:
         if self._session.goaway_received and self._wire.goaway_understates:

@@ -53,8 +53,8 @@ class Limits:
     receive_window: int | None = None
     """Bytes that a new stream may receive before the application reads.
 
-    None is the generation's own: 64 KiB on v1, 256 KiB on v2.  A smaller one cannot be had,
-    since the peer takes the generation's for granted; a larger one as far as ``receive_budget``
+    None is the protocol version's own: 64 KiB on v1, 256 KiB on v2.  A smaller one cannot be had,
+    since the peer takes the version's for granted; a larger one as far as ``receive_budget``
     has room for it.  A larger one is granted when the stream comes, and its opener cannot tell
     that from an answer: if it is refused afterwards, it is not safe to retry.
     """
@@ -65,7 +65,7 @@ class Limits:
     receive_budget: int = 64 * 1024 * 1024
     """Bytes of all receive windows of a session, together.
 
-    A window begins with what the generation says, whatever is left here, because the peer takes
+    A window begins with what the version says, whatever is left here, because the peer takes
     that for granted; it becomes larger only by what is left.  Half is kept for windows that begin.
     """
 

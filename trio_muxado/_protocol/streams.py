@@ -47,7 +47,7 @@ class Streams:
     _outbox: Outbox
     _window: int
     widens: bool
-    """New streams are promised more than the generation's window."""
+    """New streams are promised more than the version's window."""
 
     def __init__(self, *, client: bool, limits: Limits, counts: Counts) -> None:
         self._limits = limits
@@ -75,7 +75,7 @@ class Streams:
         self.last_remote_id = 0
         """The highest id that the peer has used."""
         self.last_taken_id = 0
-        """The highest id of the peer that was taken up before our first GOAWAY.  That is what all
+        """The highest id of the peer that was accepted before our first GOAWAY.  That is what all
         of them say: what comes behind one must not make the next one say more."""
         self._parity = 1 if client else 0
         # Id 1 is never used: v1 peers take it as used already and end the session.
@@ -241,7 +241,7 @@ class Streams:
         return self.budget.left
 
     def widen(self, stream: Stream) -> None:
-        """Promise the configured receive window, where it is larger than the generation's."""
+        """Promise the configured receive window, where it is larger than the version's."""
         surplus = self.budget.widen(stream, self._window)
         if surplus and not stream.open_due:  # else the credit follows the frame that opens it
             self._outbox.queue_credit(stream.id, stream.receive_window.take_grant())

@@ -116,7 +116,7 @@ class ReceiveWindow:
         self.ungranted: int = 0
         # Granting each read again, as the Go peers do, doubles the number of frames; waiting
         # for the whole window stalls the sender.  It never grows with the window: a peer that
-        # clamps increments to its initial window would wait for credit for ever (Rust).
+        # clamps increments to its initial window would wait for credit forever (Rust).
         self.threshold: int = initial // 2
 
     def take(self, size: int) -> bool:

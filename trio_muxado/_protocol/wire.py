@@ -39,7 +39,7 @@ _V2_FIRST = frozenset((0x12, 0x13, 0x30, 0x10, 0x11))
 
 
 def detect(first_bytes: bytes) -> Wire:
-    """The generation that a client speaks, from its first four bytes.
+    """The protocol version that a client speaks, from its first four bytes.
 
     Raises:
       ProtocolViolation: they are the start of no muxado session.

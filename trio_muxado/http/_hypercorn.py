@@ -17,7 +17,7 @@ Here is what the protocols themselves get wrong, each with a test in ``tests/htt
 * WebSocket: the code of the client's close frame is lost; a message that breaks the protocol is
   not answered; nothing closes one when the server stops.
 * HTTP/2: data of a stream that has been answered ends the connection with a KeyError; what is
-  written to a connection that has ended waits for ever; an answer that ends too early never ends
+  written to a connection that has ended waits forever; an answer that ends too early never ends
   for the client; a body that its application does not read holds up all other streams; a stop
   refuses streams with NO_ERROR; a thousandth request cuts the running ones.
 
