@@ -6,7 +6,6 @@ import itertools
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import partial
 
 import trio
 
@@ -14,7 +13,7 @@ from ._config import DEFAULT_CONFIG, MuxadoConfig
 from ._ending import CLOSED_HERE
 from ._engine import Engine
 from ._nursery import open_bare_nursery
-from ._patience import run_until_any, sleep_while_running
+from ._patience import run_while_running
 from ._session import MuxadoSession
 from ._tcp import connect_tcp
 
@@ -55,8 +54,7 @@ async def open_muxado_session(
         tcp = await connect_tcp(host, port)
         stream = trio.SSLStream(tcp, ssl_context, server_hostname=hostname, https_compatible=False)
         try:
-            timeout = partial(sleep_while_running, config.handshake_timeout)
-            if not await run_until_any(stream.do_handshake, timeout):
+            if not await run_while_running(config.handshake_timeout, stream.do_handshake):
                 raise trio.TooSlowError("the TLS handshake took too long")
         except BaseException:
             await trio.aclose_forcefully(stream)

@@ -25,6 +25,7 @@ from ._dial_loss import (
 )
 from ._errors import MuxadoError
 from ._nursery import open_bare_nursery, without_cancelled
+from ._patience import connect_while_running, run_while_running
 from ._session import MuxadoSession, is_end_of
 from ._tcp import connect_tcp
 
@@ -238,8 +239,7 @@ class _Dialler:
     async def _open_transport(self) -> trio.abc.Stream:
         patience = self._config.handshake_timeout
         try:
-            with trio.fail_after(patience):
-                stream = await self._connect()
+            stream = await connect_while_running(patience, self._connect)
         except trio.TooSlowError as error:
             raise Lost("unreachable", f"no connection within {patience} s", error) from None
         except (OSError, trio.BrokenResourceError) as error:
@@ -250,8 +250,8 @@ class _Dialler:
             tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
                 stream, self._ssl_context, server_hostname=self._host
             )
-            with trio.fail_after(patience):
-                await tls.do_handshake()
+            if not await run_while_running(patience, tls.do_handshake):
+                raise trio.TooSlowError("the TLS handshake took too long")
         except BaseException as error:
             await trio.aclose_forcefully(stream)
             if isinstance(error, trio.TooSlowError):

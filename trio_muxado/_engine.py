@@ -44,6 +44,7 @@ from ._half_open import HalfOpenTimer
 from ._heartbeat import Heartbeats, Responder
 from ._keepalive import Keepalive
 from ._nursery import BareNursery, without_cancelled
+from ._patience import run_while_running
 from ._protocol import events
 from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
@@ -219,8 +220,7 @@ class Engine:
         self.writer.flushed.set()
         if error is not None and self.ending.reason is None:
             # What the peer sent before it stopped to listen can still be read.
-            with trio.move_on_after(self.config.close_timeout):
-                await self.ending.event.wait()
+            await run_while_running(self.config.close_timeout, self.ending.event.wait)
             self._transport_ended(error)
             self._reading.cancel()
 
@@ -389,12 +389,14 @@ class Engine:
 
     async def _linger(self) -> None:
         """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""
+        await run_while_running(self.config.close_timeout, self._say_last_words)
+
+    async def _say_last_words(self) -> None:
+        await self.writer.flushed.wait()
         reason = self.ending.reason
         assert reason is not None
-        with trio.move_on_after(self.config.close_timeout):
-            await self.writer.flushed.wait()
-            # Where the peer or the transport has ended it, nothing is unread, and no GOAWAY went.
-            if reason.initiator != "local" or self.connection.wire is None:
-                return
-            if await half_close(self.transport):
-                await read_out(self.transport)
+        # Where the peer or the transport has ended it, nothing is unread, and no GOAWAY went.
+        if reason.initiator != "local" or self.connection.wire is None:
+            return
+        if await half_close(self.transport):
+            await read_out(self.transport)

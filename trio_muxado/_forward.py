@@ -12,6 +12,7 @@ from ._blame import code_for
 from ._breaking import break_stream
 from ._errors import SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
+from ._patience import run_while_running
 from ._protocol.errors import ErrorCode
 from ._stream import MuxadoStream
 
@@ -257,15 +258,12 @@ class _Joint:
     async def _close_in_time(self, way: _Way) -> None:
         """A close of TLS waits for a peer that does not read: no longer than anything else."""
         assert self._idle_timeout is not None
-        with trio.move_on_after(self._idle_timeout):
-            try:
-                await way.sink.aclose()
-            except Exception as error:
-                self._went_wrong(error)
-                if self._failure is not None:
-                    raise
-            else:
-                way.sink_closed = True
+        try:
+            way.sink_closed = await run_while_running(self._idle_timeout, way.sink.aclose)
+        except Exception as error:
+            self._went_wrong(error)
+            if self._failure is not None:
+                raise
 
     async def _break_both(self, code: ErrorCode | int) -> None:
         for way in self._ways:

@@ -10,6 +10,7 @@ import trio
 
 from ._breaking import break_stream
 from ._forward import check_idle_timeout, forward
+from ._patience import connect_while_running
 from ._protocol.errors import ErrorCode
 from ._proxy_protocol import (
     ProxyProtocol,
@@ -77,8 +78,7 @@ async def forward_streams(
 
     async def handle_stream(stream: MuxadoStream) -> None:
         try:
-            with trio.fail_after(CONNECT_TIMEOUT):
-                tcp = await _begin(connect, header)
+            tcp = await connect_while_running(CONNECT_TIMEOUT, partial(_begin, connect, header))
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
             logger.info("%r: no connection to %s port %d: %r", stream, host, port, error)
             await stream.reset(ErrorCode.STREAM_REFUSED)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import trio
 
 from ._keepalive import MOMENT
 from ._nursery import open_bare_nursery
+
+StreamT = TypeVar("StreamT", bound=trio.abc.AsyncResource)
 
 
 async def sleep_while_running(seconds: float) -> None:
@@ -17,6 +20,41 @@ async def sleep_while_running(seconds: float) -> None:
     await trio.sleep_until(due)
     if trio.current_time() - due > MOMENT:
         await trio.sleep(seconds)
+
+
+async def run_while_running(seconds: float, work: Callable[[], Awaitable[Any]]) -> bool:
+    """Run ``work()`` until it is done, or ``seconds`` in which this process ran are over.
+
+    Returns whether the work was done.  What it raises comes out bare.
+    """
+    return await run_until_any(work, partial(sleep_while_running, seconds))
+
+
+async def connect_while_running(
+    seconds: float, connect: Callable[[], Awaitable[StreamT]]
+) -> StreamT:
+    """Return what ``connect()`` returns, within ``seconds`` in which this process ran.
+
+    When it is cancelled, nothing is left open.
+
+    Raises:
+      trio.TooSlowError: it took longer.
+    """
+    stream: StreamT | None = None
+
+    async def work() -> None:
+        nonlocal stream
+        stream = await connect()
+
+    try:
+        await run_while_running(seconds, work)
+    except BaseException:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+        raise
+    if stream is None:
+        raise trio.TooSlowError("no connection in time")
+    return stream
 
 
 async def run_until_any(

@@ -18,7 +18,7 @@ from ._config import MuxadoConfig
 from ._connect import run_session
 from ._errors import CloseReason, MuxadoError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
-from ._patience import run_until_any, sleep_while_running
+from ._patience import run_until_any, run_while_running, sleep_while_running
 from ._session import MuxadoSession, is_end_of
 from ._transport.peer import describe, peer_address
 
@@ -131,13 +131,15 @@ class Server:
         # A listener that closes resets what waits in it, with the request that came along.  What
         # comes from now on is not waited for: others could keep the server going.
         last = self._accepted + sum(map(_waiting_in, listeners))
-        before = -1
-        with trio.move_on_after(GRACE):
-            while before < self._accepted < last:
-                before = self._accepted
-                for _ in range(ACCEPTING_TURNS):
-                    await trio.lowlevel.checkpoint()
+        await run_while_running(GRACE, partial(self._accept_what_waits, last))
         listening.cancel()
+
+    async def _accept_what_waits(self, last: int) -> None:
+        before = -1
+        while before < self._accepted < last:
+            before = self._accepted
+            for _ in range(ACCEPTING_TURNS):
+                await trio.lowlevel.checkpoint()
 
     async def _give_up(self, stop: trio.Event, handlers: BareNursery) -> None:
         await stop.wait()
@@ -228,7 +230,7 @@ async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.C
     with draining:
         await stop.wait()
         # Before a client's first bytes nothing can be said to it, and they may be here already.
-        if await run_until_any(wire_known.wait, partial(sleep_while_running, GRACE)):
+        if await run_while_running(GRACE, wire_known.wait):
             with suppress(MuxadoError):  # when it breaks, the handler learns that by itself
                 await session.drain()
         else:

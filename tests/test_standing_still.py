@@ -1,0 +1,172 @@
+"""This process stands still for longer than a timeout: nothing that goes on afterwards is given up.
+
+The clock jumps while all tasks wait, or in the middle of a turn, as it does for a laptop that
+slept.  What is really over is still noticed.
+"""
+
+import ssl
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from trio_muxado import (
+    MuxadoConfig,
+    MuxadoSession,
+    dial_muxado,
+    forward_streams,
+    server_session,
+)
+from trio_muxado import _forward_streams as forward_streams_module
+from trio_muxado.testing import Link
+
+from .helpers import (
+    Failing,
+    Gated,
+    Kind,
+    each_wire,
+    outcome_of,
+    read_all,
+    session_pair,
+)
+
+LONG = 1000.0
+"""Seconds; more than any timeout here."""
+
+
+async def accept_and_stay(transport: trio.abc.Stream) -> None:
+    async with server_session(transport, config=MuxadoConfig(heartbeat=None)) as session:
+        await session.wait_closed()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_dialling_goes_on(
+    tls: bool,
+    autojump_clock: MockClock,
+    client_context: ssl.SSLContext,
+    server_context: ssl.SSLContext,
+) -> None:
+    heard: list[object] = []
+
+    async def standing_still() -> None:
+        await trio.sleep(0.5)
+        autojump_clock.jump(LONG)
+
+    async with trio.open_nursery() as nursery:
+
+        async def connect() -> trio.abc.Stream:
+            if not tls:
+                nursery.start_soon(standing_still)
+                await trio.sleep(1)
+                near, far = memory_stream_pair()
+                nursery.start_soon(accept_and_stay, far)
+                return near
+            nursery.start_soon(standing_still)
+            link = Link(latency=1)
+            over_tls = trio.SSLStream(link.server, server_context, server_side=True)
+            nursery.start_soon(accept_and_stay, over_tls)
+            return link.client
+
+        async def handle(session: MuxadoSession) -> None:
+            await trio.lowlevel.checkpoint()
+
+        await dial_muxado(
+            handle,
+            "localhost",
+            1,
+            ssl_context=client_context if tls else None,
+            config=MuxadoConfig(heartbeat=None),
+            connect=connect,
+            on_state=lambda state, loss: heard.append(state if loss is None else loss.message),
+        )
+        nursery.cancel_scope.cancel()
+    assert heard == ["connecting", "connected"]
+
+
+async def test_a_connection_that_is_dialled_is_given_up_in_the_end(
+    autojump_clock: MockClock,
+) -> None:
+    lost = trio.Event()
+
+    async def connect() -> trio.abc.Stream:
+        autojump_clock.jump(LONG)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    def on_state(state: str, loss: object) -> None:
+        if loss is not None:
+            lost.set()
+
+    async with trio.open_nursery() as nursery:
+        dial: Any = partial(dial_muxado, connect=connect, on_state=on_state)
+        nursery.start_soon(dial, accept_and_stay, "localhost", 1)
+        await lost.wait()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() < LONG + 100
+
+
+@each_wire
+async def test_the_peer_hears_why_its_session_ended(kind: Kind, mock_clock: MockClock) -> None:
+    near, far = memory_stream_pair()
+    gated = Gated(far)
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            config = kind.config(heartbeat=None, send_timeout=10 * LONG)
+            async with server_session(gated, config=config) as session:
+                assert not (await session.wait_closed()).clean
+
+        gated.shut()
+        nursery.start_soon(serve)
+        await near.send_all(bytes(8))
+        await wait_all_tasks_blocked()
+        mock_clock.jump(LONG)
+        await wait_all_tasks_blocked()
+        gated.open()
+        assert await near.receive_some()
+        await near.aclose()
+
+
+@each_wire
+async def test_what_came_before_the_transport_broke_is_read(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    link = Link(latency=1)
+    failing = Failing(link.client)
+    content = bytes(200_000)
+    content = content[: kind.window]
+    async with session_pair(kind, transports=(failing, link.server), heartbeat=None) as (near, far):
+        asking = await near.open_stream()
+        await asking.send_all(b"request")
+        answering = await far.accept_stream()
+        failing.fail("send_all", trio.BrokenResourceError("the peer listens no more"))
+        await answering.send_all(content)
+        await answering.aclose()
+        await near.open_stream()
+        await trio.sleep(0.5)  # it is on its way, in pieces
+        autojump_clock.jump(LONG)
+        assert await outcome_of(partial(read_all, asking)) == content
+
+
+async def test_a_forwarded_connection_is_made(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect_tcp(host: str, port: int) -> trio.abc.Stream:
+        await trio.sleep(0.5)
+        autojump_clock.jump(LONG)
+        await trio.sleep(0.5)
+        near, far = memory_stream_pair()
+        await far.send_all(b"hello")
+        await far.send_eof()
+        return near
+
+    monkeypatch.setattr(forward_streams_module, "connect_tcp", connect_tcp)
+    kind = Kind("v1", "v1")
+    async with session_pair(kind, heartbeat=None) as (client, server):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(forward_streams, server, "localhost", 1))
+            stream = await client.open_stream()
+            assert await read_all(stream) == b"hello"
+            nursery.cancel_scope.cancel()
