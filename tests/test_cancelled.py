@@ -18,6 +18,7 @@ from trio_muxado import (
     client_session,
     server_session,
 )
+from trio_muxado._ending import CLOSED_HERE
 
 from .helpers import Kind, each_wire, read_all, session_pair, tcp_pair
 
@@ -252,6 +253,22 @@ async def test_a_session_that_is_cancelled_says_nothing(
         assert not reason.clean
         with pytest.raises(SessionEndedError):
             await read_all(inbound)
+
+
+@each_wire
+async def test_a_writer_that_is_about_to_send_sends_nothing_more(
+    kind: Kind, over: Callable[[], Any]
+) -> None:
+    async with over() as (near, far), server_session(far, config=kind.config()) as server:
+        async with client_session(near, config=kind.config()) as client:
+            async with await client.open_stream() as stream:
+                await stream.send_eof()
+                async with await server.accept_stream() as inbound:
+                    assert await read_all(inbound) == b""
+            await wait_all_tasks_blocked(0.01)
+            client._engine.steps.goaway(ErrorCode.NO_ERROR, b"")
+            client._engine.abort(CLOSED_HERE)
+        assert not (await server.wait_closed()).clean
 
 
 @each_wire

@@ -170,3 +170,26 @@ async def test_a_forwarded_connection_is_made(
             stream = await client.open_stream()
             assert await read_all(stream) == b"hello"
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@each_wire
+async def test_closing_goes_on(kind: Kind, times: int, autojump_clock: MockClock) -> None:
+    """Whoever closes stands still for longer than the deadline, and again after some progress."""
+    link = Link(latency=0.01, bandwidth=20_000)
+    content = bytes(200_000)[: kind.window]
+    async with session_pair(
+        kind, transports=(link.client, link.server), heartbeat=None, close_timeout=4
+    ) as (near, far):
+        sending = await near.open_stream()
+        await sending.send_all(content)
+        await sending.aclose()
+        receiving = await far.accept_stream()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.aclose)
+            for _ in range(times):
+                await trio.sleep(2)
+                autojump_clock.jump(LONG)
+                # What was to arrive meanwhile has: of this much more is left.
+            assert await read_all(receiving) == content

@@ -242,6 +242,7 @@ class Engine:
             self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=crash))
 
     def _stop_tasks(self) -> None:
+        self.writer.stopped = True  # it may be about to send, where it can't be cancelled
         self._writing.cancel()
         self.keepalive.stop()
         for scope in self._extensions:

@@ -164,14 +164,11 @@ class ClosingTimer:
     ) -> None:
         self._writer = writer
         self._interval = timeout / LOOKS
-        self._deadline = deadline
         self._patience = patience
         self._flushed = False
         self._excused = False
-        self._begin(trio.current_time())
-
-    def _begin(self, now: float) -> None:
-        self._ends = now + self._deadline
+        now = trio.current_time()
+        self._ends = now + deadline
         self._look_again(now)
 
     def _look_again(self, now: float) -> None:
@@ -185,15 +182,17 @@ class ClosingTimer:
         self._look_again(trio.current_time())
 
     def stood_still(self, now: float, late: float) -> None:
+        self._ends += late
         if not self._excused:
             self._excused = True
-            self._begin(now)
+            self._look_again(now)
 
     def ring(self, now: float) -> None:
         before, self._waiting = self._waiting, self._measure()
         self._looks += 1
         if any(now_waits < waited for waited, now_waits in zip(before, self._waiting, strict=True)):
             self._looks = 0
+            self._excused = False
         if self._looks == LOOKS or now >= self._ends:
             self._patience.cancel()
         self.due = min(now + self._interval, self._ends)

@@ -55,6 +55,8 @@ class FrameWriter:
         """Nothing more will be sent: all is on its way, or cannot be."""
         self.sleeps = False
         """Whoever changes something looks here first: asking for more costs a call."""
+        self.stopped = False
+        """The session was ended at once: also what is queued is not sent."""
         self._task: Task | None = None  # while it sleeps
         self._credit_waits = False
         self._ending = False
@@ -71,7 +73,7 @@ class FrameWriter:
         """Send until the end was asked for and all is sent; the transport's error if it failed."""
         connection, sender = self._connection, self._sender
         batch_size = BatchSize()
-        while await self._something_to_send():
+        while await self._something_to_send() and not self.stopped:
             batch, streams = connection.data_to_send(batch_size.bytes)
             self._room.collected(streams)
             self._slots.pass_on()
