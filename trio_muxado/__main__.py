@@ -84,7 +84,7 @@ class Demo:
         self.streams = streams
         self.tally: Tally = Tally()
         self.tls = tls
-        # Both ends are ours and all streams are meant, so nothing is held back; and v2 has
+        # Both sides are ours and all streams are meant, so nothing is held back; and v2 has
         # heartbeats in typed sessions only.
         self.config: MuxadoConfig = MuxadoConfig(
             wire=wire,

@@ -49,7 +49,7 @@ class MuxadoConfig(Limits):
     """
 
     typed: bool = False
-    """On v2: every stream begins with its type.  Both ends must agree; v1 needs no agreement."""
+    """On v2: every stream begins with its type.  Both sides must agree; v1 needs no agreement."""
 
     heartbeat: Heartbeat | None = field(default_factory=Heartbeat)
     """Keepalive; None sends none.  The peer's are answered in any case.

@@ -55,7 +55,7 @@ class Wire:
     """The flag of DATA that opens a stream, 0 where a SYN frame does."""
 
     initial_window: int
-    """Bytes that each end may send on a new stream before it is granted more."""
+    """Bytes that each side may send on a new stream before it is granted more."""
     max_payload: int
     """Bytes that we put into one DATA frame."""
     error_codes: Mapping[ErrorCode, int]

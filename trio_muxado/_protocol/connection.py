@@ -38,7 +38,7 @@ class Connection:
     """One end of a muxado session.
 
     Args:
-      client: this end opens the streams with odd ids.
+      client: this side opens the streams with odd ids.
       wire: the protocol version, or None for a server that detects it from the first bytes.
       limits: the bounds that the peer is held to.
       typed: a v2 stream's first four bytes are its type (v1 carries types by itself).
@@ -161,12 +161,12 @@ class Connection:
 
     @property
     def can_open(self) -> bool:
-        """The peer takes streams of this end."""
+        """The peer takes streams of this side."""
         return self._session.can_open
 
     @property
     def goaway_sent(self) -> bool:
-        """This end has sent GOAWAY."""
+        """This side has sent GOAWAY."""
         return self._session.goaway_sent
 
     @property
@@ -324,7 +324,7 @@ class Connection:
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """End both directions at once; what waits to be sent is dropped."""
         if self.streams.release(stream):
-            self.streams.reset(stream, code, "the stream was reset by this end")
+            self.streams.reset(stream, code, "the stream was reset by this side")
         else:
             self.streams.reset_closed(stream, code)
 

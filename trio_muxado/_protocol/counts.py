@@ -10,7 +10,7 @@ class Counts:
     """Counters since the session began; extensions and their streams included."""
 
     opened: int = 0
-    """Streams that this end has opened."""
+    """Streams that this side has opened."""
     offered: int = 0
     """Streams that the peer has opened and that were taken."""
     refused: int = 0

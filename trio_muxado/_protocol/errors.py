@@ -36,7 +36,7 @@ class ErrorCode(enum.Enum):
     ENHANCE_YOUR_CALM = 10
     """The other end floods (v2 only; v1 gets PROTOCOL_ERROR)."""
     REMOTE_GONE_AWAY = 11
-    """No new stream: the other end has sent GOAWAY (v2 only)."""
+    """No new stream: the other side has sent GOAWAY (v2 only)."""
     STREAMS_EXHAUSTED = 12
     """No stream ids are left (v2 only)."""
     WRITE_TIMEOUT = 13

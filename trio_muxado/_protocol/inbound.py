@@ -202,7 +202,7 @@ class Inbound:
     def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
         if stream.custody is UNTYPED and payload and stream.broken is None:
             payload = self._take_type(stream, payload)
-        # Between the pieces of a frame this end may have closed or reset the stream.
+        # Between the pieces of a frame this side may have closed or reset the stream.
         if stream.broken is not None:
             return
         if payload and RECEIVE_DATA in stream.allowed:

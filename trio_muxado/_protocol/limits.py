@@ -1,4 +1,4 @@
-"""Every bound that keeps a peer from using up this end, with its default and its reason."""
+"""Every bound that keeps a peer from using up this side, with its default and its reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Limits:
     """
 
     max_outbound_streams: int | None = 100
-    """Streams that this end may have open at once; ``open_stream`` waits for a slot.  One that was
+    """Streams that this side may have open at once; ``open_stream`` waits for a slot.  One that was
     closed before the peer has answered anything counts until it does: it may wait to be accepted.
     So do those of extension types, of which the peer may take fewer; the heartbeat does not.
 

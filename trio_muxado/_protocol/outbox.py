@@ -20,10 +20,9 @@ QUANTUM = 128 * 1024
 """Bytes that a stream may send before the next one that waits, but half of a batch at most, which
 is less on slow links: one frame on v2, eight on v1, and the last is shorter.
 
-With less, many bulk streams cost more: each turn wakes a task at both ends and is granted by itself
-(100 of them on v1: with 64 KiB a seventh fewer bytes a second).  With more, a small answer waits
-longer for its equals, and nothing is gained."""
-
+With less, many bulk streams cost more: each turn wakes a task on both sides and is granted by
+itself (100 of them on v1: with 64 KiB a seventh fewer bytes a second).  With more, a small answer
+waits longer for its equals, and nothing is gained."""
 
 PROBES_IN_A_ROW = 50
 """Probes that go out with no other DATA between them: each is an empty frame, and of those a peer
@@ -32,8 +31,8 @@ takes too many in a row for a flood (ours 100)."""
 SMALL_DEFICIT = 4
 """The rest of a turn that a full batch has cut short goes out first in the next one, unless it is
 less than a turn divided by this: then the stream's next turn is longer by it.  By itself it would
-cost both ends as much as a whole turn, and each batch would end with another (with 100 bulk streams
-on v1 a third of all turns were rests of a few KiB)."""
+cost both sides as much as a whole turn, and each batch would end with another (with 100 bulk
+streams on v1 a third of all turns were rests of a few KiB)."""
 
 
 class Outbox:
@@ -111,7 +110,7 @@ class Outbox:
         return True
 
     def take_back(self, live: Container[int]) -> set[int]:
-        """Never send the frames that open streams of this end, where there is still time.
+        """Never send the frames that open streams of this side, where there is still time.
 
         Returns the ids of these streams.  Those that are not ``live`` are opened all the same:
         what ended them waits behind.

@@ -25,8 +25,8 @@ class Session:
         self.state: SessionState = state
         # What a state is asked for with each stream, so that to ask is no call.
         self.goaway_sent: bool = state in _GOAWAY_SENT
-        """This end has sent GOAWAY."""
+        """This side has sent GOAWAY."""
         self.goaway_received: bool = state in _GOAWAY_RECEIVED
         """The peer has sent GOAWAY."""
         self.can_open: bool = state in _OPENING
-        """The peer takes streams of this end."""
+        """The peer takes streams of this side."""

@@ -1,7 +1,7 @@
 """The states of a stream and of a session, as tables.
 
 A missing cell is an error: of the peer where the input is the peer's, a bug of ours where it
-is our own.  The tables know no role; both ends of a connection follow the same ones, and the
+is our own.  The tables know no role; both sides of a connection follow the same ones, and the
 specification's pages show them, which a test holds them to.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 class StreamState(enum.Enum):
     """Where a stream is in its life."""
 
-    OPEN = "both ends may send"
+    OPEN = "both sides may send"
     HALF_CLOSED_LOCAL = "we have ended our direction"
     HALF_CLOSED_REMOTE = "the peer has ended its direction"
     CLOSED_LOCAL = "the application is gone; the peer has not ended yet"
@@ -36,7 +36,7 @@ class StreamInput(enum.Enum):
 class SessionState(enum.Enum):
     """Where a session is in its life."""
 
-    ACTIVE = "both ends may open streams"
+    ACTIVE = "both sides may open streams"
     GOING_AWAY = "we take no new streams of the peer (we sent GOAWAY)"
     GONE_AWAY = "the peer takes no new streams of ours (it sent GOAWAY)"
     DRAINING = "neither end opens streams; those that run go on"
@@ -48,11 +48,11 @@ class SessionInput(enum.Enum):
 
     SEND_GOAWAY = "we send GOAWAY"
     RECEIVE_GOAWAY = "the peer sends GOAWAY"
-    END = "the transport ends, or either end closes"
+    END = "the transport ends, or either side closes"
 
 
 class Custody(enum.Enum):
-    """Who has a stream of the peer.  Streams of this end are ACCEPTED until they are RELEASED."""
+    """Who has a stream of the peer.  Streams of this side are ACCEPTED until they are RELEASED."""
 
     UNTYPED = "nobody yet: its type has not come"
     WAITING = "nobody yet: it waits to be accepted, and is counted until it is taken"
@@ -71,7 +71,7 @@ class CustodyInput(enum.Enum):
 
 
 class PeerView(enum.Enum):
-    """What a stream of this end is to the peer, as far as it shows.  Others are SEEN."""
+    """What a stream of this side is to the peer, as far as it shows.  Others are SEEN."""
 
     UNHEARD = "nothing shows that it knows of the stream"
     ANSWERED = "it has the stream: it has granted a larger window"

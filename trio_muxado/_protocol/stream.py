@@ -70,9 +70,9 @@ class Stream:
         """We opened it."""
         self.type: int = 0
         self.priority: int = 0
-        # By the calls of this end, in Connection:
+        # By the calls of this side, in Connection:
         self.used: bool = False
-        """The application of this end has acted on it, by more than accepting it."""
+        """The application of this side has acted on it, by more than accepting it."""
         self.outgoing: ByteQueue = ByteQueue()
         self.end_due: bool = False
         """FIN follows what is in ``outgoing``."""

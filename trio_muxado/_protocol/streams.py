@@ -1,6 +1,6 @@
 """The streams of a connection: which live, and what becomes of them.
 
-Client ids are odd, server ids even; each end hands its own out in rising order and never
+Client ids are odd, server ids even; each side hands its own out in rising order and never
 again, and learns the other's from the frames that open streams.
 """
 
@@ -39,7 +39,7 @@ before the handler of the first has let go of it."""
 class Streams:
     """The streams on which something can still happen, and what all of them share.
 
-    That is ids, slots, the budget of their windows, and what a peer may make this end answer.
+    That is ids, slots, the budget of their windows, and what a peer may make this side answer.
     Nothing lives before ``use`` has said what the wire is.
     """
 
@@ -66,10 +66,10 @@ class Streams:
         self.heartbeats = Quota(MAX_HEARTBEAT_STREAMS)
         """Heartbeat streams of the peer."""
         self.outbound = Quota(limits.max_outbound_streams)
-        """Streams of this end, but for the heartbeat; whoever opens minds the limit."""
+        """Streams of this side, but for the heartbeat; whoever opens minds the limit."""
         self.budget = ReceiveBudget(limits, self.live)
         self._unanswered: dict[int, Stream] = {}
-        """Streams that this end has opened and closed, and that may still wait in the peer's
+        """Streams that this side has opened and closed, and that may still wait in the peer's
         backlog.  They keep their slots until the peer does something about them."""
         self.tombstones = Tombstones()
         self.last_remote_id = 0
@@ -82,7 +82,7 @@ class Streams:
         self._next_id = self._first_local_id = 3 if client else 2
         self._first_remote_id = 2 if client else 3
         self.never_used_id = MAX_STREAM_ID - 1 + self._parity
-        """An id of this end that is never reached: a stream that is surely not alive."""
+        """An id of this side that is never reached: a stream that is surely not alive."""
 
     def use(self, wire: Wire, outbox: Outbox) -> None:
         """The wire is known."""
@@ -95,7 +95,7 @@ class Streams:
     # ---- ids
 
     def new_local(self) -> Stream:
-        """A stream with the next id of this end."""
+        """A stream with the next id of this side."""
         stream_id = self._next_id
         if stream_id >= self.never_used_id:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
@@ -109,7 +109,7 @@ class Streams:
     ) -> Stream | None:
         """A stream that the peer opens, counted in ``quota``; or refuse it.
 
-        There may be ``extra`` more of them than usual.  ``going`` says that this end has sent
+        There may be ``extra`` more of them than usual.  ``going`` says that this side has sent
         GOAWAY.
         """
         self.check_opening(stream_id)
@@ -156,10 +156,10 @@ class Streams:
         return 1 < stream_id <= self.last_remote_id
 
     def local_above(self, last: int, up_to: int) -> list[Stream]:
-        """The live streams of this end with ids above ``last``, up to ``up_to``, as they rise.
+        """The live streams of this side with ids above ``last``, up to ``up_to``, as they rise.
 
         Looks at each of these ids or at all live streams, whichever are fewer.  So a peer whose
-        GOAWAYs fall makes this end look at each id once, however many streams live.
+        GOAWAYs fall makes this side look at each id once, however many streams live.
         """
         first = max(last + 1, self._first_local_id)
         first += (first ^ self._parity) & 1
@@ -216,8 +216,8 @@ class Streams:
     def half_open(self) -> list[Stream]:
         """Streams whose type has not come, or that an end has ended and that are not done.
 
-        With them are those that this end has closed and whose slot waits for the peer.
-        The heartbeats of both ends are left alone, and the peer's extensions: they take no slot of
+        With them are those that this side has closed and whose slot waits for the peer.
+        The heartbeats of both sides are left alone, and the peer's extensions: they take no slot of
         an application's stream.
         """
         live = [
@@ -261,7 +261,7 @@ class Streams:
         self.settle(stream)
 
     def reset(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
-        """This end resets a stream; a peer that has not heard of it need not be told."""
+        """This side resets a stream; a peer that has not heard of it need not be told."""
         peer_knows_it = not stream.open_due
         self.break_off(stream, SEND_RESET, BreakReason(code, "local", message))
         if peer_knows_it:
@@ -282,7 +282,7 @@ class Streams:
     def answer(self, stream_id: int, code: ErrorCode, *, our_doing: bool = False) -> None:
         """Queue an RST that the peer provoked, within what it may provoke.
 
-        ``our_doing`` says that this end had closed the stream: of those there are as many as it
+        ``our_doing`` says that this side had closed the stream: of those there are as many as it
         has closed.
         """
         if not our_doing:
@@ -353,6 +353,6 @@ class Streams:
 
     @property
     def idle(self) -> bool:
-        """No stream of either end lives, but for heartbeats."""
+        """No stream of either side lives, but for heartbeats."""
         theirs = self.inbound.used + self.extensions.used
         return theirs == 0 and self.outbound.used == len(self._unanswered)

@@ -1,4 +1,4 @@
-"""Credit: how much may be sent on a stream, and when the other end is granted more.
+"""Credit: how much may be sent on a stream, and when the other side is granted more.
 
 Both directions of every stream have a window.  The sender's side counts what it may still
 send; the receiver's side counts what it has promised to take.
@@ -22,7 +22,7 @@ PLENTY = 2 * 1024 * 1024
 ENOUGH = 500_000_000
 """Bytes a second.  A window that lets so many through is not what holds the peer back: an end takes
 hardly twice as much, and a round that was as short as the one with half of the window shows that
-both ends got going.  Without this windows double on to 8 MiB on loopback, where they fill any
+both sides got going.  Without this windows double on to 8 MiB on loopback, where they fill any
 socket, and a peer that waits for its socket sends in pieces: a fourth fewer bytes a second for a
 quarter more of a CPU (measured)."""
 

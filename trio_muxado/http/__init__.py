@@ -1,6 +1,6 @@
 """HTTP over the streams of a session: an ASGI server at one end, an httpx client at the other.
 
-Either end of a session can be either.  The server is hypercorn, on a stream for each connection,
+Either side of a session can be either.  The server is hypercorn, on a stream for each connection,
 and the client httpx, on a stream for each request; both come with
 ``pip install 'trio_muxado[http]'``.
 """

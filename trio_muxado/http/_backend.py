@@ -29,7 +29,7 @@ class MuxadoBackend(httpcore.AsyncNetworkBackend):
     without httpcore, whose pool takes a time that grows with the square of the requests at once.
 
     Args:
-      session: either end of a session, or a :class:`~trio_muxado.SessionPool`.
+      session: either side of a session, or a :class:`~trio_muxado.SessionPool`.
     """
 
     def __init__(self, session: Opener) -> None:

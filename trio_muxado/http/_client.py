@@ -37,7 +37,7 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
     What httpx raises has the :exc:`~trio_muxado.MuxadoError` as its cause, where there was one.
 
     Args:
-      session: either end of a session, or a :class:`~trio_muxado.SessionPool`.  Closing the client
+      session: either side of a session, or a :class:`~trio_muxado.SessionPool`.  Closing the client
         leaves it open.
       max_streams: how many streams at once, idle ones among them; further requests wait.  None is
         as many as the session allows.

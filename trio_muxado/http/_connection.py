@@ -84,7 +84,7 @@ class Connection:
     # ---- the life of it
 
     async def run(self) -> None:
-        """Serve until either end has had enough, and end the stream."""
+        """Serve until either side has had enough, and end the stream."""
         code = ErrorCode.STREAM_CANCELLED
         with errors_bare():
             async with trio.open_nursery() as self._nursery:

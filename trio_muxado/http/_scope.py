@@ -71,7 +71,7 @@ def _layers(stream: Any) -> Iterator[Any]:
 def tls_extension(tls: Any) -> dict[str, Any]:
     """ASGI's ``tls`` extension, of a :class:`trio.SSLStream` whose handshake is done.
 
-    The peer is the "client" of it, also where it was the other end that has dialled.
+    The peer is the "client" of it, also where it was the other side that has dialled.
     """
     try:
         certificate: bytes | None = tls.getpeercert(binary_form=True)

@@ -33,7 +33,7 @@ async def serve_asgi(
 ) -> None:
     """Serve an ASGI application to every stream that the session's peer opens.
 
-    Returns when the session has been closed cleanly from either end.  The application's
+    Returns when the session has been closed cleanly from either side.  The application's
     lifespan is that of the call; where many sessions share one, use :func:`asgi_handler`, which
     also explains the arguments.
 
