@@ -13,7 +13,7 @@ from trio_muxado import MuxadoStream
 
 @contextmanager
 def anyio_errors(action: str) -> Generator[None, None, None]:
-    """Raise anyio's error for each of trio's, which stays its cause."""
+    """Turn each of trio's errors into anyio's, with trio's as the cause."""
     try:
         yield
     except trio.ClosedResourceError as error:
@@ -25,7 +25,7 @@ def anyio_errors(action: str) -> Generator[None, None, None]:
 
 
 class AnyioStream(ByteStream):
-    """Wraps a stream. Its end is an exception here, as everywhere in anyio."""
+    """Wraps a stream. The end of the data is an exception, as everywhere in anyio."""
 
     def __init__(self, stream: MuxadoStream) -> None:
         self.stream = stream
@@ -57,5 +57,5 @@ class AnyioStream(ByteStream):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the stream, or reset it where an exception left the block."""
+        """Close the stream, or reset it if an exception left the block."""
         await self.stream.__aexit__(kind, error, traceback)

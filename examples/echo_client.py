@@ -17,7 +17,7 @@ async def ask(session: MuxadoSession, line: str) -> None:
 
 
 async def main(port: int, lines: list[str]) -> None:
-    """Open one session, and ask everything at once."""
+    """Open one session, and send all lines at once."""
     with trio.fail_after(10):
         async with (
             open_muxado_session("127.0.0.1", port) as session,

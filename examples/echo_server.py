@@ -1,7 +1,7 @@
 """Echo every stream of every client: ``python echo_server.py [PORT]``.
 
-Clients of both generations are served on the one port. Ctrl+C stops the server gently: it takes
-no new streams and ends when those that run have ended. A second one ends it at once.
+One port serves clients of both protocol versions. Ctrl+C stops the server gracefully: it accepts no
+new streams, and ends when the running ones have ended. A second Ctrl+C ends it at once.
 """
 
 import signal
@@ -14,7 +14,7 @@ from trio_muxado import MuxadoSession, MuxadoStream, serve_muxado
 
 
 async def echo(stream: MuxadoStream) -> None:
-    """Send back what comes. The stream is closed when this returns."""
+    """Send back what arrives. The stream is closed when this returns."""
     async for chunk in stream:
         await stream.send_all(chunk)
 
@@ -25,7 +25,7 @@ async def handle_session(session: MuxadoSession) -> None:
 
 
 async def main(port: int) -> None:
-    """Serve until a signal comes."""
+    """Serve until a signal arrives."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -3,10 +3,10 @@
     python reverse_tunnel.py relay PUBLIC_PORT AGENT_PORT
     python reverse_tunnel.py agent RELAY_HOST AGENT_PORT SERVICE_HOST SERVICE_PORT
 
-Whoever connects to PUBLIC_PORT of the relay talks to SERVICE_HOST:SERVICE_PORT as the agent sees
-it. Everything runs over the one connection that the agent has made; with several agents visitors
-are spread over them. Without TLS and a client certificate (see the documentation) anybody can be
-the agent, so the relay listens on 127.0.0.1.
+A visitor who connects to PUBLIC_PORT of the relay reaches SERVICE_HOST:SERVICE_PORT as the agent
+sees it. Everything runs over the one connection that the agent has made. With several agents, the
+relay spreads visitors over them. Without TLS and a client certificate (see the documentation)
+anybody can be the agent, so the relay listens on 127.0.0.1.
 """
 
 import sys
@@ -28,25 +28,25 @@ from trio_muxado import (
 
 LOCAL = "127.0.0.1"
 PATIENCE = 10  # seconds that a visitor waits for an agent
-IDLE = 600  # seconds in which a connection may be silent
-# A visitor who has read everything may keep its connection: that must not lock out others.
+IDLE = 600  # seconds that a connection may be silent
+# A visitor who has read everything may keep the connection open, which must not lock out others.
 CONFIG = MuxadoConfig(max_outbound_streams=None, max_inbound_streams=10_000)
 
 
 class Relay:
-    """Hands each visitor to one of the agents that are connected."""
+    """Hands each visitor to one of the connected agents."""
 
     def __init__(self) -> None:
         self.agent = SessionPool()
 
     def on_session(self, session: MuxadoSession, reason: CloseReason | None) -> None:
-        """Agents come and go."""
+        """Report that an agent has come or gone, and keep the pool up to date."""
         self.agent.on_session(session, reason)
         news = "connected" if reason is None else f"gone: {reason.message}"
         print("an agent has", news, flush=True)
 
     async def handle_visitor(self, visitor: trio.SocketStream) -> None:
-        """Open a stream to an agent for one connection, which is closed when this returns."""
+        """Forward one connection to an agent. It is closed when this returns."""
         with trio.move_on_after(PATIENCE) as waiting:
             stream = await self.agent.open_stream()
         if not waiting.cancelled_caught:
@@ -67,7 +67,7 @@ class Relay:
 
 
 async def agent(relay_host: str, relay_port: int, host: str, port: int) -> None:
-    """Serve the relay's streams, and come back when the relay has been away."""
+    """Serve the relay's streams, and reconnect whenever the relay was away."""
 
     def on_state(state: str, loss: DialLoss | None) -> None:
         print(state if loss is None else f"the relay is away: {loss.message}", flush=True)
