@@ -18,7 +18,7 @@ PACKAGE = "trio_muxado"
 # From the ground up: a module imports from the rows above its own, and sideways within its row
 # as long as nothing goes in a circle.
 ROWS = (
-    ("_protocol.errors", "_protocol.byte_queue"),
+    ("_protocol.checks", "_protocol.errors", "_protocol.byte_queue"),
     ("_protocol.frames", "_protocol.limits", "_protocol.guards", "_protocol.counts"),
     ("_protocol.codec",),
     ("_protocol.decoder", "_protocol.windows", "_protocol.states"),
@@ -30,7 +30,15 @@ ROWS = (
     ("_protocol.inbound",),
     ("_protocol.connection",),
     ("_protocol",),
-    ("_breaks", "_errors", "_keepalive", "_nursery", "_receive_channel", "_send_room"),
+    (
+        "_breaks",
+        "_checks",
+        "_errors",
+        "_keepalive",
+        "_nursery",
+        "_receive_channel",
+        "_send_room",
+    ),
     ("_patience", "_tcp"),
     ("_statistics", "_transport"),
     ("_backlog", "_ending", "_half_open", "_slots", "_trace"),
@@ -44,7 +52,7 @@ ROWS = (
     ("_connect",),
     ("_server",),
     ("_serve",),
-    ("_backoff", "_breaking", "_proxy_protocol"),
+    ("_backoff", "_breaking", "_line", "_proxy_protocol"),
     ("_dial_loss", "_forward", "_pool"),
     ("_dial",),
     ("_forward_streams",),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+
+from ._protocol.checks import check_int, check_number
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,22 @@ class Backoff:
     """The part of a pause that may be left out: 0 for none, 1 for all of it."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value: object = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise TypeError(f"{field.name} must be a number, not {value!r}")
-        if not self.first > 0:
-            raise ValueError(f"first must be a positive time, not {self.first!r}")
-        if not self.factor >= 1:
-            raise ValueError(f"factor must be at least 1, not {self.factor!r}")
-        if not self.first <= self.longest < math.inf:
-            raise ValueError(f"longest must be at least first, and finite, not {self.longest!r}")
-        if not 0 <= self.jitter <= 1:
+        check_number("first", self.first)
+        check_number("factor", self.factor, least=1)
+        check_number("longest", self.longest, least=self.first)
+        check_number("jitter", self.jitter, least=0)
+        if self.jitter > 1:
             raise ValueError(f"jitter must be between 0 and 1, not {self.jitter!r}")
 
     def pause(self, failures: int) -> float:
-        """Seconds to wait after that many failures in a row, counted from 1."""
+        """Seconds to wait after that many failures in a row, counted from 1.
+
+        Raises:
+          TypeError, ValueError: ``failures`` is no int, or less than 1.
+        """
+        check_int("failures", failures, 1)
         try:
-            pause = min(self.longest, self.first * self.factor ** (failures - 1))
+            pause = min(self.longest, self.first * float(self.factor) ** (failures - 1))
         except OverflowError:
             pause = self.longest
         return self.shortened(pause)

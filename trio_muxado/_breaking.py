@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import trio
 
-from ._protocol.errors import ErrorCode
+from ._protocol.errors import ErrorCode, is_sendable
 from ._stream import MuxadoStream
 
 logger = logging.getLogger("trio_muxado")
@@ -23,7 +23,8 @@ _LINGER_FOR_NO_TIME = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 
 async def break_stream(stream: trio.abc.AsyncResource, code: ErrorCode | int) -> None:
     """End ``stream`` at once, as a break where its kind has one; never waits, never raises.
 
-    A muxado stream is reset with ``code`` and a TCP connection by RST.  A TLS stream is cut
+    A muxado stream is reset with ``code``, where both versions of the protocol know what it means,
+    and a TCP connection by RST.  A TLS stream is cut
     without close_notify, by a break of what is below it; so is any other wrapper that shows what
     it wraps as ``transport_stream``.  A pipe, a Unix socket and a memory stream know no break:
     they are closed, which their peer takes for a clean end.
@@ -31,7 +32,9 @@ async def break_stream(stream: trio.abc.AsyncResource, code: ErrorCode | int) ->
     Takes effect also in a task that is cancelled.
     """
     if isinstance(stream, MuxadoStream):
-        await _at_once(stream.reset, code)
+        # A number that v1 has no name for would be a code of the protocol's on v2.
+        known = code if is_sendable(code) else ErrorCode.STREAM_CANCELLED
+        await _at_once(stream.reset, known)
     elif isinstance(stream, trio.SocketStream):
         await _at_once(_reset_connection, stream)
     elif isinstance(stream, trio.StapledStream):

@@ -4,14 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
+from ._checks import check_function, check_hook
+from ._protocol.checks import check_bool, check_choice, check_int, check_number, shown
 from ._protocol.limits import Limits
 
 if TYPE_CHECKING:
     from ._stream import MuxadoStream
     from ._trace import Tracer
+
+    ExtensionHandler: TypeAlias = Callable[[MuxadoStream], Awaitable[Any]]
+
+
+def _refuse(*args: object, **kwargs: object) -> NoReturn:
+    raise TypeError("a MuxadoConfig cannot be changed; dataclasses.replace makes a variant")
+
+
+_refuse_change: Any = _refuse  # in place of methods of many signatures
+
+
+class Extensions(dict[int, "ExtensionHandler"]):
+    """The handlers of extensions, which no longer change: a part of a configuration.
+
+    A dict, so that a configuration can be shown as JSON, and looking a type up is no call.
+    """
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self))
+
+    __setitem__ = __delitem__ = __ior__ = _refuse_change
+    clear = pop = popitem = setdefault = update = _refuse_change
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Extensions, (dict(self),)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Extensions:
+        return self
 
 
 @dataclass(frozen=True)
@@ -22,24 +51,33 @@ class Heartbeat:
     ``interval + tolerance`` seconds *nothing at all* has come from the peer, the session is
     dead.  What has come is read before that is said, and time in which trio's loop stood still
     doesn't count.  None takes what the known peers of the protocol version use: 3 s and 10 s on v1,
-    10 s and 15 s on v2.
+    10 s and 15 s on v2.  With an infinite ``tolerance`` heartbeats go out and nobody is given up.
+
+    Raises:
+      TypeError, ValueError: either is no positive number, or ``interval`` is not finite.
     """
 
     interval: float | None = None
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("interval", "tolerance"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"a heartbeat's {name} is a positive time, not {value!r}")
+        if self.interval is not None:
+            check_number("interval", self.interval)
+        if self.tolerance is not None:
+            check_number("tolerance", self.tolerance, endless=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MuxadoConfig(Limits):
     """Every choice and limit of a session.  Immutable; ``dataclasses.replace`` makes variants.
 
-    The limits are inherited; each says what it bounds.
+    The limits are inherited; each says what it bounds.  Seconds are ints or floats, and
+    ``math.inf`` where there is to be no bound; counts and sizes are ints.
+
+    It can be a key of a dict, and can be pickled if its handlers and its tracer can.
+
+    Raises:
+      TypeError, ValueError: a field is not what it should be; the message begins with its name.
     """
 
     wire: Literal["v1", "v2", "auto"] = "auto"
@@ -62,16 +100,16 @@ class MuxadoConfig(Limits):
     """
 
     extensions: Mapping[int, Callable[[MuxadoStream], Awaitable[Any]]] = field(
-        default_factory=lambda: MappingProxyType({})
+        default_factory=Extensions
     )
-    """Handlers for streams of extension types, which are never shown to ``accept_stream``.
+    """Handlers for streams of extension types, which are never shown to ``accept_stream``; copied.
 
     Each runs in the session's own nursery and its stream is closed when it returns.  Until then
     ``drain`` waits for it.
     """
 
-    tracer: Tracer | None = None
-    """Called forevery frame in both directions; :class:`TableTracer` and
+    tracer: Tracer | None = field(default=None, hash=False)
+    """Called for every frame in both directions; :class:`TableTracer` and
     :class:`JsonLinesTracer` are ready-made.  Without one nothing is spent on it.
     """
 
@@ -103,21 +141,31 @@ class MuxadoConfig(Limits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for kind in self.extensions:
-            if not 0 < kind <= 0xFFFFFFFF:
-                raise ValueError(f"an extension's type is 1 to 2^32 - 1, not {kind!r}")
-        if self.wire not in ("v1", "v2", "auto"):
-            raise ValueError(f'wire is "v1", "v2" or "auto", not {self.wire!r}')
-        for name in (
-            "close_timeout",
-            "close_deadline",
-            "send_timeout",
-            "handshake_timeout",
-            "half_open_timeout",
-        ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be a positive time, not {value!r}")
+        check_choice("wire", self.wire, ("v1", "v2", "auto"))
+        check_bool("typed", self.typed)
+        if self.heartbeat is not None and not isinstance(self.heartbeat, Heartbeat):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"heartbeat must be a Heartbeat or None, not {shown(self.heartbeat)}")
+        if not isinstance(self.extensions, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"extensions must map types to handlers, not {shown(self.extensions)}")
+        object.__setattr__(self, "extensions", Extensions(self.extensions))
+        for kind, handler in self.extensions.items():
+            check_int("extensions: an extension's type", kind, 1, 0xFFFFFFFF)
+            check_function(f"extensions[{kind:#x}]", handler)
+        if self.tracer is not None:
+            check_hook("tracer", self.tracer)
+        for name in ("close_timeout", "close_deadline", "send_timeout", "handshake_timeout"):
+            check_number(name, getattr(self, name), endless=True)
+        if self.half_open_timeout is not None:
+            check_number("half_open_timeout", self.half_open_timeout, endless=True)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MuxadoConfig:
+        return self  # a tracer has a file, and a handler may be a method of anything
 
 
 DEFAULT_CONFIG = MuxadoConfig()
+
+
+def check_config(config: object, name: str = "config") -> None:
+    """Raise TypeError for what is no configuration."""
+    if not isinstance(config, MuxadoConfig):
+        raise TypeError(f"{name} must be a MuxadoConfig, not {shown(config)}")

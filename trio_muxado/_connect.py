@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 import trio
 
-from ._config import DEFAULT_CONFIG, MuxadoConfig
+from ._checks import check_host, check_port, check_ssl_context, check_stream
+from ._config import DEFAULT_CONFIG, MuxadoConfig, check_config
 from ._ending import CLOSED_HERE
 from ._engine import Engine
 from ._nursery import open_bare_nursery
@@ -45,7 +46,12 @@ async def open_muxado_session(
       trio.BrokenResourceError: the TLS handshake failed; its cause is the
         :exc:`ssl.SSLError`.
       trio.TooSlowError: the TLS handshake took longer than ``config.handshake_timeout``.
+      TypeError, ValueError: a wrong argument; nothing was connected to.
     """
+    check_host(host)
+    check_port(port)
+    check_ssl_context(ssl_context)
+    check_config(config)
     stream: trio.abc.Stream
     if ssl_context is None:
         stream = await connect_tcp(host, port)
@@ -69,7 +75,11 @@ def client_session(
     """Run a session as the client over ``stream``, which it owns from then on.
 
     ``async with`` it, as :func:`open_muxado_session`.  The stream need not be half-closeable.
+
+    Raises:
+      TypeError: a wrong argument; then the stream is still the caller's.
     """
+    _check(stream, config)
     return run_session(stream, client=True, config=config)
 
 
@@ -80,8 +90,17 @@ def server_session(
 
     ``async with`` it, as :func:`open_muxado_session`.  With ``wire="auto"`` the protocol version is
     what the client's first bytes show; until they have come no stream can be opened from here.
+
+    Raises:
+      TypeError: a wrong argument; then the stream is still the caller's.
     """
+    _check(stream, config)
     return run_session(stream, client=False, config=config)
+
+
+def _check(stream: object, config: object) -> None:
+    check_stream("stream", stream)
+    check_config(config)
 
 
 _numbers = itertools.count(1)

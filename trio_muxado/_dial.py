@@ -12,7 +12,19 @@ from typing import Any, Literal, TypeAlias
 import trio
 
 from ._backoff import Backoff
-from ._config import DEFAULT_CONFIG, MuxadoConfig
+from ._checks import (
+    check_awaitable,
+    check_function,
+    check_hook,
+    check_host,
+    check_instance,
+    check_port,
+    check_ssl_context,
+    check_stop,
+    check_stream,
+    check_task_status,
+)
+from ._config import DEFAULT_CONFIG, MuxadoConfig, check_config
 from ._connect import client_session
 from ._dial_loss import (
     HOPELESS,
@@ -87,7 +99,21 @@ async def dial_muxado(
     Raises:
       TypeError, ValueError: an argument cannot be used; nothing has been dialled then.
     """
-    _check(handle_session, connect, backoff, stop, on_state)
+    check_function("handle_session", handle_session)
+    if connect is None:
+        check_host(host)
+        check_port(port)
+    else:
+        check_function("connect", connect)
+        check_instance("host", host, (str, bytes), "a str or bytes")
+        check_port(port, least=0)  # nobody looks at it
+    check_ssl_context(ssl_context)
+    check_config(config)
+    check_instance("backoff", backoff, Backoff, "a Backoff")
+    check_stop(stop)
+    if on_state is not None:
+        check_hook("on_state", on_state)
+    check_task_status(task_status)
     dialler = _Dialler(
         handle_session,
         partial(connect_tcp, host, port) if connect is None else connect,
@@ -105,22 +131,6 @@ async def dial_muxado(
         await dialler.run()
         nursery.cancel()
     dialler.started(None)
-
-
-def _check(
-    handle_session: object, connect: object, backoff: object, stop: object, on_state: object
-) -> None:
-    for name, value in (
-        ("handle_session", handle_session),
-        ("connect", connect),
-        ("on_state", on_state),
-    ):
-        if not callable(value) and (value is not None or name == "handle_session"):
-            raise TypeError(f"{name} must be callable, not {value!r}")
-    if not isinstance(backoff, Backoff):
-        raise TypeError(f"backoff must be a Backoff, not {backoff!r}")
-    if stop is not None and not isinstance(stop, trio.Event):
-        raise TypeError(f"stop must be a trio.Event, not {stop!r}")
 
 
 class _Dialler:
@@ -223,7 +233,8 @@ class _Dialler:
                 self._tell("connected")
                 self.started(session)
                 try:
-                    await self._handle_session(session)
+                    handler = self._handle_session
+                    await check_awaitable("handle_session", handler, handler(session))
                 finally:
                     end.look_at(session)  # before this side closes it
         except BaseException as error:
@@ -236,10 +247,16 @@ class _Dialler:
         if not self._is_stopped() and (end.was_lost or end.error is not None):
             raise end.as_loss(session)
 
+    async def _connect_once(self) -> trio.abc.Stream:
+        connect = self._connect
+        stream: trio.abc.Stream = await check_awaitable("connect", connect, connect())
+        check_stream("what connect returns", stream)
+        return stream
+
     async def _open_transport(self) -> trio.abc.Stream:
         patience = self._config.handshake_timeout
         try:
-            stream = await connect_while_running(patience, self._connect)
+            stream = await connect_while_running(patience, self._connect_once)
         except trio.TooSlowError as error:
             raise Lost("unreachable", f"no connection within {patience} s", error) from None
         except (OSError, trio.BrokenResourceError) as error:

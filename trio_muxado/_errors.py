@@ -6,8 +6,9 @@ this side did it, *broken* that the world did, *end of channel* that there is no
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
@@ -40,8 +41,14 @@ class Origin(NamedTuple):
     stream: object = None
 
 
+ErrorT = TypeVar("ErrorT", bound="MuxadoError")
+
+
 class MuxadoError(Exception):
     """Base of all errors of this library.
+
+    It can be copied and pickled, so it leaves a worker process as it is, with its notes.  A copy
+    keeps the cause; a pickle has none, as of any exception.
 
     Attributes:
       code: the :class:`ErrorCode`, or a plain number that the wire has no name for.
@@ -70,6 +77,37 @@ class MuxadoError(Exception):
         self.debug = debug
         self.safe_to_retry = safe_to_retry
         self.origin = origin
+
+    # What Python does instead is to call the class with ``args``, which are the message alone; and
+    # a subclass may be made of anything.
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {**self.__dict__, "origin": None}
+        return _remake, (type(self), self.args), state
+
+    def __copy__(self: ErrorT) -> ErrorT:
+        error = _remake(type(self), self.args)
+        error.__dict__.update(self.__dict__)
+        return _like(error, self)
+
+    def __deepcopy__(self: ErrorT, memo: dict[int, Any]) -> ErrorT:
+        # The session and the stream are compared by identity, and cannot be copied.
+        memo[id(self.origin)] = self.origin
+        error = memo[id(self)] = _remake(type(self), copy.deepcopy(self.args, memo))
+        error.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return _like(error, self)
+
+
+def _remake(kind: type[ErrorT], args: tuple[object, ...]) -> ErrorT:
+    return kind.__new__(kind, *args)
+
+
+def _like(error: ErrorT, original: BaseException) -> ErrorT:
+    """``error``, with what led to ``original``."""
+    error.__cause__ = original.__cause__
+    error.__context__ = original.__context__
+    error.__suppress_context__ = original.__suppress_context__
+    return error
 
 
 class StreamResetError(MuxadoError, trio.BrokenResourceError):

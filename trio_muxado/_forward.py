@@ -10,9 +10,11 @@ import trio
 
 from ._blame import code_for
 from ._breaking import break_stream
+from ._checks import check_stream
 from ._errors import SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_while_running
+from ._protocol.checks import check_number
 from ._protocol.errors import ErrorCode
 from ._stream import MuxadoStream
 
@@ -101,27 +103,18 @@ async def forward(
       trio.ClosedResourceError: this program has closed one of the streams.
       trio.BusyResourceError: another task uses one of the streams.
     """
-    _check_stream("a", a)
-    _check_stream("b", b)
+    check_stream("a", a)
+    check_stream("b", b)
     if a is b:
         raise ValueError("a and b are the same stream")
     check_idle_timeout(idle_timeout)
     return await _Joint(a, b, idle_timeout).run()
 
 
-def _check_stream(name: str, stream: object) -> None:
-    if not isinstance(stream, trio.abc.Stream):
-        raise TypeError(f"{name} must be a trio.abc.Stream, not {stream!r}")
-
-
 def check_idle_timeout(idle_timeout: object) -> None:
     """Raise what ``forward`` raises for it."""
-    if idle_timeout is None:
-        return
-    if isinstance(idle_timeout, bool) or not isinstance(idle_timeout, int | float):
-        raise TypeError(f"idle_timeout must be a number of seconds or None, not {idle_timeout!r}")
-    if not idle_timeout > 0:
-        raise ValueError(f"idle_timeout must be a positive time, not {idle_timeout!r}")
+    if idle_timeout is not None:
+        check_number("idle_timeout", idle_timeout, endless=True)
 
 
 class _Way:

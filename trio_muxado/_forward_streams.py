@@ -9,13 +9,15 @@ from functools import partial
 import trio
 
 from ._breaking import break_stream
+from ._checks import check_host, check_instance, check_port
 from ._forward import check_idle_timeout, forward
 from ._patience import connect_while_running
+from ._protocol.checks import check_choice
 from ._protocol.errors import ErrorCode
 from ._proxy_protocol import (
+    PROXY_PROTOCOLS,
     ProxyProtocol,
     addresses_of,
-    check_proxy_protocol,
     proxy_header,
 )
 from ._session import MuxadoSession
@@ -63,13 +65,14 @@ async def forward_streams(
 
     Raises:
       SessionEndedError: the session broke.
-      ValueError, TypeError: for ``proxy_protocol``, ``idle_timeout`` or ``port``, before anything
-        was accepted.
+      TypeError, ValueError: a wrong argument; nothing was accepted then.
     """
+    check_instance("session", session, MuxadoSession, "a MuxadoSession")
+    check_host(host)
+    check_port(port)
     if proxy_protocol is not None:
-        check_proxy_protocol(proxy_protocol)
+        check_choice("proxy_protocol", proxy_protocol, PROXY_PROTOCOLS)
     check_idle_timeout(idle_timeout)
-    _check_port(port)
     connect = partial(connect_tcp, host, port)
     header = b""
     if proxy_protocol is not None:
@@ -87,13 +90,6 @@ async def forward_streams(
         logger.debug("%r: %r", stream, forwarded)
 
     await session.serve_streams(handle_stream)
-
-
-def _check_port(port: object) -> None:
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port must be an int, not {port!r}")
-    if not 0 < port <= 0xFFFF:
-        raise ValueError(f"port must be 1 to 65535, not {port!r}")
 
 
 async def _begin(connect: Connect, header: bytes) -> trio.SocketStream:

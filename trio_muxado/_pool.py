@@ -10,8 +10,10 @@ import trio
 
 from ._backoff import Backoff
 from ._blame import code_for, is_safe_to_retry
+from ._checks import check_awaitable, check_function, check_instance
 from ._errors import CloseReason, MuxadoError
 from ._nursery import leaves, open_bare_nursery
+from ._protocol.checks import check_int, check_opening
 from ._protocol.errors import ErrorCode
 from ._session import MuxadoSession
 from ._stream import MuxadoStream
@@ -58,12 +60,17 @@ class SessionPool:
         Raises:
           TypeError: it is no :class:`MuxadoSession`.
         """
-        _check_session(session)
+        check_instance("session", session, MuxadoSession, "a MuxadoSession")
         self._sessions[session] = None
         self._wake()
 
     def discard(self, session: MuxadoSession) -> None:
-        """Open no further streams on ``session``; those that live go on."""
+        """Open no further streams on ``session``; those that live go on.
+
+        Raises:
+          TypeError: it is no :class:`MuxadoSession`.
+        """
+        check_instance("session", session, MuxadoSession, "a MuxadoSession")
         self._sessions.pop(session, None)
         self._wake()
 
@@ -80,6 +87,8 @@ class SessionPool:
 
         A hook for :func:`serve_muxado`.
         """
+        if reason is not None:
+            check_instance("reason", reason, CloseReason, "a CloseReason or None")
         if reason is None:
             self.add(session)
         else:
@@ -107,8 +116,9 @@ class SessionPool:
 
         Raises:
           trio.ClosedResourceError: the pool has been closed, and no session lives.
-          ValueError: as of :meth:`MuxadoSession.open_stream`.
+          TypeError, ValueError: as of :meth:`MuxadoSession.open_stream`.
         """
+        check_opening(type, priority)
         await trio.lowlevel.checkpoint()
         while (stream := self._open_now(type, priority)) is None:
             if self._closed and not self.sessions:
@@ -178,14 +188,16 @@ class SessionPool:
 
         Raises:
           trio.ClosedResourceError: the pool has been closed, and no session lives.
-          TypeError: ``work`` is not callable, or ``attempts`` is not an int.
-          ValueError: ``attempts`` is below 1.
+          TypeError, ValueError: a wrong argument, or ``work`` is not an async function, which
+            shows when it is called.
         """
-        _check_request(work, attempts)
+        check_function("work", work)
+        check_opening(type, priority)
+        check_int("attempts", attempts, 1)
         for attempt in range(1, attempts + 1):
             stream = await self.open_stream(type=type, priority=priority)
             try:
-                result = await work(stream)
+                result: T = await check_awaitable("work", work, work(stream))
             except BaseException as error:
                 again = attempt < attempts and await _is_safe_to_retry(stream, error)
                 await _reset([stream], code_for(error))
@@ -219,17 +231,3 @@ async def _is_safe_to_retry(stream: MuxadoStream, error: BaseException) -> bool:
         except MuxadoError as own:
             return is_safe_to_retry(own)
     return False
-
-
-def _check_session(session: object) -> None:
-    if not isinstance(session, MuxadoSession):
-        raise TypeError(f"session must be a MuxadoSession, not {session!r}")
-
-
-def _check_request(work: object, attempts: object) -> None:
-    if not callable(work):
-        raise TypeError(f"work must be an async function of a stream, not {work!r}")
-    if isinstance(attempts, bool) or not isinstance(attempts, int):
-        raise TypeError(f"attempts must be an int, not {attempts!r}")
-    if attempts < 1:
-        raise ValueError(f"attempts must be at least 1, not {attempts!r}")

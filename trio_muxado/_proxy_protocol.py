@@ -13,8 +13,12 @@ from typing import Any, Literal, TypeAlias, cast
 
 import trio
 
+from ._protocol.checks import check_choice, shown
+
 ProxyProtocol: TypeAlias = Literal["v1", "v2"]
 Address: TypeAlias = "tuple[IPv4Address | IPv6Address, int]"
+
+PROXY_PROTOCOLS = ("v1", "v2")
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 """What a header of version 2 begins with (2.2)."""
@@ -24,14 +28,6 @@ _V2_STREAM = {4: 0x11, 6: 0x21}  # over TCP and IPv4, over TCP and IPv6
 _V2_UNKNOWN = 0x00  # "the receiver should use the real connection endpoints"
 _LENGTH = struct.Struct("!H")
 _PORTS = struct.Struct("!HH")
-
-
-def check_proxy_protocol(version: object, name: str = "proxy_protocol") -> None:
-    """Raise ValueError, or TypeError, for what is no version of the protocol."""
-    if not isinstance(version, str):
-        raise TypeError(f'{name} must be "v1" or "v2", not {version!r}')
-    if version not in ("v1", "v2"):
-        raise ValueError(f'{name} must be "v1" or "v2", not {version!r}')
 
 
 def proxy_header(
@@ -61,7 +57,7 @@ def proxy_header(
       TypeError: ``version`` is not a str.
       ValueError: there is no such version, or an address is a name, or has no port of 0 to 65535.
     """
-    check_proxy_protocol(version, "version")
+    check_choice("version", version, PROXY_PROTOCOLS)
     ends = _same_family(_address("source", source), _address("destination", destination))
     return _text(ends) if version == "v1" else _binary(ends)
 
@@ -92,9 +88,11 @@ def _address(name: str, address: Sequence[Any] | None) -> Address | None:
         host, port = address[0], operator.index(address[1])
         ip = ip_address(cast("str", host).partition("%")[0])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        raise ValueError(f"{name} must begin with an IP address and a port: {address!r}") from None
-    if isinstance(port, bool) or not 0 <= port <= 0xFFFF:
-        raise ValueError(f"the port of {name} must be 0 to 65535, not {port!r}")
+        raise ValueError(
+            f"{name} must begin with an IP address and a port: {shown(address)}"
+        ) from None
+    if isinstance(address[1], bool) or not 0 <= port <= 0xFFFF:
+        raise ValueError(f"the port of {name} must be 0 to 65535, not {shown(port)}")
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         return ip.ipv4_mapped, port
     return ip, port

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import trio
 
-from ._config import DEFAULT_CONFIG, MuxadoConfig
+from ._checks import (
+    check_function,
+    check_hook,
+    check_host,
+    check_instance,
+    check_port,
+    check_ssl_context,
+    check_stop,
+    check_task_status,
+)
+from ._config import DEFAULT_CONFIG, MuxadoConfig, check_config
+from ._protocol.checks import check_int, shown
 from ._server import Server, SessionHook, check_limits
 from ._session import MuxadoSession
 from ._tcp import listen_tcp
@@ -72,6 +83,13 @@ async def serve_muxado(
       OSError: the port could not be bound.
       TypeError, ValueError: a wrong argument; nothing listens then.
     """
+    check_port(port, least=0)
+    if host is not None:
+        check_host(host)
+    if backlog is not None:
+        check_int("backlog", backlog, 0)
+    check_ssl_context(ssl_context)
+    _check(handle_session, config, stop, on_session, task_status)
     check_limits(stop_timeout, max_sessions, first_stream_timeout)
     tcp_listeners = await listen_tcp(port, host=host, backlog=backlog)
     if ssl_context is None:
@@ -114,8 +132,17 @@ async def serve_muxado_listeners(
 ) -> None:
     """Like :func:`serve_muxado`, for listeners that are there already, of any kind.
 
-    Their connections are any :class:`trio.abc.Stream`.  The listeners are closed at the end.
+    Their connections are any :class:`trio.abc.Stream`.  The listeners are closed at the end, but
+    for a wrong argument.
     """
+    if not isinstance(listeners, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"listeners must be trio.abc.Listeners, not {shown(listeners)}")
+    listeners = list(listeners)
+    if not listeners:
+        raise ValueError("listeners must not be empty: nothing would be served")
+    for listener in listeners:
+        check_instance("listeners", listener, trio.abc.Listener, "trio.abc.Listeners")
+    _check(handle_session, config, stop, on_session, task_status)
     check_limits(stop_timeout, max_sessions, first_stream_timeout)
     server = Server(
         handle_session,
@@ -126,4 +153,15 @@ async def serve_muxado_listeners(
         max_sessions=max_sessions,
         first_stream_timeout=first_stream_timeout,
     )
-    await server.run(list(listeners), task_status)
+    await server.run(listeners, task_status)
+
+
+def _check(
+    handle_session: object, config: object, stop: object, on_session: object, task_status: object
+) -> None:
+    check_function("handle_session", handle_session)
+    check_config(config)
+    check_stop(stop)
+    if on_session is not None:
+        check_hook("on_session", on_session)
+    check_task_status(task_status)

@@ -14,11 +14,13 @@ from typing import Any, TypeAlias, TypeVar
 
 import trio
 
+from ._checks import check_awaitable
 from ._config import MuxadoConfig
 from ._connect import run_session
 from ._errors import CloseReason, MuxadoError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_until_any, run_while_running, sleep_while_running
+from ._protocol.checks import check_int, check_number
 from ._session import MuxadoSession, is_end_of
 from ._transport.peer import describe, peer_address
 
@@ -53,17 +55,10 @@ def check_limits(stop_timeout: object, max_sessions: object, first_stream_timeou
         ("stop_timeout", stop_timeout),
         ("first_stream_timeout", first_stream_timeout),
     ):
-        if seconds is None:
-            continue
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise TypeError(f"{name} must be a number of seconds or None, not {seconds!r}")
-        if not 0 < seconds < math.inf:
-            raise ValueError(f"{name} must be a positive time, not {seconds!r}")
+        if seconds is not None:
+            check_number(name, seconds)
     if max_sessions is not None:
-        if isinstance(max_sessions, bool) or not isinstance(max_sessions, int):
-            raise TypeError(f"max_sessions must be an int or None, not {max_sessions!r}")
-        if max_sessions < 1:
-            raise ValueError(f"max_sessions must be positive, not {max_sessions!r}")
+        check_int("max_sessions", max_sessions, 1)
 
 
 class Server:
@@ -180,12 +175,12 @@ class Server:
                 if self._on_session is not None:
                     self._on_session(session, None)
                 if self._stop is None:
-                    await self._handle_session(session)
+                    await self._handle(session)
                 else:
                     async with open_bare_nursery() as nursery:
                         draining = trio.CancelScope()
                         nursery.start_soon(_drain_when, self._stop, session, draining)
-                        await self._handle_session(session)
+                        await self._handle(session)
                         draining.cancel()
         except BaseException as error:
             rest = without_cancelled(error)  # the server may be stopped in the same moment
@@ -197,6 +192,10 @@ class Server:
         finally:
             if session is not None and self._on_session is not None:
                 self._on_session(session, session.close_reason)
+
+    def _handle(self, session: MuxadoSession) -> Awaitable[Any]:
+        handler = self._handle_session
+        return check_awaitable("handle_session", handler, handler(session))
 
     async def _shake_hands(self, stream: trio.abc.Stream) -> bool:
         """TLS only: a client that never finishes its handshake must not keep a task forever."""

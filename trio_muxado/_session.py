@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import trio
 
 from ._blame import code_for, is_end_of_session, is_end_of_stream
+from ._checks import check_awaitable, check_function
 from ._config import MuxadoConfig
 from ._errors import (
     CloseReason,
@@ -19,11 +21,12 @@ from ._errors import (
     SessionClosedError,
 )
 from ._nursery import open_bare_nursery, task_name, without_cancelled
+from ._protocol.checks import NONE, check_bytes, check_opening
 from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused, check_code
 from ._protocol.states import RECEIVE_DATA
 from ._receive_channel import ReceiveChannel
-from ._statistics import SessionStatistics
+from ._statistics import SessionStatistics, StreamCounts
 from ._stream import MuxadoStream
 from ._transport.peer import peer_certificate
 
@@ -99,7 +102,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
     # ---- streams
 
-    async def open_stream(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
+    async def open_stream(self, *, type: int = NONE, priority: int = NONE) -> MuxadoStream:
         """Open a stream.  It can be used at once, there is no round trip.
 
         Waits while ``MuxadoConfig.max_outbound_streams`` of this side's streams live, and on a
@@ -115,13 +118,18 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           OpenStreamError: the peer is going away or all ids are used.
           SessionClosedError, SessionEndedError: the session is over.  ``safe_to_retry`` is true
             of all three, on another session.
+          TypeError: ``type`` or ``priority`` is no int.
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
+        if type is not NONE or priority is not NONE:
+            check_opening(type, priority)
         await self._engine.slots.wait_for_slot()
         return self._open(type, priority)
 
-    def open_stream_nowait(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
+    def open_stream_nowait(self, *, type: int = NONE, priority: int = NONE) -> MuxadoStream:
         """Like :meth:`open_stream`, but raise :exc:`trio.WouldBlock` where that would wait."""
+        if type is not NONE or priority is not NONE:
+            check_opening(type, priority)
         engine = self._engine
         if self.can_open and (not engine.wire_known.is_set() or engine.slots.free <= 0):
             raise trio.WouldBlock
@@ -202,7 +210,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
         Raises:
           SessionEndedError: the session broke; running handlers were cancelled.
+          TypeError: ``handler`` is no function, or, once it was called, no async one.
         """
+        check_function("handler", handler)
         engine = self._engine
         hold, take = engine.connection.hold, engine.backlog.take
         run, name = self._run_handler, task_name(handler)
@@ -237,7 +247,10 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         """Run ``handler`` and let go of its stream; ``fail`` with what is not the stream's end."""
         ending = self._engine.ending
         try:
-            await handler(stream)
+            work = handler(stream)
+            if type(work) is not CoroutineType:
+                check_awaitable("handler", handler, work)
+            await work
         except BaseException as error:
             rest = without_cancelled(error)
             if rest is None or not is_end_of_stream(rest, core, ending):
@@ -257,7 +270,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         live = connection.streams.live.values()
         windows = [s.receive_window.size for s in live if RECEIVE_DATA in s.allowed]
         return SessionStatistics(
-            streams=Counter(stream.state.name.lower() for stream in live),
+            streams=StreamCounts(Counter(stream.state.name.lower() for stream in live)),
             waiting=connection.streams.waiting.used,
             opened=counts.opened,
             offered=counts.offered,
@@ -294,17 +307,21 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         """Take no new streams of the peer; those that run go on.
 
         Args:
-          code: why; the peer's ``wait_closed`` reports it.
+          code: why; the peer's ``wait_closed`` reports it.  An :class:`ErrorCode`, or a number
+            of the application's, 16 to 2^32 - 1.
           debug: a text for the peer's log, at most 4 KiB.
 
         Raises:
           SessionClosedError, SessionEndedError: the session is over.
+          TypeError, ValueError: a wrong argument; the session goes on.
         """
+        check_bytes("debug", debug)
+        debug = bytes(debug)  # it may wait here for long
+        if len(debug) > MAX_DEBUG:
+            raise ValueError(f"debug must have at most {MAX_DEBUG} bytes, not {len(debug)}")
+        check_code(code)
         await trio.lowlevel.checkpoint()
         engine = self._engine
-        check_code(code)
-        if len(debug) > MAX_DEBUG:
-            raise ValueError(f"debug text has at most {MAX_DEBUG} bytes, not {len(debug)}")
         await engine.wire_known.wait()
         if engine.ending.over:
             raise engine.ending.error("goaway")

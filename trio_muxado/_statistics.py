@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+class StreamCounts(Counter[str]):
+    """How many streams are in each state.
+
+    ``dataclasses.asdict`` makes a new one of pairs, of which a Counter would count each.
+    """
+
+    def __init__(self, counts: Mapping[str, int] | Iterable[tuple[str, int]] = ()) -> None:
+        super().__init__(dict(counts))
 
 
 @dataclass(frozen=True)
 class SessionStatistics:
     """What a session has done so far, and what it holds now.
 
-    Counts include the heartbeat's streams and those of other extensions.
+    Counts include the heartbeat's streams and those of other extensions.  All of it is plain data:
+    ``json.dumps(dataclasses.asdict(session.statistics()))`` works.
     """
 
-    streams: Mapping[str, int]
+    streams: Mapping[str, int] = field(hash=False)
     """Live streams by state: ``open``, ``half_closed_local``, ``half_closed_remote``,
     ``closed_local`` (closed here, with something left to send) and ``closed`` (ended by both sides,
-    with something left to send)."""
+    with something left to send).  A state without streams is left out."""
     waiting: int
     """Streams of the peer that wait to be accepted."""
     opened: int

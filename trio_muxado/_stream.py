@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import builtins
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -10,7 +10,9 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 
 from ._blame import code_for
 from ._breaks import wait_for_break, wake_for_break
+from ._checks import checked_size
 from ._errors import MuxadoError, StreamClosedError
+from ._protocol.checks import check_bool, check_bytes, check_opening
 from ._protocol.errors import ErrorCode, check_code
 from ._protocol.states import SEND_END
 from ._receive_channel import DEFAULT_RECEIVE, ReceiveChannel
@@ -80,12 +82,13 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         carries, and as 0 on v2.  Setting it counts from now on, also for what waits already.
 
         Raises:
-          ValueError: it was set to a number out of range.
+          TypeError, ValueError: it was set to what is no int, or to one out of range.
         """
         return self._core.priority
 
     @priority.setter
     def priority(self, priority: int) -> None:
+        check_opening(self.type, priority)
         self._engine.connection.prioritize(self._core, priority)
 
     @property
@@ -111,6 +114,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     @idle.setter
     def idle(self, idle: bool) -> None:
+        check_bool("idle", idle)
         slots = self._engine.slots
         if not idle:
             slots.idle.pop(self._core, None)
@@ -133,12 +137,15 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             been returned first.
           SessionEndedError: the session ended before the stream did.
           StreamClosedError: the stream was closed by this side, now or before.
+          TypeError, ValueError: ``max_bytes`` is no int, or less than 1.
           trio.BusyResourceError: another task is receiving.
         """
         if max_bytes is None:
             limit = DEFAULT_RECEIVE
-        elif (limit := operator.index(max_bytes)) < 1:
-            raise ValueError("max_bytes must be at least 1")
+        elif builtins.type(max_bytes) is int and max_bytes > 0:
+            limit = max_bytes
+        else:
+            limit = checked_size("max_bytes", max_bytes)
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         self._receiving = True
@@ -207,6 +214,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           StreamResetError: the peer reset the stream.
           SessionEndedError: the session has ended.
           StreamClosedError: the stream was closed by this side, or ``send_eof`` was called.
+          TypeError: ``data`` holds no bytes; nothing was sent.
           trio.BusyResourceError: another task is sending.
         """
         if self._sending:
@@ -242,6 +250,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._sending = False
 
     async def _send_copies(self, data: bytes | bytearray | memoryview) -> None:
+        check_bytes("data", data)
         steps, core = self._engine.steps, self._core
         self._check_sendable()
         with memoryview(data) as view, view.cast("B") as octets:
@@ -356,8 +365,14 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def reset(self, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED) -> None:
         """End both directions at once and send the peer ``code``; nothing more goes out.
 
-        A plain number goes on the wire as it is.  Takes effect even when cancelled.  An end that
-        :meth:`aclose` has queued is taken back; one that has been sent is followed by RST.
+        Takes effect even when cancelled.  An end that :meth:`aclose` has queued is taken back; one
+        that has been sent is followed by RST.
+
+        Args:
+          code: an :class:`ErrorCode`, or a number of the application's, 16 to 2^32 - 1.
+
+        Raises:
+          TypeError, ValueError: ``code`` is neither; the stream goes on.
         """
         check_code(code)
         self._reset_now(code)

@@ -6,6 +6,7 @@ protocol pays nothing for it when it is off, and what it shows is what was reall
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import trio
 
 from ._errors import printable
 from ._protocol import frames
+from ._protocol.checks import shown
 from ._protocol.wire import Decoder
 
 if TYPE_CHECKING:
@@ -112,22 +114,35 @@ class TableTracer:
     """Writes a line of a table forevery frame.  Many sessions may share one.
 
     Args:
-      file: where to; standard error when it is None.
+      file: where to, a text file; standard error when it is None.
+
+    A deep copy is the tracer itself: it has its file.
+
+    Raises:
+      TypeError: ``file`` cannot be written to, or takes bytes.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
-        self._file = file or sys.stderr
+        if file is not None:
+            _check_file(file)
+        self._file = (
+            file  # standard error is looked up as lines are written, so this can be pickled
+        )
         self._start: float | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TableTracer:
+        return self
+
     def __call__(self, frame: TracedFrame) -> None:
+        file = sys.stderr if self._file is None else self._file
         if self._start is None:
             self._start = frame.time
-            self._file.write(
+            file.write(
                 f"{'time':>10} {'session':>8}      {'frame':12} "
                 f"{'stream':>10} {'bytes':>8}  detail\n"
             )
         arrow = "<--" if frame.direction == "in" else "-->"
-        self._file.write(
+        file.write(
             f"{frame.time - self._start:10.6f} {frame.session:8}  {arrow} {frame.frame:12} "
             f"{frame.stream_id:10} {frame.length:8}  {frame.detail}\n"
         )
@@ -137,11 +152,26 @@ class JsonLinesTracer:
     """Writes a line of JSON forevery frame: the fields of :class:`TracedFrame`.
 
     Args:
-      file: where to.
+      file: where to, a text file.
+
+    A deep copy is the tracer itself: it has its file.
+
+    Raises:
+      TypeError: ``file`` cannot be written to, or takes bytes.
     """
 
     def __init__(self, file: TextIO) -> None:
+        _check_file(file)
         self._file = file
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> JsonLinesTracer:
+        return self
 
     def __call__(self, frame: TracedFrame) -> None:
         self._file.write(json.dumps(asdict(frame)) + "\n")
+
+
+def _check_file(file: object) -> None:
+    takes_bytes = isinstance(file, io.RawIOBase | io.BufferedIOBase)
+    if takes_bytes or not callable(getattr(file, "write", None)):
+        raise TypeError(f"file must be a text file, not {shown(file)}")

@@ -299,7 +299,7 @@ async def leave(session: MuxadoSession) -> Outcome:
 async def self_leave(session: MuxadoSession) -> Outcome:
     """We go away with a code, and end the session."""
     await must_echo(session)
-    await session.goaway(10, b"going away")
+    await session.goaway(ErrorCode.ENHANCE_YOUR_CALM, b"going away")
     return {}
 
 

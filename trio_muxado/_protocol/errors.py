@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
+from typing import Literal
+
+from .checks import check_choice, shown
+
+FIRST_FREE_CODE = 16
+"""Error codes from here on are the application's; those below are the protocol's."""
 
 
 class ErrorCode(enum.Enum):
     """Why a stream was reset or a session ended.
 
-    The names are those of muxado v2, which knows all that v1 knows and more; the values are
-    v2's numbers on the wire.  Each wire translates to and from its own numbers.  A number
-    that a version does not define stays a plain :class:`int` wherever a code is shown.
+    The names are those of muxado v2, which knows all that v1 knows and more.  The two versions
+    have different numbers for some, and each session translates to and from those of its own:
+    see :meth:`number`.  A number that a version does not define stays a plain :class:`int`
+    wherever a code is shown.
+
+    The numbers 0 to 15 are the protocol's.  **16 and up are the application's**, and mean on both
+    versions what the two applications agree on: ``await stream.reset(16)``.
     """
 
     NO_ERROR = 0
@@ -46,11 +57,63 @@ class ErrorCode(enum.Enum):
     PEER_EOF = 15
     """The transport ended without a GOAWAY (v2 only)."""
 
+    def number(self, version: Literal["v1", "v2"]) -> int:
+        """What stands for it in a frame of that version.
 
-def check_code(code: ErrorCode | int) -> None:
-    """Raise ValueError for a plain number that no wire can carry."""
-    if not isinstance(code, ErrorCode) and not 0 <= code <= 0xFFFFFFFF:
-        raise ValueError(f"an error code is an unsigned 32-bit number, not {code!r}")
+        v1 has no number for the codes that are v2's only: then it is that of the nearest code
+        that it has, which says the same about what the peer should do.
+
+        Raises:
+          TypeError, ValueError: ``version`` is neither ``"v1"`` nor ``"v2"``.
+        """
+        check_choice("version", version, ("v1", "v2"))
+        number: int = self.value
+        return number if version == "v2" else _V1_NUMBERS[self]
+
+
+_V1_NUMBERS: Mapping[ErrorCode, int] = {
+    ErrorCode.NO_ERROR: 0,
+    ErrorCode.PROTOCOL_ERROR: 1,
+    ErrorCode.INTERNAL_ERROR: 2,
+    ErrorCode.FLOW_CONTROL_ERROR: 3,
+    ErrorCode.STREAM_CLOSED: 4,
+    ErrorCode.FRAME_SIZE_ERROR: 5,
+    ErrorCode.STREAM_REFUSED: 6,
+    ErrorCode.STREAM_CANCELLED: 7,
+    # v1 has no number for these: the nearest that tells the peer what to do.
+    ErrorCode.STREAM_RESET: 7,
+    ErrorCode.ACCEPT_QUEUE_FULL: 6,
+    ErrorCode.ENHANCE_YOUR_CALM: 1,
+    ErrorCode.REMOTE_GONE_AWAY: 6,
+    ErrorCode.STREAMS_EXHAUSTED: 2,
+    ErrorCode.WRITE_TIMEOUT: 2,
+    ErrorCode.SESSION_CLOSED: 0,
+    ErrorCode.PEER_EOF: 2,
+}
+
+
+def check_code(code: object) -> None:
+    """A code that this side may send: an ErrorCode, or a number of the application's.
+
+    A plain number below 16 would mean one thing on v1 and another on v2, and could make the peer
+    repeat what must not happen twice.  0 is no error on both.
+    """
+    if isinstance(code, ErrorCode):
+        return
+    if isinstance(code, bool) or not isinstance(code, int):
+        raise TypeError(f"code must be an ErrorCode or an int, not {shown(code)}")
+    if not 0 <= code <= 0xFFFFFFFF:
+        raise ValueError(f"code must be an unsigned 32-bit number, not {shown(code)}")
+    if 0 < code < FIRST_FREE_CODE:
+        raise ValueError(
+            f"code must be an ErrorCode, or a number of the application's from {FIRST_FREE_CODE} "
+            f"on, not {code}: the numbers below are the protocol's"
+        )
+
+
+def is_sendable(code: ErrorCode | int) -> bool:
+    """Whether a code that came from one peer means the same to another, of whichever version."""
+    return isinstance(code, ErrorCode) or code >= FIRST_FREE_CODE
 
 
 class ProtocolViolation(Exception):

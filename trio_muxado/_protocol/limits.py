@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .checks import check_int, check_number
+
+_LARGEST_WINDOW = 0x7FFFFFFF
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -78,23 +82,19 @@ class Limits:
     def __post_init__(self) -> None:
         for name in (
             "max_inbound_streams",
-            "max_outbound_streams",
             "max_extension_streams",
             "accept_backlog",
             "unread_resets",
             "provoked_resets",
-            "resets_per_second",
             "waiting_control_frames",
             "empty_frames",
-            "receive_window",
-            "max_receive_window",
             "receive_budget",
             "send_buffer",
         ):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, not {value!r}")
-        for name in ("receive_window", "max_receive_window"):
-            value = getattr(self, name)
-            if value is not None and value > 0x7FFFFFFF:
-                raise ValueError(f"{name} is at most 2^31 - 1, not {value!r}")
+            check_int(name, getattr(self, name), 1)
+        if self.max_outbound_streams is not None:
+            check_int("max_outbound_streams", self.max_outbound_streams, 1)
+        if self.receive_window is not None:
+            check_int("receive_window", self.receive_window, 1, _LARGEST_WINDOW)
+        check_int("max_receive_window", self.max_receive_window, 1, _LARGEST_WINDOW)
+        check_number("resets_per_second", self.resets_per_second)

@@ -21,7 +21,7 @@ V2 = Wire(
     # write has so much.  Our frames are as long as a turn, which makes few of them.  With 64 KiB
     # both sides in one process take a tenth more CPU time, and two move no fewer bytes (measured).
     max_payload=0x40000,
-    error_codes={code: code.value for code in ErrorCode},
+    error_codes={code: code.number("v2") for code in ErrorCode},
     heartbeat_type=0xFFFFFFFF,
     heartbeat_interval=10.0,
     heartbeat_tolerance=15.0,

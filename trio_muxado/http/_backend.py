@@ -10,6 +10,7 @@ import httpcore
 import trio
 
 from .. import MuxadoStream
+from ._checks import check_opener
 from ._errors import translated
 
 
@@ -30,9 +31,13 @@ class MuxadoBackend(httpcore.AsyncNetworkBackend):
 
     Args:
       session: either side of a session, or a :class:`~trio_muxado.SessionPool`.
+
+    Raises:
+      TypeError: ``session`` opens no streams.
     """
 
     def __init__(self, session: Opener) -> None:
+        check_opener(session)
         self._session = session
 
     async def connect_tcp(
@@ -129,12 +134,6 @@ async def tls_on(
         reason = error.__cause__ or error
         raise TLSError(f"the TLS handshake with {host} on a stream failed: {reason}") from reason
     return tls
-
-
-def check_ssl_context(context: Any) -> None:
-    """Refuse what is no context, such as httpx's ``verify=True``."""
-    if context is not None and not isinstance(context, ssl.SSLContext):
-        raise TypeError(f"ssl_context must be an ssl.SSLContext, not {context!r}")
 
 
 class TLSError(trio.BrokenResourceError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import httpx
 import trio
 
-from ._backend import Opener, check_ssl_context
+from ._backend import Opener
+from ._checks import check_bool, check_instance, check_int, check_opener, check_ssl_context
 from ._errors import is_safe_to_retry
 from ._pool import Connection, Origin, Pool, Timeouts
 
@@ -63,17 +63,17 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
         limits: httpx.Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        check_opener(session)
         limits = DEFAULT_LIMITS if limits is None else limits
-        if not callable(getattr(session, "open_stream", None)):
-            raise TypeError(f"session must be a MuxadoSession or a pool of them, not {session!r}")
+        check_instance("limits", limits, httpx.Limits, "an httpx.Limits")
         if max_streams is None:
             max_streams = limits.max_connections
         elif limits.max_connections is not None:
             raise ValueError("max_streams and limits.max_connections are the same: give one")
-        if max_streams is not None and operator.index(max_streams) < 1:
-            raise ValueError(f"max_streams must be a positive number, not {max_streams!r}")
-        if operator.index(retries) < 0:
-            raise ValueError(f"retries must be 0 or more, not {retries!r}")
+        if max_streams is not None:
+            check_int("max_streams", max_streams, 1)
+        check_int("retries", retries, 0)
+        check_bool("http2", http2)
         check_ssl_context(ssl_context)
         self._retries = retries
         self._pool = Pool(

@@ -14,8 +14,8 @@ from hypercorn.config import Config
 from hypercorn.utils import is_asgi
 
 from .. import MuxadoSession, MuxadoStream
-from ._backend import check_ssl_context
 from ._bare import errors_bare
+from ._checks import check_bool, check_instance, check_ssl_context, shown
 from ._connection import Connection
 from ._scope import Origin, origin_of
 from ._service import App, Service
@@ -39,7 +39,9 @@ async def serve_asgi(
 
     Raises:
       SessionEndedError: the session broke; running requests were cancelled.
+      TypeError, ValueError: a wrong argument; nothing has been started.
     """
+    check_instance("session", session, MuxadoSession, "a MuxadoSession")
     async with asgi_handler(
         app,
         config=config,
@@ -98,6 +100,9 @@ async def asgi_handler(
       TypeError, ValueError: an argument is not what it should be; nothing has been started.
     """
     _check(app, config, ssl_context, scheme)
+    check_bool("proxy_protocol", proxy_protocol)
+    if stop is not None:
+        check_instance("stop", stop, trio.Event, "a trio.Event")
     service = Service(
         app,
         Config() if config is None else config,
@@ -134,7 +139,7 @@ async def asgi_handler(
 def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
     """Refuse arguments that belong elsewhere, and say what to do."""
     if not callable(app):
-        raise TypeError(f"app must be an ASGI application, not {app!r}")
+        raise TypeError(f"app must be an ASGI application, not {shown(app)}")
     kind: Any = type(app)
     bases = {base.__name__ for base in kind.__mro__}
     if hasattr(app, "wsgi_app") and not is_asgi(app):
@@ -151,7 +156,7 @@ def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
         raise TypeError(f"config must be a hypercorn.config.Config, not a {kind}")
     check_ssl_context(ssl_context)
     if scheme not in (None, "http", "https"):
-        raise ValueError(f"scheme must be 'http' or 'https', not {scheme!r}")
+        raise ValueError(f"scheme must be 'http' or 'https', not {shown(scheme)}")
     try:
         trio.lowlevel.current_task()
     except RuntimeError:

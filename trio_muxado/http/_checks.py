@@ -1,0 +1,45 @@
+"""Checks of arguments: TypeError or ValueError, with the argument's name."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+
+def check_instance(name: str, value: Any, kind: type, what: str) -> None:
+    """Refuse what is no object of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {what}, not {shown(value)}")
+
+
+def check_bool(name: str, value: Any) -> None:
+    """Refuse what is only true or false in an ``if``."""
+    check_instance(name, value, bool, "a bool")
+
+
+def check_int(name: str, value: Any, least: int) -> None:
+    """Refuse what is no whole number, or too small."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {shown(value)} ({type(value).__name__})")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
+
+
+def check_ssl_context(context: Any) -> None:
+    """Refuse what is no context, such as httpx's ``verify=True``."""
+    if context is not None:
+        check_instance("ssl_context", context, ssl.SSLContext, "an ssl.SSLContext")
+
+
+def shown(value: Any) -> str:
+    """A ``repr`` for a message, also of what has none."""
+    try:
+        return repr(value)
+    except Exception:  # such as of an int with more digits than Python shows
+        return f"a {type(value).__name__}"
+
+
+def check_opener(session: Any) -> None:
+    """Refuse what opens no streams."""
+    if not callable(getattr(session, "open_stream", None)):
+        raise TypeError(f"session must be a MuxadoSession or a pool of them, not {shown(session)}")
