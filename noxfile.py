@@ -126,6 +126,13 @@ def properties(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
+def proofs(session: nox.Session) -> None:
+    """Every call is cancelled at each of its checkpoints, over each kind of transport."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", "-m", "proofs", *(session.posargs or ["tests/proofs"]))
+
+
+@nox.session(python=MAIN)
 def interop(session: nox.Session) -> None:
     """The tests against peers in Go and Rust, built from their authors' source.
 
