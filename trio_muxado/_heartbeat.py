@@ -139,7 +139,8 @@ class Heartbeats:
     def _speak(self) -> None:
         # A server learns the version from the first frame, and can open no stream before.  The Go
         # client's first frame is the one that opens its heartbeat stream.
-        if not self._steps.writer.bytes_sent and self._stream is None:
+        # A server that has spoken knows it already.
+        if not (self._steps.writer.bytes_sent or self._reader.bytes_received or self._stream):
             self._open()
 
     def _open(self) -> bool:
