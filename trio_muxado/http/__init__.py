@@ -1,7 +1,7 @@
-"""HTTP over the streams of a session: an ASGI server at one end, an httpx client at the other.
+"""HTTP over the streams of a session: an ASGI server on one side, an httpx client on the other.
 
-Either side of a session can be either.  The server is hypercorn, on a stream for each connection,
-and the client httpx, on a stream for each request; both come with
+Either side of a session can be either.  The server is hypercorn, with a stream for each connection,
+and the client is httpx, with a stream for each request; both come with
 ``pip install 'trio_muxado[http]'``.
 """
 
@@ -11,7 +11,7 @@ try:
     from ._server import asgi_handler, serve_asgi
 except ImportError as _error:
     raise ImportError(
-        "trio_muxado.http stands on hypercorn 0.18, h11, h2, httpcore 1.0 and httpx: "
+        "trio_muxado.http needs hypercorn 0.18, h11, h2, httpcore 1.0 and httpx: "
         f"python -m pip install 'trio_muxado[http]' ({_error})"
     ) from _error
 
@@ -19,7 +19,7 @@ __all__ = ["MuxadoBackend", "MuxadoTransport", "asgi_handler", "serve_asgi"]
 
 
 def _show_public_names() -> None:
-    """As in the package: what users see is where they import it from."""
+    """As in the package: users see the module that they import a name from."""
     for name in __all__:
         globals()[name].__module__ = __name__
 

@@ -1,4 +1,4 @@
-"""A stream where httpcore would have a TCP connection."""
+"""A stream of a session in place of httpcore's TCP connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MuxadoBackend(httpcore.AsyncNetworkBackend):
 
     For ``httpcore.AsyncConnectionPool(network_backend=MuxadoBackend(session))``, which can share
     one stream among many requests with ``http1=False, http2=True``.  :class:`MuxadoTransport` does
-    without httpcore, whose pool takes a time that grows with the square of the requests at once.
+    not use httpcore, whose pool takes time quadratic in the number of concurrent requests.
 
     Args:
       session: either side of a session, or a :class:`~trio_muxado.SessionPool`.
@@ -48,7 +48,7 @@ class MuxadoBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Open a stream, which leads to the session's peer whatever the host and the port."""
+        """Open a stream to the session's peer, whatever the host and the port are."""
         with translated(timeout, httpcore.ConnectTimeout, httpcore.ConnectError):
             return NetworkStream(await self._session.open_stream())
 
@@ -58,12 +58,12 @@ class MuxadoBackend(httpcore.AsyncNetworkBackend):
 
 
 class NetworkStream(httpcore.AsyncNetworkStream):
-    """A stream, maybe with TLS on it, as httpcore uses it.
+    """A stream, possibly with TLS on it, as httpcore uses it.
 
     Args:
       below: the stream.
       tls: TLS on it.
-      leading: what was received already.
+      leading: bytes that have been received already.
     """
 
     def __init__(
@@ -118,10 +118,10 @@ class NetworkStream(httpcore.AsyncNetworkStream):
 async def tls_on(
     stream: MuxadoStream, context: ssl.SSLContext, host: str | None
 ) -> trio.SSLStream[MuxadoStream]:
-    """TLS on a stream, hands shaken.
+    """Put TLS on a stream, and do the handshake.
 
     Raises:
-      trio.BrokenResourceError: it failed, and the message says that it was TLS.
+      trio.BrokenResourceError: the handshake failed; the message says so.
     """
     tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
     try:

@@ -1,4 +1,4 @@
-"""Errors as they were raised, out of the groups that nurseries make of them."""
+"""Take errors out of the groups that nurseries wrap them in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if sys.version_info < (3, 11):
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
-    """``error`` itself, or where it is a group all that is in it, at any depth."""
+    """``error`` itself, or if it is a group, every error in it at any depth."""
     if isinstance(error, BaseExceptionGroup):
         for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
             yield from leaves(inner)
@@ -23,7 +23,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def fatal_in(error: BaseException) -> BaseException | None:
-    """What ends the program, such as KeyboardInterrupt or SystemExit, bare."""
+    """The error that ends the program, such as KeyboardInterrupt, without its group; or None."""
     for leaf in leaves(error):
         if not isinstance(leaf, (Exception, trio.Cancelled, GeneratorExit)):
             return leaf
@@ -31,13 +31,13 @@ def fatal_in(error: BaseException) -> BaseException | None:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Nothing but ``Cancelled``."""
+    """Whether it consists of ``Cancelled`` only."""
     return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(error))
 
 
 @contextmanager
 def errors_bare() -> Generator[None, None, None]:
-    """Let what ends the program out of the groups that it came in, and a single error as well."""
+    """Raise an error that ends the program, or a single error, without its groups."""
     try:
         yield
     except BaseExceptionGroup as group:

@@ -1,4 +1,4 @@
-"""The client: httpx, with a stream for each request that runs."""
+"""The client: httpx, with a stream for each running request."""
 
 from __future__ import annotations
 
@@ -17,37 +17,39 @@ from ._pool import Connection, Origin, Pool, Timeouts
 DEFAULT_LIMITS = httpx.Limits(
     max_connections=None, max_keepalive_connections=100, keepalive_expiry=2.5
 )
-"""As many streams as the session allows.  They are kept for half of what hypercorn keeps them, so
-that no request meets the end of one."""
+"""As many streams as the session allows.  Idle ones are kept for half as long as hypercorn keeps
+them, so that no request is sent on one that the server is closing."""
 
 FIRST_PAUSE = 0.05
-"""Seconds between the second attempt of a request and the third; then twice as many each."""
+"""Seconds between the second attempt of a request and the third; each further pause is
+twice as long."""
 
 
 class MuxadoTransport(httpx.AsyncBaseTransport):
     """Sends httpx's requests to a session's peer: ``httpx.AsyncClient(transport=...)``.
 
-    Every request has a stream while it runs, and all streams lead to the peer: a URL's host and
-    port only choose which idle stream can be used again, and what the peer reads in the request.
+    Every running request has a stream of its own, and all streams lead to the peer: a URL's host
+    and port only decide which idle stream can be reused, and what the request's headers say.
     With ``https`` there is TLS on the stream, for a peer that passes it on.
 
-    A stream that has done is kept for the next request.  It yields its slot to whoever waits in
-    ``open_stream`` of the session, and is given up before the peer's server does.
+    A stream is kept for the next request when its own is complete.  While idle it yields its slot
+    to any task that waits in ``open_stream`` of the session, and it is closed before the peer's
+    server would close it.
 
     What httpx raises has the :exc:`~trio_muxado.MuxadoError` as its cause, where there was one.
 
     Args:
       session: either side of a session, or a :class:`~trio_muxado.SessionPool`.  Closing the client
         leaves it open.
-      max_streams: how many streams at once, idle ones among them; further requests wait.  None is
-        as many as the session allows.
-      retries: how often a request is repeated that the peer has certainly not processed
-        (``safe_to_retry``), and whose body is bytes or has not been asked for.
-      http2: speak HTTP/2 on each stream: with TLS as ALPN says, and without TLS at once.  A
-        connection carries one request at a time all the same.
+      max_streams: the most streams at once, idle ones included; further requests wait.  None
+        means as many as the session allows.
+      retries: how many times a request is retried when the peer has certainly not processed it
+        (``safe_to_retry``) and its body can be sent again: it is bytes, or nothing was read of it.
+      http2: speak HTTP/2 on each stream: with TLS by ALPN, without TLS by prior knowledge.  A
+        connection still carries one request at a time.
       limits: how many streams are kept idle, and for how many seconds; its ``max_connections``
-        stands for ``max_streams``.
-      ssl_context: for ``https``; what httpx's ``verify`` says has no effect on a transport.
+        is another way to give ``max_streams``.
+      ssl_context: for ``https``; httpx's ``verify`` has no effect on a transport.
 
     Raises:
       TypeError, ValueError: an argument is not what it should be.
@@ -89,7 +91,7 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
         return f"<MuxadoTransport {self._pool!r}>"
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and return its response as soon as the headers are there."""
+        """Send a request, and return its response as soon as its headers have been received."""
         scheme, host = request.url.raw_scheme, request.url.raw_host
         if scheme not in (b"http", b"https"):
             raise httpx.UnsupportedProtocol(f"no requests are made for {scheme.decode()!r}")
@@ -108,7 +110,7 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
                 return await self._attempt(request, body, origin, timeouts)
             except httpx.TransportError as error:
                 attempt += 1
-                again = is_safe_to_retry(error.__cause__) and body.can_begin_anew
+                again = is_safe_to_retry(error.__cause__) and body.can_be_resent
                 if not again or attempt > self._retries:
                     raise
             if attempt > 1:
@@ -141,12 +143,12 @@ class MuxadoTransport(httpx.AsyncBaseTransport):
 
 
 class _RequestBody:
-    """The pieces of a request's body.  Not a generator, since those that are left open complain."""
+    """The pieces of a request's body.  Not a generator: one that is left open causes a warning."""
 
     def __init__(self, request: httpx.Request) -> None:
         stream = request.stream
         self._whole = isinstance(stream, httpx.ByteStream)
-        self._asked_for = False
+        self._is_read = False
         self._pieces: Any = None
         if self._whole:
             assert isinstance(stream, httpx.SyncByteStream)
@@ -157,9 +159,9 @@ class _RequestBody:
             self._stream = stream
 
     @property
-    def can_begin_anew(self) -> bool:
-        """It could be sent once more."""
-        return self._whole or not self._asked_for
+    def can_be_resent(self) -> bool:
+        """It can be sent again from the start."""
+        return self._whole or not self._is_read
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -169,14 +171,14 @@ class _RequestBody:
             if not self._rest:
                 raise StopAsyncIteration
             return self._rest.pop(0)
-        if not self._asked_for:
-            self._asked_for = True
+        if not self._is_read:
+            self._is_read = True
             self._pieces = self._stream.__aiter__()
         piece: bytes = await self._pieces.__anext__()
         return piece
 
     async def aclose(self) -> None:
-        """Let a generator that is left half way know."""
+        """Close a generator that was not read to its end."""
         close = getattr(self._pieces, "aclose", None)
         if close is not None:
             with trio.CancelScope(shield=True):

@@ -20,18 +20,18 @@ from ._scope import Origin, tls_extension
 from ._service import Service
 
 MAX_RECEIVE = 64 * 1024
-"""Bytes that are read at once."""
+"""Bytes to read at once, at most."""
 
 JOIN = 64 * 1024
-"""Bytes up to which pieces are joined for one call of the stream."""
+"""Bytes up to which pieces are joined, to be sent in one call."""
 
 
 class Connection:
     """HTTP/1.1 with keep-alive, WebSocket or HTTP/2, on one stream.
 
-    The task that runs it reads; each exchange has a task of its own, in the server's nursery; and
-    one watches for the stream to break, while the reader may be waiting for an application that
-    takes nothing.
+    The task that runs it reads.  Each exchange has a task of its own, in the service's nursery.
+    Another task waits for the stream to break, because the reader may be waiting for an
+    application that receives nothing.
     """
 
     def __init__(self, service: Service, stream: MuxadoStream, origin: Origin) -> None:
@@ -44,47 +44,47 @@ class Connection:
         self.config = service.config
         self.graceful_timeout = service.config.graceful_timeout
         self.exchanges: set[Exchange] = set()
-        """Those that the connection waits for, and those that go on behind their answer."""
+        """Those that the connection waits for, and those that go on after their response."""
         self.is_gone = False
         """The stream has broken: nothing can be sent any more."""
-        self._torn = False  # what was sent is no whole message: the stream must not end cleanly
-        self._refuses = False  # a request that crosses the end was not processed
-        self._is_ending = False  # the protocol has nothing more to say
+        self._torn = False  # a message was cut short: the stream must not end cleanly
+        self._refuses = False  # a request that arrives after the end was not processed
+        self._is_ending = False  # the protocol has nothing more to send
         self.announced_end = False
-        """An answer has said that it is the last."""
+        """A response has said that it is the connection's last."""
         self._failure: BaseException | None = None
         self._idle_since: float | None = trio.current_time()
         self._requests = 0
         self._reading = trio.CancelScope()
-        self._receives = False  # the reader waits for the client, and for nothing else
+        self._receives = False  # the reader waits for the client only
         self._released = trio.Event()
         self._send_lock = trio.Lock()
         self._corked: list[bytes] | None = None
 
     @property
     def stopping(self) -> bool:
-        """The server takes no further requests."""
+        """The server accepts no further requests."""
         return self._service.stopping
 
     @property
-    def is_deaf(self) -> bool:
-        """What is sent goes nowhere any more."""
+    def discards_output(self) -> bool:
+        """Nothing more can be sent: what an application sends is dropped."""
         return self.is_gone or self._torn
 
     @property
     def http2(self) -> HTTP2 | None:
-        """The protocol, where it is HTTP/2 by now."""
+        """The protocol if it is HTTP/2, else None."""
         return None if self._protocol is None else self._protocol.http2
 
     @property
     def stops_at(self) -> float:
-        """When the server cancels what still runs."""
+        """When the server cancels what still runs, on trio's clock."""
         return self._service.stops_at
 
-    # ---- the life of it
+    # ---- from its beginning to its end
 
     async def run(self) -> None:
-        """Serve until either side has had enough, and end the stream."""
+        """Serve until the client or the server ends it, and then close the stream."""
         code = ErrorCode.STREAM_CANCELLED
         with errors_bare():
             async with trio.open_nursery() as self._nursery:
@@ -110,7 +110,7 @@ class Connection:
         await self._end()
 
     async def _prepare(self) -> Protocol | None:
-        """What comes before HTTP: the visitor's address, and TLS."""
+        """What comes before HTTP: the client's address, and TLS."""
         service = self._service
         try:
             with trio.fail_after(self.config.ssl_handshake_timeout):
@@ -167,7 +167,7 @@ class Connection:
             await self._released.wait()
 
     async def _cut(self, code: ErrorCode) -> None:
-        """End the stream at once, so that no half of an answer looks whole; then the exchanges."""
+        """Reset the stream, so that no partial response looks complete; cancel the exchanges."""
         with trio.CancelScope(shield=True):
             await self._stream.reset(code)
             self.is_gone = True
@@ -177,9 +177,9 @@ class Connection:
             await self._wait_released()
 
     async def _end(self) -> None:
-        """End the stream with what was sent."""
+        """Close the stream after what was sent."""
         if self._refuses and not self.is_gone and not self._stream.unsent:
-            # A client that asks again in this moment learns that it can do so elsewhere.
+            # A client that sends a request at this moment learns that it is safe to retry.
             await self._stream.reset(ErrorCode.STREAM_REFUSED)
         else:
             await self._transport.aclose()
@@ -204,8 +204,8 @@ class Connection:
                     return
             self._receives = False
             if data is None or reading.cancel_called:
-                return  # what has come just now is not looked at, so it is refused as a whole
-            reading.deadline = math.inf  # what has come is dealt with in peace
+                return  # what was received just now is not handled: it is refused as a whole
+            reading.deadline = math.inf  # what was received is handled without a deadline
             self._refuses = False
             await protocol.handle(RawData(bytes(data)))
             if not data or self._is_ending:
@@ -240,7 +240,10 @@ class Connection:
     async def spawn_app(
         self, app: Any, config: Config, asgi_scope: dict[str, Any], app_send: Any
     ) -> Callable[[Any], Awaitable[None]]:
-        """Call the application, and return what gives it its events."""
+        """Call the application, and return the function that gives it its events.
+
+        This and ``spawn`` are what hypercorn's protocols need of a task group.
+        """
         stream = stream_of(app_send)
         extensions = {**asgi_scope["extensions"], **self._origin.extensions}
         extensions["muxado"] = {"session": self._stream.session, "stream": self._stream}
@@ -255,15 +258,18 @@ class Connection:
         return exchange.put
 
     def spawn(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Run a task of the protocol's, as long as the connection lives."""
+        """Run a task until the connection ends."""
         self._nursery.start_soon(task, *args)
 
     def released(self) -> None:
-        """An exchange has been answered, or has ended."""
+        """An exchange has sent its response, or has ended."""
         self._released.set()
 
     def fail(self, error: BaseException, *, alone: bool) -> None:
-        """An exchange wants the program to end."""
+        """An application raised an error that ends the program.
+
+        ``alone`` says that its connection need not end first.
+        """
         if alone:
             self._service.fail(error)
         else:
@@ -271,15 +277,15 @@ class Connection:
             self._nursery.cancel_scope.cancel()
 
     async def break_off(self, stream_id: int, asgi_scope: dict[str, Any]) -> None:
-        """An answer ends too early: its client must not take it for the whole."""
+        """A response ends too early: its client must not take it for a complete one."""
         if asgi_scope["http_version"] == "1.0":
-            # There the end of the stream may be the end of the answer.
+            # There the end of the stream may be the end of the response.
             self.tear(stream_id)
         elif self.http2 is not None:
             await self.http2.break_off(stream_id)
 
     def tear(self, stream_id: int) -> None:
-        """Something was not sent to its end, and nothing more can be."""
+        """A response was cut short, and the rest of it can't be sent."""
         if self.http2 is not None and not self.is_gone:
             self.spawn(self.http2.break_off, stream_id)
         else:
@@ -289,7 +295,7 @@ class Connection:
     # ---- the server stops
 
     def stop(self) -> None:
-        """Take no further requests, and end within ``graceful_timeout``."""
+        """Accept no further requests, and end within ``graceful_timeout``."""
         scope = self._nursery.cancel_scope
         scope.deadline = min(scope.deadline, self.stops_at)
         for exchange in self.exchanges:
@@ -303,12 +309,12 @@ class Connection:
     # ---- sending
 
     def cork(self) -> None:
-        """Keep what is sent until ``uncork``."""
+        """Hold back what is sent until ``uncork``."""
         if self._corked is None:
             self._corked = []
 
     async def uncork(self) -> None:
-        """Send what was kept."""
+        """Send what was held back, in one call if it is small."""
         pieces, self._corked = self._corked, None
         if pieces:
             if sum(map(len, pieces)) <= JOIN:
@@ -321,7 +327,7 @@ class Connection:
             if self._corked is not None:
                 self._corked.append(event.data)
             elif self.http2 is not None:
-                # What a stream has begun to send, the others depend on.
+                # A frame cut short would break all the other streams.
                 with trio.CancelScope(shield=True):
                     await self._write(event.data)
             else:
@@ -330,15 +336,15 @@ class Connection:
             self._set_idle(event.idle)
         elif isinstance(event, Closed):
             self._is_ending = True
-            # An answer that began before the stop has not said that it is the last.
+            # A response that began before the stop has not said that it is the last.
             self._refuses = self.stopping and self.http2 is None and not self.announced_end
             if self._receives:
                 self._reading.cancel()
-            else:  # it may be sending its last words
+            else:  # it may still be sending
                 self._reading.deadline = trio.current_time() + self.graceful_timeout
 
     async def _write(self, data: bytes) -> None:
-        if self.is_deaf:
+        if self.discards_output:
             return
         try:
             self._send_lock.acquire_nowait()  # `acquire` has a checkpoint, and `send_all` has one

@@ -1,4 +1,4 @@
-"""What goes wrong on a stream, as httpx and httpcore raise it."""
+"""Errors of streams, translated to those of httpx and httpcore."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .. import ErrorCode, MuxadoError, StreamResetError
 def translated(
     timeout: float | None, too_slow: type[Exception], broken: type[Exception]
 ) -> Generator[None, None, None]:
-    """Bound what is done in time, and raise errors of another library's for those of streams."""
+    """Apply a timeout, in seconds, and raise another library's errors for those of streams."""
     try:
         with trio.fail_after(math.inf if timeout is None else timeout):
             yield
@@ -27,24 +27,24 @@ def translated(
 
 
 def reason_of(error: BaseException) -> BaseException:
-    """What an error of TLS on a stream was raised for: the error of the stream, or of OpenSSL."""
+    """The cause of an error of TLS on a stream: the error of the stream, or of OpenSSL."""
     while not isinstance(error, MuxadoError) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
 def refused(error: BaseException | None) -> MuxadoError | None:
-    """The error of a request that was refused on a stream on which others had been answered.
+    """An error that is safe to retry, if ``error`` says that the server closed an idle stream.
 
-    The peer's session can't know that it was not processed, and the peer's server does: it gives
-    up an idle stream with STREAM_REFUSED.
+    Only for a request on a stream that was used before.  The peer's session can't know that such a
+    request was not processed, but its server does: it resets idle streams with STREAM_REFUSED.
     """
     if not isinstance(error, StreamResetError) or error.initiator != "remote":
         return None
     if error.code is not ErrorCode.STREAM_REFUSED:
         return None
     return StreamResetError(
-        f"{error}: the request came when the peer had given up the idle stream",
+        f"{error}: the peer had already closed the idle stream when the request came",
         code=error.code,
         initiator="remote",
         safe_to_retry=True,
@@ -52,5 +52,5 @@ def refused(error: BaseException | None) -> MuxadoError | None:
 
 
 def is_safe_to_retry(error: BaseException | None) -> bool:
-    """The peer has certainly not processed what has failed."""
+    """The peer has certainly not processed the request that failed with ``error``."""
     return isinstance(error, MuxadoError) and error.safe_to_retry

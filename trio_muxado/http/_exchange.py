@@ -1,4 +1,4 @@
-"""One call of the application: a request and its answer, or a WebSocket."""
+"""One call of the application: a request and its response, or a WebSocket."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ._bare import fatal_in, is_cancellation
 from ._inbox import LAST, Inbox
 
 ASYNCIO = ("no running event loop", "no current event loop")
-"""What asyncio says where it does not run."""
-
+"""asyncio's messages when its event loop does not run."""
 
 PROBE = 1.0
-"""Seconds in which an application takes no message of a WebSocket, until its client is asked
-whether it is still there."""
+"""Seconds that a message of a WebSocket waits for its application until the client is pinged, to
+find out whether it is still there."""
 
 
 class Carrier(Protocol):
@@ -30,7 +29,7 @@ class Carrier(Protocol):
     graceful_timeout: float
     exchanges: set[Exchange]
     announced_end: bool
-    """An answer has said that it is the connection's last."""
+    """A response has said that it is the connection's last."""
 
     @property
     def stopping(self) -> bool:
@@ -48,16 +47,16 @@ class Carrier(Protocol):
         ...
 
     @property
-    def is_deaf(self) -> bool:
-        """Nothing that is sent arrives any more."""
+    def discards_output(self) -> bool:
+        """Nothing more can be sent: what an application sends is dropped."""
         ...
 
     def spawn(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Run a task, as long as the connection lives."""
+        """Run a task until the connection ends."""
         ...
 
     def released(self) -> None:
-        """An exchange has been answered, or has ended."""
+        """An exchange has sent its response, or has ended."""
         ...
 
     def fail(self, error: BaseException, *, alone: bool) -> None:
@@ -65,35 +64,35 @@ class Carrier(Protocol):
         ...
 
     async def break_off(self, stream_id: int, asgi_scope: dict[str, Any]) -> None:
-        """Let the client see that an answer is not complete."""
+        """A response ends too early: its client must not take it for a complete one."""
         ...
 
     def tear(self, stream_id: int) -> None:
-        """Break off an answer of which nothing more can be sent."""
+        """A response was cut short, and the rest of it can't be sent."""
         ...
 
     def cork(self) -> None:
-        """Keep what is sent until ``uncork``."""
+        """Hold back what is sent until ``uncork``."""
         ...
 
     async def uncork(self) -> None:
-        """Send what was kept."""
+        """Send what was held back."""
         ...
 
 
 class Exchange:
-    """An application that is called for a request, until it has returned.
+    """A call of the application for one request, until it returns.
 
-    The connection waits for it, and tells it when the client has gone.  ``graceful_timeout``
-    seconds later it is cancelled.  What an application does once its answer is complete (Starlette
-    calls that a background task) is no concern of the connection any more: it goes on in the
-    server's nursery.
+    The connection waits for it, and reports it when the client has gone.  The call is cancelled
+    ``graceful_timeout`` seconds later.  The connection does not wait for what an application does
+    after its complete response, such as Starlette's background tasks: that runs in the service's
+    nursery.
 
     Args:
-      connection: what carries it.
-      asgi_scope: the application's.
-      stream: hypercorn's side of it.
-      inbox: what the application receives.
+      connection: its connection.
+      asgi_scope: the scope that the application is called with.
+      stream: hypercorn's state of the request.
+      inbox: the events that the application receives.
     """
 
     def __init__(
@@ -110,24 +109,24 @@ class Exchange:
         self._app_send: Any = stream.app_send
         self._cancel_scope = trio.CancelScope()
         self._corks = asgi_scope["type"] == "http" and asgi_scope["http_version"] in ("1.0", "1.1")
-        self._told = False  # that the client has gone
-        self._farewell: dict[str, Any] | None = None  # the last event, once the answer is sent
+        self._disconnected = False  # the application has been given its last event
+        self._farewell: dict[str, Any] | None = None  # the last event, until the response is sent
         self.released = trio.Event()
-        """The connection need not wait for it any more."""
+        """Set when the connection need no longer wait for it."""
 
     @property
     def is_websocket(self) -> bool:
-        """Whether it is one, or asks to become one."""
+        """It is a WebSocket, or a request to open one."""
         return isinstance(self._stream, WSStream)
 
     @property
     def answered(self) -> bool:
-        """The answer to a request is complete."""
+        """The response to a request is complete."""
         return isinstance(self._stream, HTTPStream) and self._stream.state is ASGIHTTPState.CLOSED
 
     @property
     def incomplete(self) -> bool:
-        """The client has a part of the answer, and not the rest."""
+        """Only a part of the response has been sent."""
         return self._stream.state in (
             ASGIHTTPState.RESPONSE,
             ASGIHTTPState.TRAILERS,
@@ -148,25 +147,25 @@ class Exchange:
                     await self._inbox.put(event)
                 if not waiting.cancelled_caught:
                     return
-                # What the client has sent last, its end among it, is not read meanwhile.
+                # Meanwhile nothing is read, not even the end of the client's stream.
                 await self._call("probe")
 
     def gone(self) -> None:
-        """The client has gone, and the application may not have read all that came."""
+        """The client has gone; the application may not have received everything yet."""
         if self.is_websocket:
             self.end({"type": "websocket.disconnect", "code": 1006})
         else:
             self.end({"type": "http.disconnect"})
 
     def end(self, event: dict[str, Any]) -> None:
-        """Give the application its last event; what it still does is bounded in time."""
+        """Give the application its last event, and a deadline."""
         if self.answered and not self.released.is_set():
-            # What hears of it may cancel the task that still sends the last of the answer.
+            # An application that receives it may cancel its task that still sends.
             self._farewell = event
             return
         self._inbox.end(event)
         if not self.answered:
-            self._told = True
+            self._disconnected = True
             self._leave(self._connection.graceful_timeout)
 
     def _leave(self, seconds: float) -> None:
@@ -174,11 +173,11 @@ class Exchange:
         scope.deadline = min(scope.deadline, trio.current_time() + seconds)
 
     def stop(self, deadline: float) -> None:
-        """The server stops: what runs on is cancelled then."""
+        """The server stops: cancel the call at ``deadline``, on trio's clock."""
         self._cancel_scope.deadline = min(self._cancel_scope.deadline, deadline)
 
     async def go_away(self) -> None:
-        """The server stops: a WebSocket is closed."""
+        """The server stops: close a WebSocket."""
         await self._call("go_away")
 
     async def _call(self, name: str) -> None:
@@ -193,7 +192,7 @@ class Exchange:
     # ---- the call
 
     async def run(self) -> None:
-        """Call the application.  Raises nothing of what it does."""
+        """Call the application.  Its errors are logged or passed on, never raised."""
         connection, concluded = self._connection, False
         try:
             with self._cancel_scope:
@@ -222,7 +221,7 @@ class Exchange:
         await self._connection.config.log.exception(f"Error in the application{hint}")
 
     async def _conclude(self) -> None:
-        if self._told and self._connection.is_gone:
+        if self._disconnected and self._connection.is_gone:
             return
         if self.incomplete:
             await self._connection.break_off(self._stream.stream_id, self._asgi_scope)
@@ -236,8 +235,8 @@ class Exchange:
 
     async def _send(self, message: dict[str, Any]) -> None:
         connection = self._connection
-        if self._told or connection.is_deaf:
-            # What is sent may go nowhere, which the application may not have noticed yet.
+        if self._disconnected or connection.discards_output:
+            # What is sent may be dropped, and the application may not know yet: let others run.
             await trio.lowlevel.checkpoint()
             if self.is_websocket:
                 return
@@ -250,7 +249,7 @@ class Exchange:
                 headers = [*message.get("headers", ()), (b"connection", b"close")]
                 message = {**message, "headers": headers}
                 connection.announced_end = True
-            # A piece of the body, its end, and whatever else it leads to: one call of the stream.
+            # A piece of the body, its end and all that follows from them go out in one call.
             connection.cork()
             try:
                 await self._app_send(message)
@@ -258,8 +257,8 @@ class Exchange:
                 await connection.uncork()
         if self.answered:
             self._release()
-        elif self._told and not connection.is_gone:
-            # A client may have ended its direction only, and still reads what it is sent.
+        elif self._disconnected and not connection.is_gone:
+            # The client may only have closed its direction, and still read the response.
             scope = self._cancel_scope
             scope.deadline = min(
                 connection.stops_at, trio.current_time() + connection.graceful_timeout

@@ -1,4 +1,4 @@
-"""HTTP/1.1 from the client's end, by h11: one request after the other on a stream."""
+"""The client's side of HTTP/1.1, by h11: one request after the other on a stream."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import trio
 from ._errors import refused, translated
 
 MAX_RECEIVE = 64 * 1024
-"""Bytes that are read at once."""
+"""Bytes to read at once, at most."""
 
 MAX_HEADERS = 100 * 1024
 """Bytes of a response's headers, at most."""
 
 PIECE = 64 * 1024
-"""Bytes of a body that are sent before looking whether the peer has answered already."""
+"""Bytes of a body to send before checking whether the peer has already answered."""
 
 
 class HTTP1:
@@ -26,7 +26,7 @@ class HTTP1:
 
     Args:
       stream: a stream, or TLS on it.
-      has_news: whether there is something to receive.
+      has_news: tells whether there is something to receive.
     """
 
     version = b"HTTP/1.1"
@@ -45,12 +45,12 @@ class HTTP1:
 
     @property
     def complete(self) -> bool:
-        """The request has been sent and the response received, or as much of it as is wanted."""
+        """The response has been received, so the stream can be closed instead of reset."""
         return self._h11.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
 
     @property
     def leading(self) -> bytes:
-        """What came behind the response that switched protocols."""
+        """Bytes that followed the response that switched protocols."""
         return bytes(self._h11.trailing_data[0])
 
     async def request(
@@ -81,7 +81,7 @@ class HTTP1:
     async def _send(
         self, request: httpx.Request, body: AsyncIterator[bytes]
     ) -> BaseException | None:
-        """Send the request, as far as the peer takes it, and return what stopped that."""
+        """Send what the peer accepts of the request; return the error that prevented the rest."""
         try:
             head = h11.Request(
                 method=request.method, target=request.url.raw_path, headers=request.headers.raw
@@ -101,7 +101,7 @@ class HTTP1:
         except h11.LocalProtocolError as error:
             raise httpx.LocalProtocolError(str(error)) from error
         except httpx.WriteError as error:
-            # It may have answered before it stopped to listen.
+            # The peer may have answered before it stopped reading.
             return error.__cause__
         return None
 

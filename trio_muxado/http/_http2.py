@@ -1,7 +1,7 @@
-"""HTTP/2 from the client's end, by h2: one request after the other on a stream.
+"""The client's side of HTTP/2, by h2: one request after the other on a stream.
 
-Streams of a session are there for what HTTP/2's own streams are for, so a connection carries one
-request at a time.  It is for peers that speak nothing else.
+A session's streams already do what HTTP/2's own streams are for, so a connection carries one
+request at a time.  This is for peers that speak only HTTP/2.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .. import ErrorCode, StreamResetError
 from ._errors import refused, translated
 
 MAX_RECEIVE = 64 * 1024
-"""Bytes that are read at once."""
+"""Bytes to read at once, at most."""
 
 WINDOW = 2**24
-"""Bytes that the peer may send before they are read.  The stream below has a window of its own,
-and what is not read stays there."""
+"""Bytes that the peer may send before they are read.  The muxado stream has a window of its
+own, which holds what is not read."""
 
 NOT_SENT = frozenset((b"host", b"connection", b"transfer-encoding", b"keep-alive", b"upgrade"))
-"""Headers that HTTP/2 does without."""
+"""Headers that HTTP/2 does not have."""
 
 
 class HTTP2:
@@ -38,7 +38,7 @@ class HTTP2:
 
     Args:
       stream: a stream, or TLS on it.
-      has_news: whether there is something to receive.
+      has_news: tells whether there is something to receive.
     """
 
     version = b"HTTP/2"
@@ -53,13 +53,13 @@ class HTTP2:
         self._events: deque[Any] = deque()
         self._stream_id = 0
         self._request_sent = self._response_ended = False
-        self._is_going = False
+        self._goaway_received = False
         self._reused = False
 
     @property
     def reusable(self) -> bool:
         """Both the request and the response are complete, and another may follow."""
-        return self._request_sent and self._response_ended and not self._is_going
+        return self._request_sent and self._response_ended and not self._goaway_received
 
     @property
     def complete(self) -> bool:
@@ -200,7 +200,7 @@ class HTTP2:
             raise httpx.RemoteProtocolError(str(error)) from error
         for event in events:
             if isinstance(event, h2.events.ConnectionTerminated):
-                self._goes_away(event)
+                self._on_goaway(event)
             elif getattr(event, "stream_id", None) == self._stream_id and isinstance(
                 event,
                 (
@@ -213,8 +213,8 @@ class HTTP2:
                 self._events.append(event)
         await self._flush()
 
-    def _goes_away(self, event: h2.events.ConnectionTerminated) -> None:
-        self._is_going = True
+    def _on_goaway(self, event: h2.events.ConnectionTerminated) -> None:
+        self._goaway_received = True
         last = event.last_stream_id
         if event.error_code or (last is not None and last < self._stream_id):
             error = StreamResetError(
@@ -239,5 +239,5 @@ class HTTP2:
             elif isinstance(event, h2.events.StreamReset):
                 if event.error_code:
                     self._ended_early(event)
-                self._request_sent = self._response_ended  # the peer wanted no more of it
+                self._request_sent = self._response_ended  # the peer needs no more of the request
         return b""

@@ -1,27 +1,27 @@
-"""What hypercorn 0.18.0 gets wrong on a stream, put right in one place.
+"""Corrections to hypercorn 0.18.0's protocols, all in one place.
 
 hypercorn's protocols (HTTP/1.1, HTTP/2, WebSocket) are used as they are: they call us for each
-application (``Connection.spawn_app``), for each write, and to say that they are idle.  Its
-``TCPServer`` and its task group are not: ``_connection.py`` and ``_exchange.py`` replace them,
-since there
+request (``Connection.spawn_app``), for each write, and to report that they are idle.
+``_connection.py`` and ``_exchange.py`` replace its ``TCPServer`` and its task group, because there
 
-* an application that receives nothing holds up the reader, with it the client's end, forever;
+* an application that receives nothing blocks the reader forever, so that the end of the client's
+  stream is never seen;
 * ``is_disconnected()``, which asks in a cancelled scope, never gets an answer;
-* the end of a client, or of the server, bounds nothing;
-* Ctrl+C and ``sys.exit`` come out in a group of groups;
-* half an answer ends like a whole one, which on HTTP/1.0 nobody can tell apart;
-* writes are shielded, so that a client that does not read holds up whoever waits for them.
+* no deadline applies when a client has gone or the server stops;
+* Ctrl+C and ``sys.exit`` are raised in nested exception groups;
+* a partial response ends like a complete one, and an HTTP/1.0 client can't see the difference;
+* writes are shielded, so that a client that does not read blocks every task that waits for one.
 
-Here is what the protocols themselves get wrong, each with a test in ``tests/http``:
+The protocols' own faults that are corrected here, each with a test in ``tests/http``:
 
 * WebSocket: the code of the client's close frame is lost; a message that breaks the protocol is
   not answered; nothing closes one when the server stops.
-* HTTP/2: data of a stream that has been answered ends the connection with a KeyError; what is
-  written to a connection that has ended waits forever; an answer that ends too early never ends
-  for the client; a body that its application does not read holds up all other streams; a stop
-  refuses streams with NO_ERROR; a thousandth request cuts the running ones.
+* HTTP/2: data on a stream that has been answered ends the connection with a KeyError; a write to a
+  connection that has ended waits forever; a response that ends too early never ends for the
+  client; a body that its application does not read blocks all other streams; a stop refuses
+  streams with NO_ERROR; the thousandth request cuts off those that are running.
 
-None of hypercorn is documented for this use: hence the bound on its version in pyproject.toml.
+None of this is hypercorn's documented interface: hence the bound on its version in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ REFUSED = h2.errors.ErrorCodes.REFUSED_STREAM
 
 
 def stream_of(app_send: Any) -> HTTPStream | WSStream:
-    """hypercorn's side of an exchange, whose method ``app_send`` is."""
+    """hypercorn's state of a request, from its bound method ``app_send``."""
     stream: HTTPStream | WSStream = app_send.__self__
     if isinstance(stream, WSStream):
-        # hypercorn makes it by its class's name, and has done nothing with it yet.
+        # hypercorn names the class where it makes one, and has done nothing with this one yet.
         stream.__class__ = WebSocket
     return stream
 
 
 class Protocol(ProtocolWrapper):
-    """Begins as HTTP/1.1, or as HTTP/2 where TLS has agreed on it, and may become HTTP/2."""
+    """HTTP/1.1, which may be upgraded to HTTP/2; or HTTP/2 from the start, if ALPN chose it."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -83,7 +83,7 @@ class Protocol(ProtocolWrapper):
 
     @property
     def http2(self) -> HTTP2 | None:
-        """The protocol where it is HTTP/2 by now."""
+        """The protocol if it is HTTP/2, else None."""
         return self.protocol if isinstance(self.protocol, HTTP2) else None
 
     async def handle(self, event: Any) -> None:
@@ -104,7 +104,7 @@ class Protocol(ProtocolWrapper):
 
 
 class WebSocket(WSStream):
-    """A WebSocket whose application learns how it was closed."""
+    """A WebSocket that reports to its application how it was closed."""
 
     app_put: Any
     buffer: Any
@@ -117,9 +117,9 @@ class WebSocket(WSStream):
             if self.app_put is not None:
                 await self.app_put({"type": "websocket.disconnect", "code": self._code})
         elif isinstance(event, (Body, Data)) and self.state is ASGIWebsocketState.HTTPCLOSED:
-            pass  # it was turned down
+            pass  # the application has rejected it
         else:
-            with suppress(LocalProtocolError):  # what comes behind the close frame
+            with suppress(LocalProtocolError):  # what follows the close frame
                 await super().handle(event)
 
     async def _handle_events(self) -> None:
@@ -146,7 +146,7 @@ class WebSocket(WSStream):
                 await self.send(StreamClosed(stream_id=self.stream_id))
 
     async def _close(self, code: int) -> None:
-        """Close it for a reason that is not the application's, which is told at once."""
+        """Close it for a reason that is not the application's, and report that to it at once."""
         if self.closed or self.state is not ASGIWebsocketState.CONNECTED:
             return
         self.state = ASGIWebsocketState.CLOSED
@@ -155,30 +155,30 @@ class WebSocket(WSStream):
         await self.app_put({"type": "websocket.disconnect", "code": self._code})
 
     async def probe(self) -> None:
-        """Send a ping: a stream that the client has closed breaks then."""
+        """Send a ping: if the client has closed the stream, it breaks."""
         await self._send_wsproto_event(Ping())
 
     async def go_away(self) -> None:
-        """The server stops."""
+        """The server stops: close with 1001."""
         await self._close(CloseReason.GOING_AWAY)
 
 
 class HTTP2(H2Protocol):
-    """HTTP/2 whose streams don't hold each other up, and that ends as RFC 9113 has it."""
+    """HTTP/2 whose streams don't block each other, and that shuts down as RFC 9113 says."""
 
     task_group: Any
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._ended: set[int] = set()  # streams whose request has come to its end
+        self._ended: set[int] = set()  # streams whose request is complete
         self._inboxes: dict[int, Inbox] = {}
-        self._unread: dict[int, int] = {}  # bytes that their applications have not received yet
+        self._unread: dict[int, int] = {}  # bytes that the application has not received yet
         self._last_stream_id = 0
-        self._is_going = False  # further requests are refused
+        self._refuses = False  # further requests are refused
         self._is_last = False  # the connection ends with its running requests
 
     def inbox_of(self, stream_id: int) -> Inbox:
-        """What a stream's application receives.  The window bounds it, so it never waits."""
+        """A new inbox for a stream's application.  The window bounds it, so ``put`` never waits."""
         inbox = self._inboxes[stream_id] = Inbox(on_empty=lambda: self._consumed(stream_id))
         return inbox
 
@@ -206,11 +206,11 @@ class HTTP2(H2Protocol):
                 if isinstance(event, h2.events.StreamReset):
                     self._ended.discard(event.stream_id)
                     await self._drop(event.stream_id)
-                    await self._rest()
+                    await self._check_idle()
         await self._flush()
 
     async def _on_request(self, event: Any) -> None:
-        if self._is_going or self.context.terminated.is_set():
+        if self._refuses or self.context.terminated.is_set():
             self._reset(event.stream_id, REFUSED)
             return
         self._last_stream_id = event.stream_id
@@ -229,11 +229,11 @@ class HTTP2(H2Protocol):
             self._unread[stream_id] = self._unread.get(stream_id, 0) + len(event.data)
             await self.streams[stream_id].handle(Body(stream_id, data=event.data))
             inbox = self._inboxes.get(stream_id)
-            if inbox is None or inbox.is_empty:  # a part of a WebSocket's message
+            if inbox is None or inbox.is_empty:  # only a part of a WebSocket's message
                 self._acknowledge(stream_id, self._unread.pop(stream_id, 0))
 
     def _consumed(self, stream_id: int) -> None:
-        """An application has received all that there was: the client may send more."""
+        """An application has received everything so far: the client may send more."""
         unread = self._unread.pop(stream_id, 0)
         if unread:
             self._acknowledge(stream_id, unread)
@@ -247,7 +247,7 @@ class HTTP2(H2Protocol):
     # ---- sending
 
     async def stream_send(self, event: Any) -> None:
-        """Send what an application has to say."""
+        """Send an application's event."""
         if not isinstance(event, StreamClosed):
             await super().stream_send(event)
             return
@@ -255,13 +255,13 @@ class HTTP2(H2Protocol):
         self._inboxes.pop(event.stream_id, None)
         self._acknowledge(event.stream_id, self._unread.pop(event.stream_id, 0))
         await self._flush()
-        await self._rest()
+        await self._check_idle()
 
     async def _send_data(self, stream_id: int) -> None:
         try:
             await super()._send_data(stream_id)
         except (KeyError, MissingStreamError):
-            with suppress(MissingStreamError):  # it was broken off meanwhile
+            with suppress(MissingStreamError):  # the stream was reset meanwhile
                 self.priority.remove_stream(stream_id)
             return
         if stream_id in self.stream_buffers:
@@ -269,10 +269,10 @@ class HTTP2(H2Protocol):
         if stream_id in self._ended:
             self._ended.discard(stream_id)
         else:
-            # Answered before its request had come: the client need not send the rest.
+            # Answered before its request was complete: the client need not send the rest.
             self._reset(stream_id, h2.errors.ErrorCodes.NO_ERROR)
             await self._flush()
-        await self._rest()
+        await self._check_idle()
 
     def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
         with suppress(h2.exceptions.ProtocolError):
@@ -281,7 +281,7 @@ class HTTP2(H2Protocol):
     # ---- ending
 
     async def break_off(self, stream_id: int) -> None:
-        """An answer has ended too early."""
+        """A response ends too early: reset its stream."""
         if stream_id in self.streams:
             self._reset(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
             self._ended.discard(stream_id)
@@ -290,7 +290,7 @@ class HTTP2(H2Protocol):
             await self.stream_send(StreamClosed(stream_id))
 
     async def _drop(self, stream_id: int) -> None:
-        """What waits to be sent on a stream is not sent."""
+        """Discard what waits to be sent on a stream."""
         buffer = self.stream_buffers.pop(stream_id, None)
         if buffer is not None:
             await buffer.close()
@@ -298,17 +298,17 @@ class HTTP2(H2Protocol):
                 self.priority.remove_stream(stream_id)
 
     async def go_away(self) -> None:
-        """Take no more requests; those that run are answered."""
-        self._is_going = self._is_last = True
-        await self._rest()
+        """Accept no more requests, and finish those that are running."""
+        self._refuses = self._is_last = True
+        await self._check_idle()
 
-    async def _rest(self) -> None:
-        """A stream has ended, or its last frame has been sent, which may come later."""
+    async def _check_idle(self) -> None:
+        """A stream has ended, or its last frame has been sent: report idleness, or end."""
         idle = self.idle and not self.stream_buffers
         if not idle or not self._is_last:
             await self.send(Updated(idle=idle))
         elif not self.closed:
-            # No earlier: clients that stand on h2 can't receive anything behind it.
+            # No earlier: clients that use h2 can't receive anything after it.
             frame = GoAwayFrame(0, last_stream_id=self._last_stream_id)
             await self._flush()
             await self.send(RawData(frame.serialize()))

@@ -1,4 +1,4 @@
-"""What an application receives: the events of a request, a WebSocket or its lifespan."""
+"""The events that an application receives: of a request, a WebSocket or its lifespan."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import trio
 
 LAST = frozenset(("http.disconnect", "websocket.disconnect"))
-"""Events behind which nothing comes."""
+"""Events after which nothing comes."""
 
 
 class Inbox:
-    """Events in order.  The last one is there again whenever an application asks once more.
+    """A queue of events.  The last one is returned again and again.
 
-    hypercorn 0.18 has a memory channel there, on which whoever sends waits for room, though the
-    application may never receive again; and from which a task that is cancelled takes nothing,
-    as Starlette's ``is_disconnected()`` wants to.
+    hypercorn 0.18 uses a memory channel instead.  There a sender waits for room even if the
+    application never receives again, and a cancelled task receives nothing, which Starlette's
+    ``is_disconnected()`` relies on.
 
     Args:
-      bound: events that may wait to be received; with more ``put`` waits.
-      on_empty: called whenever the application has received all that there was.
+      bound: the number of events that may wait to be received; with more, ``put`` waits.
+      on_empty: called whenever the application has received all events so far.
     """
 
     def __init__(self, bound: float = math.inf, on_empty: Callable[[], None] | None = None) -> None:
@@ -30,17 +30,17 @@ class Inbox:
         self._on_empty = on_empty
         self._events: deque[dict[str, Any]] = deque()
         self._last: dict[str, Any] | None = None
-        self._told = False
+        self._last_received = False
         self._receivers = trio.lowlevel.ParkingLot()
         self._senders = trio.lowlevel.ParkingLot()
 
     @property
     def is_empty(self) -> bool:
-        """The application has received all that there was."""
+        """The application has received all events so far."""
         return not self._events
 
     async def put(self, event: dict[str, Any]) -> None:
-        """Add an event when there is room; behind the last one it is dropped."""
+        """Add an event once there is room; after the last one it is dropped."""
         if event["type"] in LAST:
             self.end(event)
             return
@@ -51,7 +51,7 @@ class Inbox:
             self._receivers.unpark()
 
     def end(self, event: dict[str, Any]) -> None:
-        """Add the last event.  Waits for no room, and lets nobody wait for it any more."""
+        """Add the last event.  Never waits, and wakes the tasks that wait in ``put``."""
         if self._last is None:
             self._last = event
             self._senders.unpark_all()
@@ -60,14 +60,14 @@ class Inbox:
     async def receive(self) -> dict[str, Any]:
         """The ``receive`` of ASGI.
 
-        What is there is returned at once, also to a task that is cancelled: that is how an
-        application asks without waiting.
+        An event that is there is returned at once, even in a cancelled scope: that is how an
+        application polls.
         """
         while not self._events:
             if self._last is not None:
-                if self._told:
+                if self._last_received:
                     await trio.lowlevel.checkpoint()  # it may ask in a loop
-                self._told = True
+                self._last_received = True
                 return self._last
             await self._receivers.park()
         self._senders.unpark()

@@ -1,4 +1,4 @@
-"""An application's lifespan: from before the first request until after the last."""
+"""An application's lifespan: it begins before the first request and ends after the last."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ._inbox import Inbox
 
 
 class Lifespan:
-    """The call that an application gets for its lifespan.
+    """The call of an application for its lifespan.
 
-    hypercorn's 0.18 lets a Ctrl+C that came in a group vanish, and is cancelled with the server
-    before it could shut anything down.
+    hypercorn 0.18's loses a Ctrl+C that is raised in a group, and is cancelled together with the
+    server, before it can shut the application down.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Lifespan:
         self._scope = trio.CancelScope(shield=True)
         self._has_started = False
         self.fatal: BaseException | None = None
-        """What it raised to end the program."""
+        """The error that it raised to end the program."""
 
     async def run(self) -> None:
         """Call the application; returns when that does, or after ``shut_down``."""
@@ -59,7 +59,7 @@ class Lifespan:
 
     async def _log_error(self) -> None:
         if not self._steps["startup"].is_set():
-            # The specification asks for this: it is how an application says that it has none.
+            # The specification asks for this: an application without a lifespan raises.
             await self._config.log.warning("the application has no lifespan: it raised an error")
         else:
             await self._config.log.exception("Error in the application's lifespan")

@@ -1,4 +1,4 @@
-"""Streams for requests: opened when they are needed, and kept for a while for the next."""
+"""Streams for requests: opened when needed, and kept for a while for later requests."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ._http1 import HTTP1
 from ._http2 import HTTP2
 
 Origin: TypeAlias = tuple[bytes, bytes, int | None]
-"""Scheme, host and port: what an idle stream can be used again for."""
+"""Scheme, host and port of the requests that an idle stream can be reused for."""
 
 Timeouts: TypeAlias = dict[str, "float | None"]
 
 
 class Connection:
-    """A stream, TLS on it where the origin is ``https``, and HTTP on that."""
+    """A stream, TLS on it if the origin is ``https``, and HTTP on that."""
 
     def __init__(
         self, origin: Origin, stream: MuxadoStream, tls: trio.SSLStream[MuxadoStream] | None
@@ -39,12 +39,12 @@ class Connection:
         self.http = http(self.tls or self.stream, self.stream.is_readable)
 
     def network_stream(self, leading: bytes = b"") -> NetworkStream:
-        """What httpx knows as the extension ``network_stream``."""
+        """The value of httpx's extension ``network_stream``."""
         return NetworkStream(self.stream, self.tls, leading)
 
 
 class _Waiter:
-    """A request that waits for a stream, and takes an idle one as well."""
+    """A request that waits for a new stream, or for one that becomes idle."""
 
     def __init__(self, timeout: float | None) -> None:
         deadline = math.inf if timeout is None else trio.current_time() + timeout
@@ -55,9 +55,9 @@ class _Waiter:
 class Pool:
     """At most ``max_streams`` streams, of which ``max_idle`` are kept for ``expiry`` seconds.
 
-    No step looks at more than one request and one stream.  A request that waits gets a stream
-    that becomes free, whether its session has a slot for another or not; and idle streams yield to
-    whoever waits for a slot of the session (:attr:`MuxadoStream.idle`).
+    No step looks at more than one request and one stream.  A waiting request gets a stream that
+    becomes free, whether or not the session has a slot for another.  Idle streams yield to any
+    task that waits for a slot of the session (:attr:`MuxadoStream.idle`).
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Pool:
         self._http2 = http2
         self._busy: set[Connection] = set()
         self._opening = 0
-        self._idle: dict[Connection, float] = {}  # until when; the longest idle first
+        self._idle: dict[Connection, float] = {}  # with its expiry; the longest idle first
         self._idle_of: dict[Origin, dict[Connection, None]] = {}
         self._waiting: dict[Origin, dict[_Waiter, None]] = {}
 
@@ -131,7 +131,7 @@ class Pool:
         while of_origin:
             connection, _ = of_origin.popitem()
             self._remove_idle(connection)
-            if not connection.stream.is_readable():  # the end of it, or what nobody asked for
+            if not connection.stream.is_readable():  # it has not ended, nor received anything
                 return connection
         return None
 
@@ -168,7 +168,7 @@ class Pool:
                 raise httpx.ConnectTimeout(f"no stream could be opened within {timeout} seconds")
             return given
         if given is not None:
-            await self._keep(given)  # both came in the same moment
+            await self._keep(given)  # both came at the same moment
         return await self._connect(origin, stream, timeouts)
 
     async def _connect(
@@ -194,7 +194,7 @@ class Pool:
     # ---- a request ends
 
     async def release(self, connection: Connection) -> None:
-        """The request is done: the next may have its connection.  Again: does nothing."""
+        """A request is done: its connection can be reused.  A second call does nothing."""
         if connection not in self._busy:
             return
         if not connection.http.reusable:
@@ -205,7 +205,7 @@ class Pool:
         await self._keep(connection)
 
     async def _keep(self, connection: Connection) -> None:
-        """Give a connection to a request that waits, or keep it for one that comes."""
+        """Give a connection to a waiting request, or keep it for a later one."""
         stream = connection.stream
         if not stream.is_readable():
             waiting = self._waiting.get(connection.origin, {})
@@ -216,7 +216,7 @@ class Pool:
                 return
             self._idle[connection] = trio.current_time() + self._expiry
             self._idle_of.setdefault(connection.origin, {})[connection] = None
-            stream.idle = True  # where a task waits, it is closed at once
+            stream.idle = True  # if a task waits for a slot, this closes it at once
             if not stream.is_readable():
                 if len(self._idle) > self._max_idle:
                     await self._drop(next(iter(self._idle)))
@@ -225,7 +225,7 @@ class Pool:
         await _close(connection)
 
     async def discard(self, connection: Connection) -> None:
-        """Give a connection up, in whatever state it is.  Again: does nothing."""
+        """Close a connection in whatever state it is.  A second call does nothing."""
         if connection in self._busy:
             self._busy.discard(connection)
             self._free_slot()
@@ -248,7 +248,7 @@ class Pool:
         await _close(connection)
 
     async def close(self) -> None:
-        """Close all of them, also those of running requests."""
+        """Close all connections, including those of running requests."""
         for connection in list(self._idle):
             await self._drop(connection)
         for connection in list(self._busy):

@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: who the visitor is, for whom a stream was opened.
+"""The PROXY protocol, versions 1 and 2: the address of the client that a stream was opened for.
 
 https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 """
@@ -16,16 +16,16 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 """What version 2 begins with."""
 
 LONGEST_LINE = 107
-"""Bytes of version 1's line at most, with its end."""
+"""Bytes of version 1's line, with its line ending, at most."""
 
 LONGEST_HEADER = 4096
-"""Bytes of version 2's addresses and extras; the longest addresses are 216."""
+"""Bytes of version 2's addresses and extensions, at most; the longest addresses take 216."""
 
 SHORTEST = 15
-"""Bytes that each header has: ``PROXY UNKNOWN`` with its end, and one less than version 2's."""
+"""Bytes that every header has: ``PROXY UNKNOWN`` and its line ending; version 2 has one more."""
 
 Addresses = tuple[Address, Address] | None
-"""The visitor's, and the one that it has connected to; None where the proxy speaks for itself."""
+"""The client's, and the one that it connected to; None if the proxy names no client."""
 
 
 class NoProxyHeaderError(ValueError):
@@ -33,10 +33,10 @@ class NoProxyHeaderError(ValueError):
 
 
 async def read_header(stream: trio.abc.Stream) -> Addresses:
-    """Take the header from a stream, and nothing of what follows.
+    """Read the header from a stream, and nothing that follows it.
 
     Raises:
-      NoProxyHeaderError: there is none, or none that can be understood.
+      NoProxyHeaderError: there is no header, or it is malformed.
     """
     head = await _exactly(stream, SHORTEST)
     if head.startswith(b"PROXY "):
@@ -87,15 +87,15 @@ def _port(text: str) -> int:
 
 
 def parse_header(header: bytes) -> Addresses:
-    """Version 2: binary, all of it."""
+    """Version 2: the complete binary header."""
     version, command = header[12] >> 4, header[12] & 0xF
     if version != 2 or command > 1:
         raise NoProxyHeaderError(f"this is no PROXY header: {header[:16]!r}")
-    if command == 0:  # LOCAL: the proxy itself, which asks whether we live
+    if command == 0:  # LOCAL: the proxy itself connected, for a health check
         return None
     family, body = header[13], header[16:]
     size = {0x11: 4, 0x21: 16}.get(family)
-    if size is None:  # a Unix socket, UDP, or nothing that it knows
+    if size is None:  # a Unix socket, UDP, or unspecified
         return None
     if len(body) < 2 * size + 4:
         raise NoProxyHeaderError("the PROXY header is too short for its addresses")

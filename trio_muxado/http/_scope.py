@@ -1,4 +1,4 @@
-"""What an application is told of its client besides the request: addresses, TLS, the session."""
+"""The parts of an application's scope that no request contains: addresses, and TLS."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SHORT_NAMES = {
     "domainComponent": "DC",
     "userId": "UID",
 }
-"""Of the parts of a name, in RFC 4514; others are written out."""
+"""RFC 4514's short names for the parts of a name; others are written out."""
 
 
 @dataclass
 class Origin:
-    """Where the requests of a connection come from."""
+    """Where the requests of a connection come from, for the application's scope."""
 
     client: Address = None
     server: Address = None
@@ -41,7 +41,7 @@ class Origin:
 
 
 def origin_of(session: MuxadoSession) -> Origin:
-    """What the transport of a session knows."""
+    """The addresses of a session's transport, and its TLS."""
     origin = Origin()
     for layer in _layers(session.transport_stream):
         below: Any = getattr(layer, "socket", None)
@@ -62,7 +62,7 @@ def _address(family: int, address: Any) -> Address:
 
 
 def _layers(stream: Any) -> Iterator[Any]:
-    """A stream, and the one below it where it is TLS, and so on."""
+    """A stream, then the stream that it wraps, and so on."""
     while stream is not None:
         yield stream
         stream = getattr(stream, "transport_stream", None)
@@ -71,7 +71,7 @@ def _layers(stream: Any) -> Iterator[Any]:
 def tls_extension(tls: Any) -> dict[str, Any]:
     """ASGI's ``tls`` extension, of a :class:`trio.SSLStream` whose handshake is done.
 
-    The peer is the "client" of it, also where it was the other side that has dialled.
+    The session's peer counts as the "client", whichever side opened the connection.
     """
     try:
         certificate: bytes | None = tls.getpeercert(binary_form=True)

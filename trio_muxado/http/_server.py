@@ -33,9 +33,9 @@ async def serve_asgi(
 ) -> None:
     """Serve an ASGI application to every stream that the session's peer opens.
 
-    Returns when the session has been closed cleanly from either side.  The application's
-    lifespan is that of the call; where many sessions share one, use :func:`asgi_handler`, which
-    also explains the arguments.
+    Returns when either side has closed the session cleanly.  The application's lifespan is that of
+    the call; for many sessions that share an application use :func:`asgi_handler`, which also
+    explains the arguments.
 
     Raises:
       SessionEndedError: the session broke; running requests were cancelled.
@@ -63,40 +63,42 @@ async def asgi_handler(
     proxy_protocol: bool = False,
     stop: trio.Event | None = None,
 ) -> AsyncGenerator[Callable[[MuxadoStream], Awaitable[None]], None]:
-    """Start an ASGI application, and give what serves it to a stream.
+    """Start an ASGI application, and yield a handler that serves it on a stream.
 
     ``async with asgi_handler(app) as handle_stream``, and then
     ``session.serve_streams(handle_stream)`` for any number of sessions.  The application's
-    lifespan is the block: it is shut down however the block ends.  Where the block was cancelled
-    or has raised, that takes ``config.graceful_timeout`` at most.
+    lifespan is the block: it is shut down however the block ends.  If the block was cancelled or
+    has raised, the shutdown takes ``config.graceful_timeout`` seconds at most.
 
-    Each stream is a connection of its own: HTTP/1.1 with keep-alive, WebSocket, or HTTP/2 where
-    the client begins with it.  Whatever fails on one ends that stream and nothing else, except
-    what ends the program, such as Ctrl+C and ``sys.exit``: that is raised as it is.
+    Each stream is a connection of its own: HTTP/1.1 with keep-alive, WebSocket, or HTTP/2 if the
+    client begins with it.  A failure on one ends that stream and nothing else.  Only what ends the
+    program, such as Ctrl+C and ``sys.exit``, is raised, and not in a group.
 
-    When a client has gone, its request gets ``http.disconnect`` or ``websocket.disconnect``, and
-    what still runs ``config.graceful_timeout`` seconds later is cancelled.  A client that has only
-    ended its direction may still be answered: then these seconds begin anew with each piece.  What
-    an application does behind its complete answer is not cancelled before the block ends.
+    When a client has gone, its application receives ``http.disconnect`` or
+    ``websocket.disconnect``, and is cancelled if it still runs ``config.graceful_timeout`` seconds
+    later.  A client that has only closed its direction can still be answered: each piece of the
+    response restarts the timeout.  What an application does after its complete response is not
+    cancelled before the block ends.
 
     Args:
       app: an ASGI 3 application that runs on trio.
-      config: hypercorn's configuration; what says where to listen has no effect here.
-      ssl_context: there is TLS on each stream, for clients behind a peer that passes it on.
-      scheme: what the application is told, where TLS ends before it comes here.  None is
+      config: hypercorn's configuration; its settings of where to listen have no effect here.
+      ssl_context: put TLS on each stream, for clients whose TLS the peer passes on.
+      scheme: the scheme in the application's scope, for TLS that ends at a proxy.  None means
         ``"https"`` with TLS on the stream or under the session, and ``"http"`` without.
       proxy_protocol: each stream begins with a header of the PROXY protocol, version 1 or 2,
-        which says who the client is.  A stream without one is reset.
-      stop: once it is set, no requests are taken any more.  A connection ends with its running
+        which gives the client's address.  A stream without one is reset.
+      stop: once it is set, no further requests are accepted.  A connection ends with its running
         response, or at once when it is idle between two; a WebSocket is closed with 1001; what
         still runs ``config.graceful_timeout`` seconds later is cancelled.  A request that is on its
-        way in that moment is refused, which is safe to retry.  Give the event to
+        way at that moment is refused, and is safe to retry.  Give the event to
         :func:`~trio_muxado.serve_muxado` as well, to drain the sessions.
 
     Raises:
-      hypercorn.utils.LifespanFailureError: the application says that its startup or shutdown
+      hypercorn.utils.LifespanFailureError: the application reports that its startup or shutdown
         has failed.
-      hypercorn.utils.LifespanTimeoutError: it took longer than the configuration allows.
+      hypercorn.utils.LifespanTimeoutError: its startup or shutdown took longer than the
+        configuration allows.
       TypeError, ValueError: an argument is not what it should be; nothing has been started.
     """
     _check(app, config, ssl_context, scheme)
@@ -121,7 +123,7 @@ async def asgi_handler(
                     service.nursery.start_soon(server.stop_when, stop)
                 yield server.handle_stream
             except BaseException as error:
-                failure = error  # the nursery would put it into a group
+                failure = error  # the nursery would wrap it in a group
             try:
                 await service.end(gracefully=failure is None)
             except BaseException as error:
@@ -137,7 +139,7 @@ async def asgi_handler(
 
 
 def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
-    """Refuse arguments that belong elsewhere, and say what to do."""
+    """Reject wrong arguments, with advice where the right one is known."""
     if not callable(app):
         raise TypeError(f"app must be an ASGI application, not {shown(app)}")
     kind: Any = type(app)

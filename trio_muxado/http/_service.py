@@ -49,7 +49,7 @@ class Service:
         self.stops_at = math.inf
         """When everything that still runs is cancelled, on trio's clock."""
         self.fatal: BaseException | None = None
-        """What an application raised to end the program, after its answer or in its lifespan."""
+        """What an application raised to end the program, after its response or in its lifespan."""
 
     async def run_lifespan(self) -> None:
         """Call the application for its lifespan."""
