@@ -602,6 +602,24 @@ async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
 
 
 @with_types
+async def test_a_ping_whose_echo_the_peer_leaves_out_is_given_up(kind: Kind) -> None:
+    async with raw_session(kind, client=True, heartbeat=None) as (session, peer):
+        outcomes: list[Any] = []
+
+        async def ping() -> None:
+            outcomes.append(await outcome_of(session.ping))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ping)
+            await wait_all_tasks_blocked()
+            sent = b"".join(await beats(peer))[-12:]
+            peer.send(peer.data(3, sent[8:]))
+        assert sorted(isinstance(outcome, HeartbeatError) for outcome in outcomes) == [0, 1, 1]
+        assert not session._engine.heartbeats._waiting
+
+
+@with_types
 async def test_a_garbled_echo_resets_the_heartbeat_stream(kind: Kind) -> None:
     async with raw_session(kind, client=True, heartbeat=BEAT) as (_, peer):
         await peer.frames()

@@ -203,6 +203,7 @@ class Heartbeats:
                 self._end(ErrorCode.PROTOCOL_ERROR)
                 return
             self._unanswered = ahead - 1
+            self._forget_older(ahead)
             if (ping := self._waiting.pop(number, None)) is not None:
                 self.latency = ping.answer()
         self._echo = received[whole:]
@@ -211,6 +212,14 @@ class Heartbeats:
             self._end(None)
         else:
             self._steps.consume(self._stream, len(data))
+
+    def _forget_older(self, ahead: int) -> None:
+        """Whoever waits for an echo that the peer has left out waits in vain."""
+        for number in list(self._waiting):
+            if (self._next - number) & 0xFFFFFFFF <= ahead:
+                break
+            self._why_none = "the peer left a heartbeat out"
+            self._waiting.pop(number).answered.set()
 
     def break_off(self) -> None:
         """The heartbeat stream broke."""
