@@ -539,7 +539,7 @@ async def test_other_buffers_than_bytes_are_sent() -> None:
         while len(received) < 6:
             received += await theirs.receive_some()
         assert received == b"AABBbc"
-        await server.goaway(ErrorCode.NO_ERROR, bytearray(b"bye"))
+        await server.goaway(ErrorCode.NO_ERROR, bytearray(b"bye"))  # type: ignore[arg-type]
         await wait_all_tasks_blocked()
         with pytest.raises(MuxadoError) as caught:
             await client.open_stream()
@@ -549,7 +549,7 @@ async def test_other_buffers_than_bytes_are_sent() -> None:
 async def test_debug_text_is_copied_before_it_waits() -> None:
     config = MuxadoConfig(heartbeat=None)
     async with open_session_pair(config=config) as (client, server):
-        debug = bytearray(b"at the call")
+        debug: Any = bytearray(b"at the call")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.goaway, 16, debug)  # it waits for the client's first bytes
             await wait_all_tasks_blocked()
@@ -646,7 +646,11 @@ async def test_what_connect_returns_is_looked_at() -> None:
     async def nothing() -> Any:
         return None
 
-    for connect, text in ((nothing, "what connect returns"), (lambda: None, "connect must be an")):
+    cases: list[tuple[Any, str]] = [
+        (nothing, "what connect returns"),
+        (lambda: None, "connect must be an async function"),
+    ]
+    for connect, text in cases:
         with pytest.raises(TypeError, match=text):
             await dial_muxado(is_async, "h", 0, connect=connect)
 

@@ -25,7 +25,8 @@ def check_int(name: str, value: object, least: int, most: int | None = None) -> 
         if not least <= value <= most:
             raise ValueError(f"{name} must be {least} to {most}, not {shown(value)}")
     elif value < least:
-        raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
+        rule = "positive" if least == 1 else f"at least {least}"
+        raise ValueError(f"{name} must be {rule}, not {shown(value)}")
 
 
 def check_number(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .checks import check_int, check_number
-
-_LARGEST_WINDOW = 0x7FFFFFFF
+from .checks import check_int, check_number, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +93,12 @@ class Limits:
         if self.max_outbound_streams is not None:
             check_int("max_outbound_streams", self.max_outbound_streams, 1)
         if self.receive_window is not None:
-            check_int("receive_window", self.receive_window, 1, _LARGEST_WINDOW)
-        check_int("max_receive_window", self.max_receive_window, 1, _LARGEST_WINDOW)
+            _check_window("receive_window", self.receive_window)
+        _check_window("max_receive_window", self.max_receive_window)
         check_number("resets_per_second", self.resets_per_second)
+
+
+def _check_window(name: str, size: int) -> None:
+    check_int(name, size, 1)
+    if size > 0x7FFFFFFF:
+        raise ValueError(f"{name} is at most 2^31 - 1, not {shown(size)}")
