@@ -118,11 +118,21 @@ class Ending:
             origin=Origin(self, stream),
         )
 
-    def closed_error(self, stream: Stream, message: str) -> StreamClosedError:
-        """The error of whoever uses what this side has closed."""
-        return StreamClosedError(
-            message, code=ErrorCode.NO_ERROR, initiator="local", origin=Origin(self, stream)
+    def closed_error(
+        self, stream: Stream, message: str, *, broke: bool = False
+    ) -> StreamClosedError:
+        """The error of whoever uses what this side has closed.
+
+        The stream ``broke`` before: another task may have closed it for that, before this one could
+        hear of it.
+        """
+        origin = Origin(self, stream)
+        error = StreamClosedError(
+            message, code=ErrorCode.NO_ERROR, initiator="local", origin=origin
         )
+        if broke:
+            error.__cause__ = self.broken_error(stream)
+        return error
 
     def log_end(self, core: Stream, what: str, why: object) -> None:
         """Log that ``why`` ended what ran on a stream, unless the session's end did."""

@@ -82,12 +82,7 @@ class Engine:
     """Moves frames between a transport and the streams of one session."""
 
     def __init__(
-        self,
-        transport: trio.abc.Stream,
-        *,
-        client: bool,
-        config: MuxadoConfig,
-        number: int,
+        self, transport: trio.abc.Stream, *, client: bool, config: MuxadoConfig, number: int
     ) -> None:
         self._client = client
         self.number = number  # in this process: tells its lines from those of others

@@ -32,7 +32,7 @@ logger = logging.getLogger("trio_muxado")
 SIZE = 4
 """Bytes of a heartbeat: a u32 of the requester's choice."""
 
-SPEAK_AFTER = 0.05
+SPEAK_AFTER = 0.5
 """Seconds in which a client of v1 without heartbeats may say nothing.  Most have opened a stream by
 then, which says it as well."""
 

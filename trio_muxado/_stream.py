@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ._session import MuxadoSession
 
 _RESET = "this side has reset the stream"
+_RECLAIMED = "this side has closed the idle stream, to open another"
 _CUT = f"{_RESET}: a send_all has left data unsent"
 
 
@@ -105,10 +107,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     def idle(self) -> bool:
         """Whether this side closes the stream as soon as it needs its slot for another; False.
 
-        Set it on a stream of this side that is kept for later use.  When a task waits in
-        :meth:`MuxadoSession.open_stream`, now or later, the stream that has been idle for longest
-        is closed: it is readable then, and its methods raise :exc:`StreamClosedError`.  Set it back
-        to False, and ask :meth:`is_readable`, before it is used again.
+        Set it on a stream that is kept for later use.  When a task waits in
+        :meth:`MuxadoSession.open_stream`, the stream that has been idle for longest is closed, and
+        is readable then.  Set it back to False before the stream is used again.
         """
         return self._core in self._engine.slots.idle
 
@@ -119,10 +120,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         if not idle:
             slots.idle.pop(self._core, None)
         elif self._closed is None and self._core.broken is None:
-            slots.offer(self._core, self._close_idle)
-
-    def _close_idle(self) -> None:
-        self._close_now("this side has closed the idle stream, to open another")
+            slots.offer(self._core, partial(self._close_now, _RECLAIMED))
 
     # ---- receiving
 
@@ -174,19 +172,15 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._receiving = False
 
     def is_readable(self) -> bool:
-        """Whether :meth:`receive_some` would not wait: for bytes, the end, or an error.
-
-        Neither waits nor takes anything.  Bytes that the session has not read yet don't count.
-        """
+        """Whether :meth:`receive_some` would not wait: for bytes, the end, or an error."""
         waits = self._received.size > 0 or self._received.ended
         return waits or self._core.broken is not None or self._closed is not None
 
     async def wait_broken(self) -> MuxadoError:
         """Wait until the stream has broken, and return the error that says why; takes nothing.
 
-        It has broken when the peer has reset it, or when its session has ended, and not when the
-        peer has only ended its direction.  What came before can still be received.  Any number of
-        tasks may wait, also while others send and receive.
+        It breaks when the peer resets it or its session ends, not when the peer only ends its
+        direction.  What came before can still be received.  Any number of tasks may wait.
 
         Raises:
           StreamClosedError: the stream was closed by this side, now or before.
@@ -197,7 +191,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             await wait_for_break(self._engine.breaks, core)
         if self._closed is not None:
             raise self._closed_error()
-        # Where both directions had ended, and all had been sent, nothing broke the stream itself.
+        # Where both directions had ended, only the session's end broke it.
         return ending.error(f"stream {self.id}") if core.broken is None else self._broken_error()
 
     # ---- sending
@@ -207,8 +201,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
         Returns when all but the last ``MuxadoConfig.send_buffer`` bytes are on their way; those
         follow, also when the stream is closed.  Waits for the peer's window and the transport.
-        When it is cancelled, some of the data may have been sent.  Where some was not, closing the
-        stream resets it, with STREAM_CANCELLED: an end would make it look whole.
+        When it is cancelled, some of the data may have been sent.  Closing the stream then resets
+        it: an end would make it look whole.
 
         Raises:
           StreamResetError: the peer reset the stream.
@@ -321,8 +315,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._sending = False
 
     def _check_sendable(self) -> None:
-        closing = self._engine.ending.closing
-        if self._closed is not None or SEND_END not in self._core.allowed or closing:
+        if SEND_END not in self._core.allowed or self._closed or self._engine.ending.closing:
             raise self._unsendable_error()
 
     def _unsendable_error(self) -> MuxadoError:
@@ -340,9 +333,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         """Close the stream: what was sent still goes out, then the end; the rest is discarded.
 
         Whoever waits in another method gets :exc:`StreamClosedError`.  A peer that goes on sending
-        gets RST.  When the task is cancelled, the stream is reset instead, with STREAM_CANCELLED.
-        So is one on which a :meth:`send_all` has left data unsent, cancelled or not done yet: an
-        end would make it look whole.
+        gets RST.  When the task is cancelled, or a :meth:`send_all` has left data unsent, the
+        stream is reset instead, with STREAM_CANCELLED: an end would make it look whole.
         """
         try:
             await checkpoint_if_cancelled()
@@ -353,10 +345,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         await cancel_shielded_checkpoint()
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        """Close the stream; reset it when an exception leaves the block: it must not look whole.
-
-        The code is STREAM_CANCELLED for a cancellation, and INTERNAL_ERROR otherwise.
-        """
+        """Close it, or reset it when an exception leaves the block."""
         if error is None:
             await self.aclose()
         elif self._closed is None:
@@ -408,8 +397,4 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _closed_error(self) -> StreamClosedError:
         assert self._closed is not None
-        error = self._engine.ending.closed_error(self._core, self._closed)
-        # What another task may have closed it for, before this one could hear of it.
-        if self._broke_before:
-            error.__cause__ = self._broken_error()
-        return error
+        return self._engine.ending.closed_error(self._core, self._closed, broke=self._broke_before)
