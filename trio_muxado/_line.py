@@ -1,4 +1,4 @@
-"""A line in memory that takes its time: what is between the two ends of a link."""
+"""A line in memory that takes its time: what is between the two sides of a link."""
 
 from __future__ import annotations
 
