@@ -1,4 +1,4 @@
-"""Telling the generations apart, and the numbers of their error codes."""
+"""Telling the versions apart, and the numbers of their error codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode, ProtocolViolation
-from trio_muxado._protocol.wire import DETECTION_SIZE, WIRES, detect
+from trio_muxado._protocol.wire import DETECTION_SIZE, WIRES, detect, looks_like
 
 from .driver import BOTH, V1, V2, End
 
@@ -128,3 +128,22 @@ def test_what_a_client_of_ours_sends_first_is_detected(wire: Wire) -> None:
     leaver.core.goaway(ErrorCode.NO_ERROR, b"")
     for end in opener, leaver:
         assert detect(end.bytes_sent()[:DETECTION_SIZE]) is wire
+
+
+@pytest.mark.parametrize(
+    "first_bytes, version",
+    [
+        ("00 00 00 01", V1),
+        ("00 08 00 06", V1),
+        ("00 00 00 12", V2),
+        ("00 00 04 20", V2),
+        ("00 00 04 00", V2),
+        ("47 45 54 20", V2),  # "GET ": not every guess is right
+        ("ff ff ff 01", None),
+        ("53 53 48 2d", None),
+        ("00 00 00", None),
+        ("", None),
+    ],
+)
+def test_what_a_peer_s_first_bytes_look_like(first_bytes: str, version: Wire | None) -> None:
+    assert looks_like(bytes.fromhex(first_bytes)) is version
