@@ -23,7 +23,7 @@ def test_it_checks_every_byte_and_ends_with_a_table(wire, tls) -> None:
     sizes = [1 + number * 7919 % (32 * 1024) for number in range(20)]
     for fact in (
         f"{wire} over {'TLS' if tls else 'TCP'}",
-        "40 (20 from each end)",
+        "40 (20 from each side)",
         f"{4 * sum(sizes):,} there and back",
         "streams/s",
         "ms (heartbeat)",

@@ -19,12 +19,6 @@ ENDLESS_LINE = 16 * 1024 * 1024
 """Bytes on a line of infinite bandwidth.  It has to end somewhere, or a task that sends until it
 must wait would send forever at one moment of a mocked clock."""
 
-_SEGMENT_TIME = 0.001
-"""Seconds that a segment takes at most, so that what arrives trickles also on slow lines."""
-
-_SMALLEST_SEGMENT = 1500
-"""Bytes; a packet of Ethernet.  Less would only cost time of the processor."""
-
 
 class Line:
     """One direction of a link, driven by the tasks that send and receive.
@@ -34,11 +28,16 @@ class Line:
     """
 
     def __init__(
-        self, latency: float, bandwidth: float, buffer: int, tap: Callable[[bytes], object] | None
+        self,
+        latency: float,
+        bandwidth: float,
+        buffer: int,
+        segment: int,
+        tap: Callable[[bytes], object] | None,
     ) -> None:
         self._latency = latency
         self._bandwidth = bandwidth
-        self._segment = int(max(_SMALLEST_SEGMENT, min(_SEGMENT_TIME * bandwidth, READ_SIZE)))
+        self._segment = segment
         self._tap = tap
         self._segments: deque[tuple[float, bytes]] = deque()  # when each arrives; b"" is the end
         self._room = buffer

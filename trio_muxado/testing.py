@@ -26,6 +26,12 @@ __all__ = ["Link", "open_session_pair"]
 
 DEFAULT_CONFIG = MuxadoConfig()
 
+_SEGMENT_TIME = 0.001
+"""Seconds that a segment takes at most, so that what arrives trickles also on slow lines."""
+
+_SMALLEST_SEGMENT = 1500
+"""Bytes; a packet of Ethernet.  Less would only cost time of the processor."""
+
 
 @asynccontextmanager
 async def open_session_pair(
@@ -120,8 +126,9 @@ class Link:
             if latency:
                 line = bandwidth * latency
                 buffer += ENDLESS_LINE if line == math.inf else math.ceil(line)
-        to_server = Line(latency, bandwidth, buffer, tap and partial(tap, "client"))
-        to_client = Line(latency, bandwidth, buffer, tap and partial(tap, "server"))
+        segment = int(max(_SMALLEST_SEGMENT, min(_SEGMENT_TIME * bandwidth, READ_SIZE)))
+        to_server = Line(latency, bandwidth, buffer, segment, tap and partial(tap, "client"))
+        to_client = Line(latency, bandwidth, buffer, segment, tap and partial(tap, "server"))
         self._lines = {"client": to_client, "server": to_server}
         self._client = LineEnd(outgoing=to_server, incoming=to_client)
         self._server = LineEnd(outgoing=to_client, incoming=to_server)

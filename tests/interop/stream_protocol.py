@@ -178,7 +178,7 @@ class Host:
             case ["type"]:
                 reply = str(stream.type)
             case ["reset", code]:
-                await stream.reset(int(code))
+                await stream.reset(self._code(code))
                 return
             case ["flood", key]:
                 self.note(key, await self._flood(stream))
@@ -191,7 +191,7 @@ class Host:
                     self.asked_to_drain.set()
                     await trio.testing.wait_all_tasks_blocked()
                 else:
-                    await self.session.goaway(int(code), b"going away")
+                    await self.session.goaway(self._code(code), b"going away")
                 reply = "gone"
             case ["close"]:
                 self._closing.set()
@@ -201,6 +201,13 @@ class Host:
         await stream.send_all(reply.encode())
         self.story.append("stream")
         await stream.send_eof()
+
+    def _code(self, number: str) -> ErrorCode | int:
+        """What the peer calls by its number: those of the protocol have names here."""
+        version = self.session.wire
+        assert version is not None
+        names = {code.number(version): code for code in reversed(ErrorCode)}
+        return names.get(int(number), int(number))
 
     def _look(self) -> None:
         window = self.session.statistics().largest_receive_window
