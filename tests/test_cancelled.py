@@ -56,8 +56,8 @@ def over(
         if request.param == "memory":
             yield memory_stream_pair()
         elif request.param == "no half-close":
-            near, far = memory_stream_pair()
-            yield NoHalfClose(near), NoHalfClose(far)
+            first, second = memory_stream_pair()
+            yield NoHalfClose(first), NoHalfClose(second)
         else:
             async with tcp_pair() as (near, far):
                 if request.param == "tcp":

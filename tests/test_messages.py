@@ -53,6 +53,7 @@ async def test_lines_of_the_log_and_sessions_name_the_peer(
 ) -> None:
     caplog.set_level(logging.INFO)
     async with tcp_pair() as (near, far):
+        assert isinstance(far, trio.SocketStream)
         address = far.socket.getsockname()
         async with client_session(near) as session:
             assert session.peer_address == address
@@ -95,7 +96,7 @@ async def test_a_transport_that_says_nothing_of_itself_is_named_by_its_cause(kin
 
     near, _ = memory_stream_pair()
 
-    async def broken(max_bytes: int | None = None) -> bytes:
+    async def broken(max_bytes: int | None = None) -> bytearray:
         await trio.lowlevel.checkpoint()
         raise trio.BrokenResourceError from ssl.SSLError(1, "[SSL: ALERT] certificate required")
 
@@ -142,5 +143,6 @@ async def test_untyped_v2_over_tcp_is_watched_by_the_system() -> None:
                 await (await client.open_stream()).aclose()
                 await wait_all_tasks_blocked(0.01)
                 for end in near, far:
+                    assert isinstance(end, trio.SocketStream)
                     on = end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
                     assert bool(on) is watched
