@@ -47,7 +47,7 @@ class Ending:
         """The code of the peer's GOAWAY."""
         self.cut_streams = False
         """Streams of applications lived when the session ended."""
-        self.event = trio.Event()
+        self.event: trio.Event = trio.Event()
         """Set with ``reason``."""
 
     @property

@@ -87,30 +87,31 @@ class Engine:
         self._client = client
         self.number = number  # in this process: tells its lines from those of others
         self.transport = transport
-        self.peer_address = peer_address(transport)
+        self.peer_address: Any = peer_address(transport)
         self.config = config
         wire = WIRES.get(config.wire)
         if wire is None and client:
             wire = V1
-        connection = self.connection = Connection(
+        self.connection: Connection = Connection(
             client=client,
             wire=wire,
             limits=config,
             typed=config.typed,
             extensions=config.extensions,
         )
+        connection = self.connection
         self._trace = None
         if config.tracer is not None:
             self._trace = TransportTrace(config.tracer, connection, number)
-        self.ending = Ending()
-        self.wire_known = trio.Event()
+        self.ending: Ending = Ending()
+        self.wire_known: trio.Event = trio.Event()
         self.kept_channels: Kept = []
-        self.backlog = Backlog(config.accept_backlog)
+        self.backlog: Backlog = Backlog(config.accept_backlog)
         self.breaks: Breaks = {}
-        self.keepalive = Keepalive()
-        self.room = SendRoom(config.send_buffer, on_starving=self._on_starving)
+        self.keepalive: Keepalive = Keepalive()
+        self.room: SendRoom = SendRoom(config.send_buffer, on_starving=self._on_starving)
         self._probe_timer = ProbeTimer(self.room, self._probe)
-        self.slots = Slots(
+        self.slots: Slots = Slots(
             connection.streams,
             wire_known=self.wire_known,
             ended=self.ending.event,
@@ -118,7 +119,7 @@ class Engine:
             on_wait=lambda: self.keepalive.hasten(self._open_timer),
         )
         self._open_timer = OpenTimer(self.slots, self._describe)
-        self.writer = FrameWriter(
+        self.writer: FrameWriter = FrameWriter(
             transport,
             connection,
             self.room,
@@ -128,8 +129,8 @@ class Engine:
         )
         self._send_timer = SendTimer(self.writer, config.send_timeout, self.abort)
         receivers: Receivers = {}
-        self.steps = Steps(connection, receivers, self.writer, self.slots)
-        self.reader = FrameReader(
+        self.steps: Steps = Steps(connection, receivers, self.writer, self.slots)
+        self.reader: FrameReader = FrameReader(
             transport,
             connection,
             receivers,
@@ -144,7 +145,7 @@ class Engine:
             step_done=self.steps.done,
             trace=self._trace,
         )
-        self.heartbeats = Heartbeats(
+        self.heartbeats: Heartbeats = Heartbeats(
             config.heartbeat,
             self.steps,
             self.ending,

@@ -67,10 +67,10 @@ class FrameReader:
         self._trace = trace
         self.stopped = False
         """The session is over: nothing is read any more."""
-        self.bytes_received = 0
-        self.first_bytes = b""
+        self.bytes_received: int = 0
+        self.first_bytes: bytes = b""
         """The beginning of what came, to find out what the peer speaks."""
-        self.last_heard = math.inf
+        self.last_heard: float = math.inf
         """When the latest byte of the peer came."""
 
     async def run(self) -> Exception | None:

@@ -50,10 +50,10 @@ class FrameWriter:
         self._room = room
         self._slots = slots
         self._trace = trace
-        self.bytes_sent = 0
-        self.flushed = trio.Event()
+        self.bytes_sent: int = 0
+        self.flushed: trio.Event = trio.Event()
         """Nothing more will be sent: all is on its way, or cannot be."""
-        self.sleeps = False
+        self.sleeps: bool = False
         """Whoever changes something looks here first: asking for more costs a call."""
         self.stopped = False
         """The session was ended at once: also what is queued is not sent."""
@@ -61,7 +61,7 @@ class FrameWriter:
         self._credit_waits = False
         self._ending = False
         self._waited = 0.0
-        self.unsent_batch = 0
+        self.unsent_batch: int = 0
         """Bytes of the batch that the transport is about to take."""
         self._blocked_since: float | None = None  # the transport has not taken all of a batch
         self._turn_began = 0.0  # the turn of trio's loop before a batch is made,

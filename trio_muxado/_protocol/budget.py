@@ -23,14 +23,14 @@ class ReceiveBudget:
     """
 
     def __init__(self, limits: Limits, live: Mapping[int, Stream]) -> None:
-        self.left = limits.receive_budget
+        self.left: int = limits.receive_budget
         """Below zero where the windows that streams begin with are more than the budget."""
         self.initial_window = 0
         """Bytes that a window begins with; set when the wire is known."""
         self._kept = limits.receive_budget // 2
         self._most = limits.max_receive_window
         self._live = live
-        self.largest = LargestWindow()
+        self.largest: LargestWindow = LargestWindow()
         self._growing: set[Stream] = set()  # their windows were too small
         # What each of them may have, until something comes back or for a while.
         self._fair_size = 0

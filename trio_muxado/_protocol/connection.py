@@ -68,12 +68,12 @@ class Connection:
         self._extensions = extensions
         self._session = Session()
         self._undetected = b""
-        self.counts = Counts()
-        self.streams = Streams(client=client, limits=limits, counts=self.counts)
+        self.counts: Counts = Counts()
+        self.streams: Streams = Streams(client=client, limits=limits, counts=self.counts)
         """The streams on which something can still happen, and the slots they take."""
-        self.has_more = False
+        self.has_more: bool = False
         """Of what was received there are frames left: ``receive_data(b"", now)`` goes on."""
-        self.last_data_of = 0
+        self.last_data_of: int = 0
         """The id of the stream that the latest data came for."""
         self.wire = None
         if wire is not None:

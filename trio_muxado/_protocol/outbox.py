@@ -54,7 +54,7 @@ class Outbox:
         self._scheduler = Scheduler()
         # Bytes of their turns that streams could not send, as a batch was full.
         self._deficit: dict[Stream, int] = {}
-        self.answers = 0
+        self.answers: int = 0
         """Control frames in the queue that the peer made us write."""
         # v2: the frame that opens them is due; their ids rise.
         self._unopened: OrderedDict[Stream, None] = OrderedDict()

@@ -53,28 +53,28 @@ class Streams:
         self._limits = limits
         self._counts = counts
         self._provoked_resets = Allowance(limits.provoked_resets, limits.resets_per_second)
-        self.last_read_at = 0.0
+        self.last_read_at: float = 0.0
         """When the latest bytes of the peer were read."""
         self.live: dict[int, Stream] = {}
         """By id."""
-        self.waiting = Quota(limits.accept_backlog)
+        self.waiting: Quota = Quota(limits.accept_backlog)
         """Streams of the peer that nobody has accepted yet."""
-        self.inbound = Quota(limits.max_inbound_streams)
+        self.inbound: Quota = Quota(limits.max_inbound_streams)
         """Streams of the peer, but for extensions and heartbeats."""
-        self.extensions = Quota(limits.max_extension_streams)
+        self.extensions: Quota = Quota(limits.max_extension_streams)
         """Extension streams of the peer, but for heartbeats."""
-        self.heartbeats = Quota(MAX_HEARTBEAT_STREAMS)
+        self.heartbeats: Quota = Quota(MAX_HEARTBEAT_STREAMS)
         """Heartbeat streams of the peer."""
-        self.outbound = Quota(limits.max_outbound_streams)
+        self.outbound: Quota = Quota(limits.max_outbound_streams)
         """Streams of this side, but for the heartbeat; whoever opens minds the limit."""
-        self.budget = ReceiveBudget(limits, self.live)
+        self.budget: ReceiveBudget = ReceiveBudget(limits, self.live)
         self._unanswered: dict[int, Stream] = {}
         """Streams that this side has opened and closed, and that may still wait in the peer's
         backlog.  They keep their slots until the peer does something about them."""
-        self.tombstones = Tombstones()
-        self.last_remote_id = 0
+        self.tombstones: Tombstones = Tombstones()
+        self.last_remote_id: int = 0
         """The highest id that the peer has used."""
-        self.last_taken_id = 0
+        self.last_taken_id: int = 0
         """The highest id of the peer that was accepted before our first GOAWAY.  That is what all
         of them say: what comes behind one must not make the next one say more."""
         self._parity = 1 if client else 0
