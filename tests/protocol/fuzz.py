@@ -29,7 +29,7 @@ from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
 from .driver import BOTH, weight
 
-VECTORS = Path(__file__).parents[1] / "vectors"
+VECTORS = Path(__file__).parents[2] / "trio_muxado" / "vectors"
 CORPUS = {
     wire: [
         bytes.fromhex(entry["hex"])
