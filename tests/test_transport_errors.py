@@ -1,6 +1,7 @@
 """What becomes of a session, and of those who wait on it, when its transport fails."""
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from trio_muxado import (
     MuxadoStream,
     SessionEndedError,
     client_session,
+    open_muxado_session,
     server_session,
 )
 
@@ -234,3 +236,37 @@ async def test_a_slow_transport_is_not_given_up(kind: Kind, autojump_clock: Mock
             await trio.sleep(1000)  # being idle is not being slow
         await stream.aclose()
         await trio.sleep(60)
+
+
+async def refused(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.do_handshake()
+
+
+async def cut(stream: trio.SSLStream[trio.SocketStream]) -> None:
+    await trio.aclose_forcefully(stream.transport_stream)
+
+
+@pytest.mark.parametrize(
+    "handle, cause, text",
+    [
+        (refused, ssl.SSLCertVerificationError, "certificate verify failed"),
+        (cut, Exception, "[A-Z]"),
+    ],
+)
+async def test_a_tls_handshake_that_fails_says_why(
+    handle: Any, cause: type[Exception], text: str, server_context: ssl.SSLContext
+) -> None:
+    """trio's own message is empty."""
+    listeners = await trio.open_ssl_over_tcp_listeners(0, server_context, host="127.0.0.1")
+    port = listeners[0].transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, handle, listeners)
+        message = f"the TLS handshake with 'localhost' failed: .*{text}"
+        with pytest.raises(trio.BrokenResourceError, match=message) as caught:
+            context = ssl.create_default_context()
+            async with open_muxado_session("localhost", port, ssl_context=context):
+                pytest.fail("there is no session")
+        assert isinstance(caught.value.__cause__, cause)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()

@@ -62,8 +62,12 @@ async def open_muxado_session(
         try:
             if not await run_while_running(config.handshake_timeout, stream.do_handshake):
                 raise trio.TooSlowError("the TLS handshake took too long")
-        except BaseException:
+        except BaseException as error:
             await trio.aclose_forcefully(stream)
+            if isinstance(error, trio.BrokenResourceError):
+                cause = error.__cause__ or error
+                message = f"the TLS handshake with {host!r} failed: {str(cause) or repr(cause)}"
+                raise trio.BrokenResourceError(message) from cause
             raise
     async with run_session(stream, client=True, config=config) as session:
         yield session
