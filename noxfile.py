@@ -106,7 +106,9 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet")
     protocol = "trio_muxado/_protocol/*"
     session.run("coverage", "report", f"--include={protocol}", "--fail-under=100")
-    session.run("coverage", "report", f"--omit={protocol}", "--fail-under=95")
+    # Included by name: a test runs copies of the package, which are gone by now.
+    ours = ("--include=trio_muxado/*", f"--omit={protocol}")
+    session.run("coverage", "report", *ours, "--fail-under=95")
 
 
 @nox.session(python=MAIN)
