@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import trio
 
@@ -17,6 +17,7 @@ from ._patience import run_while_running
 from ._protocol.checks import check_number
 from ._protocol.errors import ErrorCode
 from ._stream import MuxadoStream
+from ._transport.peer import lowest
 
 ForwardedEnd: TypeAlias = Literal["eof", "broken", "idle"]
 """How a direction ended."""
@@ -176,7 +177,7 @@ class _Joint:
         try:
             await self._copy(way)
             way.source_ended.set()
-            below = _lowest(way.source)
+            below = lowest(way.source)
             if isinstance(below, MuxadoStream) and not back.source_ended.is_set():
                 # Nothing is received from it any more, so nothing else says that it broke.
                 nursery.start_soon(self._watch_for_break, nursery, below, back)
@@ -262,12 +263,6 @@ class _Joint:
         for way in self._ways:
             if not way.sink_closed:
                 await break_stream(way.sink, code)
-
-
-def _lowest(stream: Any) -> Any:
-    while (below := getattr(stream, "transport_stream", None)) is not None:
-        stream = below
-    return stream
 
 
 def _can_half_close(stream: trio.abc.Stream) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, cast
 import trio
 
 from ._protocol.checks import check_choice, shown
+from ._transport.peer import lowest
 
 ProxyProtocol: TypeAlias = Literal["v1", "v2"]
 Address: TypeAlias = "tuple[IPv4Address | IPv6Address, int]"
@@ -118,13 +119,12 @@ def addresses_of(stream: object) -> tuple[Any, Any] | None:
     """The peer's and the own address of the socket that carries ``stream``; None for others.
 
     TLS and other wrappers that show their ``transport_stream`` are looked through.  A stream of a
-    session is not: who is at its other end is known to the program that accepted it.
+    session is not: who is at its other side is known to the program that accepted it.
     """
-    while (below := getattr(stream, "transport_stream", None)) is not None:
-        stream = below
-    if not isinstance(stream, trio.SocketStream):
+    socket_stream = lowest(stream)
+    if not isinstance(socket_stream, trio.SocketStream):
         return None
     try:
-        return stream.socket.getpeername(), stream.socket.getsockname()
+        return socket_stream.socket.getpeername(), socket_stream.socket.getsockname()
     except OSError:  # it is gone
         return None

@@ -17,7 +17,7 @@ PROBE_INTERVAL = 10
 """Seconds between such questions; three that are not answered end the connection."""
 
 
-def lowest(transport: trio.abc.Stream) -> Any:
+def lowest(transport: object) -> Any:
     """What lies below TLS and other wrappers that show their ``transport_stream``."""
     stream: Any = transport
     while (below := getattr(stream, "transport_stream", None)) is not None:
