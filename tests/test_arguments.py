@@ -167,12 +167,15 @@ OF_CALL: dict[tuple[str, str], Wrong] = {
     ("forward_streams", "proxy_protocol"): WORD,
     ("serve_asgi", "proxy_protocol"): BOOL,
     ("asgi_handler", "proxy_protocol"): BOOL,
+    ("receive_proxy_header", "stream"): OBJECT,
+    ("break_stream", "stream"): OBJECT,
     ("serve_asgi", "config"): CONFIG,
     ("asgi_handler", "config"): CONFIG,
     # TCP ports that can be connected to
     ("open_muxado_session", "port"): no_none(ints(1, 65535)),
     ("dial_muxado", "port"): no_none(ints(1, 65535)),
     ("forward_streams", "port"): no_none(ints(1, 65535)),
+    ("connect_tcp", "port"): no_none(ints(1, 65535)),
 }
 OF_FIELD: dict[str, Wrong] = {
     "wire": WORD,

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
 PUBLIC_MODULES = [
     name
-    for name in ("trio_muxado", "trio_muxado.testing", "trio_muxado.http")
+    for name in ("trio_muxado", "trio_muxado.testing", "trio_muxado.http", "trio_muxado.tunnel")
     if importlib.util.find_spec(name)
 ]
 EXPORTS = [

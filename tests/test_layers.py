@@ -53,11 +53,11 @@ ROWS = (
     ("_server",),
     ("_serve",),
     ("_backoff", "_breaking", "_line", "_proxy_protocol"),
-    ("_dial_loss", "_forward", "_pool"),
+    ("_dial_loss", "_forward", "_pool", "_proxy_reading"),
     ("_dial",),
     ("_forward_streams",),
     ("",),
-    ("testing", "http", "_check", "__main__"),
+    ("testing", "http", "_check", "tunnel", "__main__"),
 )
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 
@@ -65,7 +65,7 @@ ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 STRANGERS = {("_protocol.wire_v1", "_protocol.wire_v2"), ("_protocol.wire_v2", "_protocol.wire_v1")}
 
 # These stand on the public names only, as a user's own module would.
-ON_PUBLIC_NAMES = ("http", "_check", "__main__")
+ON_PUBLIC_NAMES = ("http", "tunnel", "_check", "__main__")
 
 WHOLE_FOLDERS = {"_transport", *ON_PUBLIC_NAMES}
 

@@ -1,6 +1,7 @@
 """muxado for Trio: many independent, flow-controlled streams over one connection."""
 
 from ._backoff import Backoff
+from ._breaking import break_stream
 from ._config import Heartbeat, MuxadoConfig
 from ._connect import client_session, open_muxado_session, server_session
 from ._dial import dial_muxado
@@ -21,10 +22,12 @@ from ._forward_streams import forward_streams
 from ._pool import SessionPool
 from ._protocol.errors import ErrorCode
 from ._proxy_protocol import proxy_header
+from ._proxy_reading import ProxyHeaderError, receive_proxy_header
 from ._serve import serve_muxado, serve_muxado_listeners
 from ._session import MuxadoSession
 from ._statistics import SessionStatistics
 from ._stream import MuxadoStream
+from ._tcp import connect_tcp
 from ._trace import JsonLinesTracer, TableTracer, TracedFrame
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "MuxadoStream",
     "NoMoreStreamsError",
     "OpenStreamError",
+    "ProxyHeaderError",
     "SessionClosedError",
     "SessionEndedError",
     "SessionPool",
@@ -51,12 +55,15 @@ __all__ = [
     "StreamResetError",
     "TableTracer",
     "TracedFrame",
+    "break_stream",
     "client_session",
+    "connect_tcp",
     "dial_muxado",
     "forward",
     "forward_streams",
     "open_muxado_session",
     "proxy_header",
+    "receive_proxy_header",
     "serve_muxado",
     "serve_muxado_listeners",
     "server_session",

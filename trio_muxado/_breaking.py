@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import trio
 
-from ._protocol.errors import ErrorCode, is_sendable
+from ._checks import check_instance
+from ._protocol.errors import ErrorCode, check_code, is_sendable
 from ._stream import MuxadoStream
 
 logger = logging.getLogger("trio_muxado")
@@ -20,16 +21,35 @@ _LINGER_FOR_NO_TIME = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 
 """A ``struct linger``: what closes a TCP socket by RST."""
 
 
-async def break_stream(stream: trio.abc.AsyncResource, code: ErrorCode | int) -> None:
-    """End ``stream`` at once, as a break where its kind has one; never waits, never raises.
+async def break_stream(
+    stream: trio.abc.AsyncResource, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED
+) -> None:
+    """End ``stream`` at once, as a break where its kind has one; never waits.
 
-    A muxado stream is reset with ``code``, where both versions of the protocol know what it means,
-    and a TCP connection by RST.  A TLS stream is cut
+    Whoever relays what he receives needs it: closing a stream tells its peer that it got the whole.
+    A muxado stream is reset with ``code``, and a TCP connection by RST.  A TLS stream is cut
     without close_notify, by a break of what is below it; so is any other wrapper that shows what
     it wraps as ``transport_stream``.  A pipe, a Unix socket and a memory stream know no break:
     they are closed, which their peer takes for a clean end.
 
-    Takes effect also in a task that is cancelled.
+    Takes effect also in a task that is cancelled, and raises nothing that the stream does.
+
+    Args:
+      stream: of any kind, also one that has ended.
+      code: as in :meth:`MuxadoStream.reset`.
+
+    Raises:
+      TypeError, ValueError: a wrong argument; nothing has ended then.
+    """
+    check_instance("stream", stream, trio.abc.AsyncResource, "a trio.abc.Stream")
+    check_code(code)
+    await break_now(stream, code)
+
+
+async def break_now(stream: trio.abc.AsyncResource, code: ErrorCode | int) -> None:
+    """What :func:`break_stream` does, with any code that a peer has sent.
+
+    A number that means nothing to another peer becomes STREAM_CANCELLED.
     """
     if isinstance(stream, MuxadoStream):
         # A number that v1 has no name for would be a code of the protocol's on v2.
@@ -39,12 +59,12 @@ async def break_stream(stream: trio.abc.AsyncResource, code: ErrorCode | int) ->
         await _at_once(_reset_connection, stream)
     elif isinstance(stream, trio.StapledStream):
         stapled = cast("trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]", stream)
-        await break_stream(stapled.send_stream, code)
-        await break_stream(stapled.receive_stream, code)
+        await break_now(stapled.send_stream, code)
+        await break_now(stapled.receive_stream, code)
     else:
         below = getattr(stream, "transport_stream", None)
         if isinstance(below, trio.abc.AsyncResource):
-            await break_stream(below, code)  # first, so that the close below can't say anything
+            await break_now(below, code)  # first, so that the close below can't say anything
         await _at_once(stream.aclose)
 
 

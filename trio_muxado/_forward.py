@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import trio
 
 from ._blame import code_for
-from ._breaking import break_stream
+from ._breaking import break_now
 from ._checks import check_stream
 from ._errors import SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
@@ -262,7 +262,7 @@ class _Joint:
     async def _break_both(self, code: ErrorCode | int) -> None:
         for way in self._ways:
             if not way.sink_closed:
-                await break_stream(way.sink, code)
+                await break_now(way.sink, code)
 
 
 def _can_half_close(stream: trio.abc.Stream) -> bool:

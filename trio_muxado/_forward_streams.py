@@ -8,7 +8,7 @@ from functools import partial
 
 import trio
 
-from ._breaking import break_stream
+from ._breaking import break_now
 from ._checks import check_host, check_instance, check_port
 from ._forward import check_idle_timeout, forward
 from ._patience import connect_while_running
@@ -98,6 +98,6 @@ async def _begin(connect: Connect, header: bytes) -> trio.SocketStream:
         if header:
             await tcp.send_all(header)
     except BaseException:
-        await break_stream(tcp, ErrorCode.STREAM_CANCELLED)
+        await break_now(tcp, ErrorCode.STREAM_CANCELLED)
         raise
     return tcp

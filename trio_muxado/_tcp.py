@@ -7,6 +7,8 @@ from ipaddress import ip_address
 
 import trio
 
+from ._checks import check_host, check_port
+
 ATTEMPTS = 10
 """How often to look for a port that is free for all families."""
 
@@ -15,11 +17,15 @@ async def connect_tcp(host: str | bytes, port: int) -> trio.SocketStream:
     """Connect to ``host``, which is a name or an address.
 
     A name's addresses are tried as by :func:`trio.open_tcp_stream`.  An address needs neither its
-    nursery nor its timers, which cost a short session an eighth of its time.
+    nursery nor its timers, which cost a short session an eighth of its time.  It sets no timeout;
+    the system's own are minutes.
 
     Raises:
       OSError: no connection could be made.
+      TypeError, ValueError: a wrong argument.
     """
+    check_host(host)
+    check_port(port)
     try:
         version = ip_address(host.decode("ascii") if isinstance(host, bytes) else host).version
     except ValueError:

@@ -10,12 +10,11 @@ import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 
-from .. import ErrorCode, MuxadoError, MuxadoStream
+from .. import ErrorCode, MuxadoError, MuxadoStream, ProxyHeaderError, receive_proxy_header
 from ._bare import errors_bare
 from ._exchange import Exchange
 from ._hypercorn import HTTP2, Protocol, stream_of
 from ._inbox import Inbox
-from ._proxy_protocol import NoProxyHeaderError, read_header
 from ._scope import Origin, tls_extension
 from ._service import Service
 
@@ -115,7 +114,7 @@ class Connection:
         try:
             with trio.fail_after(self.config.ssl_handshake_timeout):
                 if service.proxy_protocol:
-                    addresses = await read_header(self._stream)
+                    addresses = await receive_proxy_header(self._stream)
                     if addresses is not None:
                         self._origin.client, self._origin.server = addresses
                 if service.ssl_context is not None:
@@ -125,7 +124,7 @@ class Connection:
                     await tls.do_handshake()
                     self._origin.secure = True
                     self._origin.extensions = {"tls": tls_extension(tls)}
-        except (NoProxyHeaderError, trio.BrokenResourceError, trio.TooSlowError) as error:
+        except (ProxyHeaderError, trio.BrokenResourceError, trio.TooSlowError) as error:
             reason = error.__cause__ or error
             await self.config.log.info(f"No HTTP on {self._stream!r}: {reason!r}")
             self._torn = True

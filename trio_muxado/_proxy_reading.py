@@ -1,19 +1,18 @@
-"""The PROXY protocol, versions 1 and 2: the address of the client that a stream was opened for.
+"""Reading the PROXY protocol's header, version 1 or 2: the client that a stream was opened for.
 
-https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
+``haproxy/doc/proxy-protocol.txt`` is its specification.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import struct
+from typing import TypeAlias
 
 import trio
 
-from ._scope import Address
-
-SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-"""What version 2 begins with."""
+from ._checks import check_instance
+from ._proxy_protocol import SIGNATURE
 
 LONGEST_LINE = 107
 """Bytes of version 1's line, with its line ending, at most."""
@@ -24,42 +23,55 @@ LONGEST_HEADER = 4096
 SHORTEST = 15
 """Bytes that every header has: ``PROXY UNKNOWN`` and its line ending; version 2 has one more."""
 
-Addresses = tuple[Address, Address] | None
+Addresses: TypeAlias = "tuple[tuple[str, int], tuple[str, int]] | None"
 """The client's, and the one that it connected to; None if the proxy names no client."""
 
 
-class NoProxyHeaderError(ValueError):
+class ProxyHeaderError(ValueError):
     """A stream did not begin with a header of the PROXY protocol."""
 
 
-async def read_header(stream: trio.abc.Stream) -> Addresses:
-    """Read the header from a stream, and nothing that follows it.
+async def receive_proxy_header(stream: trio.abc.ReceiveStream) -> Addresses:
+    """Receive a header of the PROXY protocol, and nothing that follows it.
+
+    The counterpart of :func:`proxy_header`, for whoever is behind a proxy or a balancer.  Takes
+    version 1 and version 2.  Believe it only from those who may send it: whoever connects can write
+    any address into it.  It sets no timeout; put one around it.
+
+    Args:
+      stream: a stream from which nothing was received yet.
+
+    Returns:
+      The client's address, and the one that the client has connected to, as host and port each; or
+      None where the header names no client.
 
     Raises:
-      NoProxyHeaderError: there is no header, or it is malformed.
+      ProxyHeaderError: there is no header, or it is malformed.  What was received is lost.
+      TypeError: ``stream`` is no stream that can be received from.
     """
+    check_instance("stream", stream, trio.abc.ReceiveStream, "a trio.abc.ReceiveStream")
     head = await _exactly(stream, SHORTEST)
     if head.startswith(b"PROXY "):
         while not head.endswith(b"\r\n"):
             if len(head) == LONGEST_LINE:
-                raise NoProxyHeaderError("the line of the PROXY protocol has no end")
+                raise ProxyHeaderError("the line of the PROXY protocol has no end")
             head += await _exactly(stream, 1)
         return parse_line(head)
     head += await _exactly(stream, 1)
     if not head.startswith(SIGNATURE):
-        raise NoProxyHeaderError(f"the stream begins with {head!r}, not with a PROXY header")
+        raise ProxyHeaderError(f"the stream begins with {head!r}, not with a PROXY header")
     size = int.from_bytes(head[14:16], "big")
     if size > LONGEST_HEADER:
-        raise NoProxyHeaderError(f"the PROXY header has {size} bytes, more than {LONGEST_HEADER}")
+        raise ProxyHeaderError(f"the PROXY header has {size} bytes, more than {LONGEST_HEADER}")
     return parse_header(head + await _exactly(stream, size))
 
 
-async def _exactly(stream: trio.abc.Stream, size: int) -> bytes:
+async def _exactly(stream: trio.abc.ReceiveStream, size: int) -> bytes:
     data = b""
     while len(data) < size:
         more = await stream.receive_some(size - len(data))
         if not more:
-            raise NoProxyHeaderError("the stream ended before its PROXY header did")
+            raise ProxyHeaderError("the stream ended before its PROXY header did")
         data += more
     return data
 
@@ -77,7 +89,7 @@ def parse_line(line: bytes) -> Addresses:
                 raise ValueError(address)
         return (client, _port(client_port)), (server, _port(server_port))
     except (ValueError, KeyError, IndexError) as error:
-        raise NoProxyHeaderError(f"this is no PROXY line: {line!r}") from error
+        raise ProxyHeaderError(f"this is no PROXY line: {line!r}") from error
 
 
 def _port(text: str) -> int:
@@ -90,7 +102,7 @@ def parse_header(header: bytes) -> Addresses:
     """Version 2: the complete binary header."""
     version, command = header[12] >> 4, header[12] & 0xF
     if version != 2 or command > 1:
-        raise NoProxyHeaderError(f"this is no PROXY header: {header[:16]!r}")
+        raise ProxyHeaderError(f"this is no PROXY header: {header[:16]!r}")
     if command == 0:  # LOCAL: the proxy itself connected, for a health check
         return None
     family, body = header[13], header[16:]
@@ -98,7 +110,7 @@ def parse_header(header: bytes) -> Addresses:
     if size is None:  # a Unix socket, UDP, or unspecified
         return None
     if len(body) < 2 * size + 4:
-        raise NoProxyHeaderError("the PROXY header is too short for its addresses")
+        raise ProxyHeaderError("the PROXY header is too short for its addresses")
     client, server = (str(ipaddress.ip_address(body[i : i + size])) for i in (0, size))
     client_port, server_port = struct.unpack_from("!HH", body, 2 * size)
     return (client, client_port), (server, server_port)

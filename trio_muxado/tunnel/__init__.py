@@ -1,0 +1,41 @@
+"""Reverse tunnels: services that nobody can connect to, reached through a relay.
+
+An agent next to the services dials the relay (:func:`expose`), and the relay (:class:`Relay`) lets
+visitors in through that one connection: by TCP ports, and by host names of HTTP.  The commands
+``trio-muxado relay``, ``expose`` and ``forward`` are made of these.
+"""
+
+from ._agent import expose
+from ._client import forward_port
+from ._config import RelayConfig
+from ._counts import RelayCounts
+from ._errors import TunnelRefusedError
+from ._messages import Granted
+from ._names import Tunnel
+from ._relay import Relay, RelayPorts
+from ._services import AddressService, AsgiService
+from ._tokens import Token
+
+__all__ = [
+    "AddressService",
+    "AsgiService",
+    "Granted",
+    "Relay",
+    "RelayConfig",
+    "RelayCounts",
+    "RelayPorts",
+    "Token",
+    "Tunnel",
+    "TunnelRefusedError",
+    "expose",
+    "forward_port",
+]
+
+
+def _show_public_names() -> None:
+    """As in the package: users see the module that they import a name from."""
+    for name in __all__:
+        globals()[name].__module__ = __name__
+
+
+_show_public_names()

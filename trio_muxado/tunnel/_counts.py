@@ -1,0 +1,25 @@
+"""What a relay counts: plain numbers, which metrics and tests read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+PerTunnel: TypeAlias = "Counter[tuple[str, str]]"
+
+
+@dataclass
+class RelayCounts:
+    """Since the relay began.  Keys are the tunnel's name and a word."""
+
+    visitors: PerTunnel = field(default_factory=Counter[tuple[str, str]])
+    """How visitors' connections ended: ``"clean"``, ``"broken"``, ``"idle"``, ``"no-agent"``."""
+    moved: PerTunnel = field(default_factory=Counter[tuple[str, str]])
+    """``"in"`` from visitors, ``"out"`` to them."""
+    requests: PerTunnel = field(default_factory=Counter[tuple[str, str]])
+    """HTTP requests by the class of their answer: ``"2xx"``."""
+    refused: Counter[str] = field(default_factory=Counter[str])
+    """Who was turned away: agents by the reason; visitors as ``"visitor"``."""
+    running: Counter[str] = field(default_factory=Counter[str])
+    """Visitors' connections, or requests, that run now, by tunnel."""

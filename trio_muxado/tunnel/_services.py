@@ -1,0 +1,146 @@
+"""What an agent has behind it: a service at an address, or an application in this process."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import trio
+
+from .. import (
+    ErrorCode,
+    MuxadoStream,
+    break_stream,
+    connect_tcp,
+    forward,
+    proxy_header,
+    receive_proxy_header,
+)
+from ._control import HELLO_TIMEOUT, READY
+from ._names import check_port, shown
+
+logger = logging.getLogger("trio_muxado.tunnel")
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for a connection to the service."""
+
+Handle = Callable[[MuxadoStream], Awaitable[None]]
+
+
+class Service(ABC):
+    """Something that visitors' connections end at."""
+
+    @abstractmethod
+    def handler(
+        self, idle_timeout: float, stop: trio.Event | None
+    ) -> Any:  # an async context manager of a Handle
+        """``async with`` it for what handles each stream, for as long as the block."""
+
+
+@dataclass(frozen=True)
+class AddressService(Service):
+    """A service that listens: each visitor is a connection to it.
+
+    Raises:
+      TypeError, ValueError: a field is not what it should be; the message begins with its name.
+    """
+
+    host: str
+    """A name or an address; with ``port`` None the path of a Unix socket."""
+    port: int | None = None
+    proxy_protocol: Literal["v1", "v2"] | None = None
+    """Begin each connection with a header of the PROXY protocol that has the visitor's address."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.host, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"host must be a str, not {shown(self.host)}")
+        if not self.host:
+            raise ValueError("host must not be empty")
+        if self.port is not None:
+            check_port("port", self.port)
+        if self.proxy_protocol not in (None, "v1", "v2"):
+            wrong = shown(self.proxy_protocol)
+            raise ValueError(f"proxy_protocol must be 'v1', 'v2' or None, not {wrong}")
+
+    def __str__(self) -> str:
+        return f"unix:{self.host}" if self.port is None else f"{self.host}:{self.port}"
+
+    @asynccontextmanager
+    async def handler(
+        self, idle_timeout: float, stop: trio.Event | None
+    ) -> AsyncGenerator[Handle, None]:
+        """What connects each stream to the service."""
+        yield partial(self._handle, idle_timeout)
+
+    async def _handle(self, idle_timeout: float, stream: MuxadoStream) -> None:
+        with trio.fail_after(HELLO_TIMEOUT):
+            addresses = await receive_proxy_header(stream)
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT):
+                connection = await self._connect()
+        except (OSError, trio.TooSlowError) as error:
+            logger.warning("no connection to %s: %s", self, error)
+            await stream.reset(ErrorCode.STREAM_REFUSED)
+            return
+        try:
+            if self.proxy_protocol is not None:
+                source, destination = addresses or (None, None)
+                header = proxy_header(self.proxy_protocol, source, destination)
+                await connection.send_all(header)
+            await stream.send_all(READY)
+        except BaseException as error:
+            await break_stream(connection)
+            if isinstance(error, (trio.BrokenResourceError, OSError)):
+                await stream.reset(ErrorCode.STREAM_REFUSED)
+                return
+            raise
+        done = await forward(connection, stream, idle_timeout=idle_timeout)
+        visitor = "unknown" if addresses is None else str(addresses[0][0])
+        logger.debug("a visitor %s of %s: %s", visitor, self, done)
+
+    async def _connect(self) -> trio.SocketStream:
+        if self.port is None:
+            return await trio.open_unix_socket(self.host)
+        return await connect_tcp(self.host, self.port)
+
+
+@dataclass(frozen=True)
+class AsgiService(Service):
+    """An ASGI application in this process, which needs no port at all.
+
+    Needs the extra: ``pip install 'trio_muxado[http]'``.
+    """
+
+    app: Any
+    """An ASGI 3 application that runs on trio."""
+    config: Any = None
+    """hypercorn's configuration."""
+
+    def __str__(self) -> str:
+        return getattr(self.app, "__name__", None) or type(self.app).__name__
+
+    @asynccontextmanager
+    async def handler(
+        self, idle_timeout: float, stop: trio.Event | None
+    ) -> AsyncGenerator[Handle, None]:
+        """What serves the application on each stream; its lifespan is the block."""
+        from hypercorn.middleware import ProxyFixMiddleware
+
+        from ..http import asgi_handler
+
+        # The relay says in headers which scheme its visitors use, and who they are.
+        app = ProxyFixMiddleware(self.app, mode="legacy", trusted_hops=1)
+        async with asgi_handler(
+            app, config=self.config, proxy_protocol=True, stop=stop
+        ) as handle_stream:
+
+            async def handle(stream: MuxadoStream) -> None:
+                await stream.send_all(READY)
+                await handle_stream(stream)
+
+            yield handle

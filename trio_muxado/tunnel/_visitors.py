@@ -1,0 +1,202 @@
+"""Visitors' connections: accepting them, who they are, and how many there may be."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Any
+
+import trio
+
+from .. import ProxyHeaderError, break_stream, receive_proxy_header
+from ._config import RelayConfig
+from ._counts import RelayCounts
+from ._registry import shown_peer
+
+logger = logging.getLogger("trio_muxado.tunnel")
+
+GRACE = 1.0
+"""Seconds in which a relay that stops goes on to accept what waits in a port."""
+
+ACCEPTING_TURNS = 5
+"""Turns of trio's loop without a new connection, after which none waits."""
+
+HEADER_TIMEOUT = 10.0
+"""Seconds for what a visitor's connection begins with: a PROXY header, a TLS handshake."""
+
+LOG_INTERVAL = 1.0
+"""Seconds between two lines that say that there are too many visitors."""
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who has connected, and to which address."""
+
+    source: Any
+    """Host and port, as a socket or a PROXY header says them; None where nobody knows."""
+    destination: Any
+
+    def __str__(self) -> str:
+        return shown_peer(self.source)
+
+
+async def visitor_of(tcp: trio.SocketStream, *, has_header: bool) -> Visitor:
+    """Who is at the other side of ``tcp``, or at that of the balancer whose header begins it.
+
+    Raises:
+      ProxyHeaderError: there should be a header, and there is none.
+      trio.TooSlowError: it takes too long.
+      trio.BrokenResourceError, OSError: the visitor has gone.
+    """
+    if has_header:
+        with trio.fail_after(HEADER_TIMEOUT):
+            addresses = await receive_proxy_header(tcp)
+        if addresses is not None:
+            return Visitor(*addresses)
+    return Visitor(tcp.socket.getpeername(), tcp.socket.getsockname())
+
+
+class Slots:
+    """How many visitors there may be at once, together and of each address."""
+
+    def __init__(self, config: RelayConfig, counts: RelayCounts) -> None:
+        self._most = config.max_visitors
+        self._most_each = config.max_visitors_per_address
+        self._counts = counts
+        self._taken: Counter[str] = Counter()
+        self._total = 0
+        self._logged_at = -math.inf
+
+    @contextmanager
+    def slot(self, visitor: Visitor) -> Generator[bool, None, None]:
+        """Take a slot for the block; gives False, and takes none, where there is none left."""
+        key = slot_key(visitor.source)
+        if self._total >= self._most or self._taken[key] >= self._most_each:
+            self._counts.refused["visitor"] += 1
+            self._log(visitor)
+            yield False
+            return
+        self._total += 1
+        self._taken[key] += 1
+        try:
+            yield True
+        finally:
+            self._total -= 1
+            self._taken[key] -= 1
+            if not self._taken[key]:
+                del self._taken[key]
+
+    def _log(self, visitor: Visitor) -> None:
+        now = trio.current_time()
+        if now - self._logged_at >= LOG_INTERVAL:
+            self._logged_at = now
+            logger.warning(
+                "too many visitors: %s is turned away", visitor, extra={"visitor": str(visitor)}
+            )
+
+
+def slot_key(source: Any) -> str:
+    """Whose slots a visitor takes: its address's, or its network's where it has many of them."""
+    try:
+        ip = ip_address(str(source[0]).partition("%")[0])
+    except (TypeError, IndexError, ValueError):
+        return "unknown"
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ip_network((ip, 64), strict=False))
+    return str(ip)
+
+
+class Porter:
+    """Accepts visitors on any number of listeners until it is stopped, and waits for the last.
+
+    A visitor's handler never ends the relay: what it raises, a bug, is logged.
+    """
+
+    def __init__(self) -> None:
+        self.stop = trio.Event()
+        """No more visitors, but for those that wait to be accepted."""
+        self._running = 0
+        self._listening = 0
+        self._changed = trio.Event()
+
+    async def serve(
+        self,
+        listeners: list[trio.SocketListener],
+        handler: Callable[[trio.SocketStream], Awaitable[Any]],
+        nursery: trio.Nursery,
+        until: trio.CancelScope | None = None,
+    ) -> None:
+        """Accept from all of ``listeners``, and run ``handler(tcp)`` in ``nursery``."""
+        self._listening += 1
+        try:
+            with trio.CancelScope() if until is None else until:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(self._accept, listener, handler, nursery)
+        finally:
+            self._listening -= 1
+            self._change()
+            for listener in listeners:
+                await trio.aclose_forcefully(listener)
+
+    async def wait_until_empty(self) -> None:
+        """Wait until nothing listens any more and no visitor is left."""
+        while self._running or self._listening:
+            await self._changed.wait()
+
+    def _change(self) -> None:
+        if self.stop.is_set():  # before, nobody waits
+            self._changed.set()
+            self._changed = trio.Event()
+
+    async def _accept(
+        self,
+        listener: trio.SocketListener,
+        handler: Callable[[trio.SocketStream], Awaitable[Any]],
+        nursery: trio.Nursery,
+    ) -> None:
+        accepted = 0
+
+        async def note_and_handle(tcp: trio.SocketStream) -> None:
+            nonlocal accepted
+            accepted += 1
+            await self._handle(handler, tcp)
+
+        async with trio.open_nursery() as inner:
+            serve = partial(trio.serve_listeners, handler_nursery=nursery)
+            inner.start_soon(serve, note_and_handle, [listener])
+            await self.stop.wait()
+            # A listener that closes resets what waits in it, with the request that came along.
+            with trio.move_on_after(GRACE):
+                before = -1
+                while before < accepted:
+                    before = accepted
+                    for _ in range(ACCEPTING_TURNS):
+                        await trio.lowlevel.checkpoint()
+            inner.cancel_scope.cancel()
+
+    async def _handle(
+        self, handler: Callable[[trio.SocketStream], Awaitable[Any]], tcp: trio.SocketStream
+    ) -> None:
+        self._running += 1
+        try:
+            await handler(tcp)
+        except Exception:
+            logger.exception("a visitor's handler failed")
+        finally:
+            self._running -= 1
+            self._change()
+            if tcp.socket.fileno() >= 0:  # a close would look like the end of an answer
+                await break_stream(tcp)
+
+
+GONE = (ProxyHeaderError, trio.BrokenResourceError, trio.TooSlowError, OSError)
+"""What :func:`visitor_of` raises of visitors that say nothing, or nonsense."""
