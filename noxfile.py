@@ -77,7 +77,7 @@ def pypy(session: nox.Session) -> None:
     hypothesis and cryptography have no wheels for it. So the demo is without TLS, the certificate
     of the tests comes from `openssl`, and the other tests don't run here.
     """
-    session.install(".", "pytest", "pytest-trio", "rich")
+    session.install(".[cli]", "pytest", "pytest-trio")
     for wire in ("v1", "v2"):
         session.run("python", "-m", "trio_muxado", "demo", "--wire", wire)
     key, certificate = (Path(session.create_tmp(), name) for name in ("key.pem", "localhost.pem"))

@@ -57,7 +57,7 @@ class TransportTrace:
         self._tracer = tracer
         self._connection = connection
         self._session = session
-        self._decoders: dict[str, Decoder] = {}
+        self._frames: dict[str, FrameTrace] = {}
         self._undetected = b""
 
     def saw(self, direction: Literal["in", "out"], data: bytes | memoryview) -> None:
@@ -68,17 +68,43 @@ class TransportTrace:
             return
         if self._undetected:
             data, self._undetected = self._undetected + data, b""
-        decoder = self._decoders.get(direction)
-        if decoder is None:
-            decoder = Decoder(wire, self._connection.streams.could_come_next)
-            self._decoders[direction] = decoder
-        for frame in decoder.feed(data):
-            if not isinstance(frame, frames.DataRest):
-                self._tracer(self._describe(wire, direction, frame))
+        trace = self._frames.get(direction)
+        if trace is None:
+            knows_stream = self._connection.streams.could_come_next
+            trace = FrameTrace(self._tracer, self._session, direction, wire, knows_stream)
+            self._frames[direction] = trace
+        trace.saw(data)
 
-    def _describe(
-        self, wire: Wire, direction: Literal["in", "out"], frame: frames.Frame
-    ) -> TracedFrame:
+
+class FrameTrace:
+    """Tells a tracer what the bytes of one direction mean, of a protocol version that is known.
+
+    ``knows_stream`` is that of the :class:`Decoder`, and ``now`` the clock.
+    """
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        session: int,
+        direction: Literal["in", "out"],
+        wire: Wire,
+        knows_stream: Callable[[int, bool], bool],
+        now: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._tracer = tracer
+        self._session = session
+        self._direction: Literal["in", "out"] = direction
+        self._wire = wire
+        self._decoder = Decoder(wire, knows_stream)
+        self._now = now
+
+    def saw(self, data: bytes | memoryview) -> None:
+        """These bytes came next."""
+        for frame in self._decoder.feed(data):
+            if not isinstance(frame, frames.DataRest):
+                self._tracer(self._describe(frame))
+
+    def _describe(self, frame: frames.Frame) -> TracedFrame:
         name, stream_id, length, detail = type(frame).__name__.upper(), 0, 0, ""
         match frame:
             case frames.Syn(stream_id, priority, stream_type, fin):
@@ -87,11 +113,11 @@ class TransportTrace:
             case frames.Data(stream_id, length, _, syn, fin):
                 detail = " ".join(["SYN"] * syn + ["FIN"] * fin)
             case frames.Rst(stream_id, number):
-                length, detail = 4, _code(wire, number)
+                length, detail = 4, _code(self._wire, number)
             case frames.WndInc(stream_id, increment):
                 length, detail = 4, f"+{increment}"
             case frames.GoAway(last_stream_id, number):
-                length, detail = 8, f"last={last_stream_id} {_code(wire, number)}"
+                length, detail = 8, f"last={last_stream_id} {_code(self._wire, number)}"
             case frames.GoAwayDebug(debug):
                 name, length, detail = "GOAWAY debug", len(debug), printable(debug)
             case frames.Unknown(kind, flags, stream_id, length):
@@ -101,7 +127,7 @@ class TransportTrace:
             case frames.DataRest() | frames.DataRun():
                 raise AssertionError("reported with the DATA before it, or never asked for")
         return TracedFrame(
-            trio.current_time(), self._session, direction, name, stream_id, length, detail
+            self._now(), self._session, self._direction, name, stream_id, length, detail
         )
 
 

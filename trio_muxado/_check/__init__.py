@@ -10,8 +10,9 @@ It has a codec of its own and knows nothing of the library's: two of them that a
 one that agrees with itself.
 """
 
+from .peer import play_all
 from .player import Result, play
 from .roles import echo_vectors, mirrored
 from .vectors import Vector, load
 
-__all__ = ["Result", "Vector", "echo_vectors", "load", "mirrored", "play"]
+__all__ = ["Result", "Vector", "echo_vectors", "load", "mirrored", "play", "play_all"]

@@ -1,0 +1,73 @@
+"""Commands, run within this process or as one of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+from click.testing import CliRunner, Result
+
+from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, serve_muxado
+from trio_muxado._command.group import commands
+
+MODULE = [sys.executable, "-W", "error", "-m", "trio_muxado"]
+
+DEADLINE = 60
+"""Seconds, far above what any of these takes: a hang is a failure."""
+
+
+def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    """Run a command here; an error that is a bug comes out."""
+    result = CliRunner().invoke(commands, list(arguments), env=env)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process."""
+    return subprocess.run(
+        [*MODULE, *arguments], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+async def run_beside(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process, beside what this test serves."""
+    with trio.fail_after(DEADLINE):
+        done = await trio.run_process(
+            [*MODULE, *arguments], capture_stdout=True, capture_stderr=True, check=False
+        )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+async def echo(stream: MuxadoStream) -> None:
+    async for chunk in stream:
+        await stream.send_all(chunk)
+    await stream.send_eof()
+
+
+async def echo_streams(session: MuxadoSession) -> None:
+    await session.serve_streams(echo)
+
+
+@asynccontextmanager
+async def serving(
+    handle: Callable[[MuxadoSession], Any] = echo_streams,
+    *,
+    config: MuxadoConfig | None = None,
+    **options: Any,
+) -> AsyncGenerator[str, None]:
+    """A muxado server; its address."""
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_muxado, host="127.0.0.1", config=config or MuxadoConfig(), **options)
+        (listener, *_) = await nursery.start(serve, handle, 0)
+        listener = getattr(listener, "transport_listener", listener)
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,308 @@
+"""What all commands share: mistakes, exit codes, the environment and the file, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+import pytest
+import trio
+
+from trio_muxado import _command
+from trio_muxado._command import ending
+from trio_muxado._command.group import COMMANDS, commands
+from trio_muxado._command.options import ADDRESS, LISTEN_ADDRESS, Address
+
+from .support import invoke, run
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
+
+
+def test_the_version() -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert version("trio_muxado") in result.stdout
+
+
+def test_without_a_command_it_says_what_there_is() -> None:
+    result = invoke()
+    assert result.exit_code == 2
+    assert not result.stdout
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    assert f"    trio-muxado {name}" in result.stdout
+    short = invoke("--help").stdout
+    (line,) = [row for row in short.splitlines() if row.startswith(f"  {name} ")]
+    assert not line.endswith("...")  # all of the summary is there
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (["demo", "--wire", "v3"], "'--wire': 'v3' is not one of 'v1', 'v2'"),
+        (["demo", "--streams", "0"], "'--streams': 0 is not in the range 1<=x<=100000"),
+        (["demo", "--streams", "many"], "'--streams': 'many' is not a valid integer"),
+        (["demo", "more"], "Got unexpected extra argument (more)"),
+        (["demo", "--colour"], "No such option"),
+        (["dance"], "No such command 'dance'"),
+        (["--config", "/does/not/exist.toml", "demo"], "/does/not/exist.toml: "),
+    ],
+)
+def test_bad_arguments_end_in_one_line_and_exit_code_2(arguments, complaint) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert not result.stdout
+    (line,) = result.stderr.splitlines()
+    assert complaint in line
+
+
+# ---- addresses
+
+
+@pytest.mark.parametrize(
+    "text, host, port",
+    [
+        ("localhost:80", "localhost", 80),
+        ("127.0.0.1:8765", "127.0.0.1", 8765),
+        ("[::1]:80", "::1", 80),
+        ("example.org:65535", "example.org", 65535),
+    ],
+)
+def test_an_address(text: str, host: str, port: int) -> None:
+    assert ADDRESS.convert(text, None, None) == Address(host, port)
+    assert str(Address(host, port)) == text
+
+
+def test_an_address_to_listen_on_may_leave_things_out() -> None:
+    assert LISTEN_ADDRESS.convert(":0", None, None) == Address(None, 0)
+    assert str(Address(None, 80)) == "*:80"
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("localhost", "no port"),
+        ("localhost:", "the port must be a number"),
+        ("localhost:http", "the port must be a number"),
+        ("localhost:0", "from 1 to 65535"),
+        ("localhost:65536", "from 1 to 65535"),
+        (":80", "no host"),
+        ("::1:80", "in brackets"),
+        ("[::1]", "in brackets"),
+        ("", "no port"),
+    ],
+)
+def test_no_address(text: str, complaint: str) -> None:
+    with pytest.raises(click.BadParameter, match=complaint):
+        ADDRESS.convert(text, None, None)
+
+
+# ---- the environment and the file
+
+
+def test_the_environment_and_the_file_have_the_same_names(tmp_path: Path) -> None:
+    file = tmp_path / "muxado.toml"
+    file.write_text('[demo]\nstreams = 3\nwire = "v2"\n')
+    config = ("--config", str(file))
+    result = invoke(*config, "demo")
+    assert result.exit_code == 0
+    assert "6 (3 from each side)" in result.stdout
+    assert "v2 over TCP" in result.stdout
+    result = invoke(*config, "demo", env={"TRIO_MUXADO_DEMO_STREAMS": "4"})
+    assert "8 (4 from each side)" in result.stdout
+    result = invoke(*config, "demo", "--streams", "5", env={"TRIO_MUXADO_DEMO_STREAMS": "4"})
+    assert "10 (5 from each side)" in result.stdout
+    result = invoke("demo", env={"TRIO_MUXADO_CONFIG": str(file)})
+    assert "6 (3 from each side)" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("[demo]\nstreams = 0\n", "0 is not in the range 1<=x<=100000 (from FILE)"),
+        ("[demo]\ncolour = 3\n", "FILE: demo has no 'colour'; it has streams, tls, wire"),
+        ("[dance]\n", "FILE: [dance] is no command; there are demo, ping, trace, check"),
+        ("demo = 3\n", "FILE: demo must be a table: [demo]"),
+        ("[demo\n", "FILE: Expected ']'"),
+    ],
+)
+def test_a_mistake_in_the_file_says_where(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "muxado.toml"
+    file.write_text(text)
+    result = invoke("--config", str(file), "demo")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert complaint.replace("FILE", str(file)) in line
+
+
+def test_a_mistake_in_the_environment_says_where() -> None:
+    result = invoke("demo", env={"TRIO_MUXADO_DEMO_STREAMS": "many"})
+    assert result.exit_code == 2
+    assert "(from the environment: TRIO_MUXADO_DEMO_STREAMS)" in result.stderr
+
+
+# ---- how it ends
+
+
+def ended_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> tuple[int, str]:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("trio_muxado._command.demo.run", fail)
+    result = invoke("demo")
+    return result.exit_code, result.stderr
+
+
+@pytest.mark.parametrize(
+    "error, line",
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "trio-muxado: Connection refused\n"),
+        (trio.BrokenResourceError("cut\nhere"), "trio-muxado: cut here\n"),
+        (trio.TooSlowError(), "trio-muxado: TooSlowError\n"),
+        (
+            ExceptionGroup("two", [ExceptionGroup("one", [OSError("lost")]), OSError("more")]),
+            "trio-muxado: lost\n",
+        ),
+        (ending.Failed("it is over"), "trio-muxado: it is over\n"),
+    ],
+)
+def test_what_the_network_does_is_one_line(monkeypatch, error, line) -> None:
+    assert ended_with(monkeypatch, error) == (1, line)
+
+
+def test_a_bug_is_raised_bare(monkeypatch) -> None:
+    bug = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError) as raised:
+        ended_with(monkeypatch, ExceptionGroup("one", [bug]))
+    assert raised.value is bug
+    with pytest.raises(ModuleNotFoundError):
+        ended_with(monkeypatch, ModuleNotFoundError("No module named 'x'", name="x"))
+
+
+def test_an_interrupt_of_whatever_runs_is_one_line(monkeypatch) -> None:
+    assert ended_with(monkeypatch, KeyboardInterrupt()) == (130, "interrupted\n")
+
+
+def start(code: str) -> subprocess.Popen[str]:
+    """A process that runs a command of our own, once it has said that it does."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    return process
+
+
+COMMAND = """
+import time, trio
+from trio_muxado._command import ending
+async def work():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        print("running", flush=True)
+        try:
+            await trio.sleep_forever()
+        finally:
+            {clean_up}
+raise SystemExit(ending.exit_code_of(lambda: ending.run(work)))
+"""
+
+
+@pytest.mark.parametrize(
+    "clean_up",
+    ["pass", "with trio.CancelScope(shield=True): await trio.sleep_forever()", "time.sleep(60)"],
+    ids=["nothing", "shielded", "blocking"],
+)
+def test_ctrl_c_ends_it_at_once(clean_up: str) -> None:
+    process = start(COMMAND.format(clean_up=clean_up))
+    with process:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def test_ctrl_c_ends_the_demo() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "trio_muxado", "demo", "--streams", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # It has to be within the demo, and says nothing until that is done: its port says so.
+        while not [c for c in connections(process.pid) if process.poll() is None]:
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
+def connections(pid: int) -> list[str]:
+    """The sockets of a process."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            target = str(link.readlink())
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.append(target)
+    return found
+
+
+def test_a_reader_that_leaves_is_not_told_of() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_muxado", "demo", "--streams", "2"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+# ---- without click
+
+
+def test_without_click_one_line_says_what_to_install() -> None:
+    code = "import sys; sys.modules['click'] = None; import trio_muxado._command as c; c.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert not done.stdout
+    assert done.stderr == (
+        "trio-muxado needs click: python -m pip install 'trio_muxado[cli]' installs it\n"
+    )
+
+
+def test_the_library_does_not_import_click() -> None:
+    code = "import sys, trio_muxado, trio_muxado.testing; assert 'click' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_script_and_the_module_are_the_same() -> None:
+    as_module = run("--version")
+    script = Path(sys.executable).parent / "trio-muxado"
+    as_script = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert as_module.stdout.rpartition(" ")[2] == as_script.stdout.rpartition(" ")[2]
+    assert callable(_command.main)
+    assert commands.name

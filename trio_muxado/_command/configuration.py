@@ -1,0 +1,57 @@
+"""The TOML file of ``--config``: a table for each command, with its options under their names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+
+def load(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Read the file, and make what it says the defaults of the commands."""
+    if path is not None:
+        ctx.default_map = _checked(ctx, path, _read(path))
+    return path
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise click.BadParameter(f"{path}: {error}") from None
+
+
+def _checked(ctx: click.Context, path: Path, tables: Mapping[str, Any]) -> dict[str, Any]:
+    group = ctx.command
+    assert isinstance(group, click.Group)
+    defaults: dict[str, Any] = {}
+    for name, table in tables.items():
+        command = group.get_command(ctx, name)
+        if command is None:
+            known = ", ".join(group.list_commands(ctx))
+            raise click.BadParameter(f"{path}: [{name}] is no command; there are {known}")
+        if not isinstance(table, dict):
+            raise click.BadParameter(f"{path}: {name} must be a table: [{name}]")
+        defaults[name] = _of_command(path, name, command, cast("dict[str, Any]", table))
+    return defaults
+
+
+def _of_command(
+    path: Path, name: str, command: click.Command, table: Mapping[str, Any]
+) -> dict[str, Any]:
+    known = {param.name for param in command.params if param.name}
+    defaults: dict[str, Any] = {}
+    for key, value in table.items():
+        parameter = key.replace("-", "_")
+        if parameter not in known:
+            names = ", ".join(sorted(word.replace("_", "-") for word in known))
+            raise click.BadParameter(f"{path}: {name} has no {key!r}; it has {names}")
+        defaults[parameter] = value
+    return defaults

@@ -1,0 +1,145 @@
+"""Options and arguments that several commands have."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+from .ending import envvar_of
+
+if TYPE_CHECKING:
+    _AddressParamType = click.ParamType["Address"]
+else:  # before click 8.4 it was not generic
+    _AddressParamType = click.ParamType
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class Address(NamedTuple):
+    """Where to connect to, or to listen."""
+
+    host: str | None
+    """None is every address of this machine."""
+    port: int
+
+    def __str__(self) -> str:
+        host = self.host or "*"
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+class AddressType(_AddressParamType):
+    """``HOST:PORT``, where a host that is an IPv6 address stands in brackets.
+
+    With ``listening`` the host may be empty, for every address of this machine, and the port may
+    be 0, for one that the system chooses.
+    """
+
+    name = "address"
+
+    def __init__(self, *, listening: bool = False) -> None:
+        self._listening = listening
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Address:
+        """An address, or the error that says what is wrong with it."""
+        if isinstance(value, Address):
+            return value
+        host, colon, port = str(value).rpartition(":")
+        if not colon:
+            self.fail(f"{value!r} has no port: it must be HOST:PORT", param, ctx)
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host or "[" in host or "]" in host:
+            self.fail(f"{value!r}: an IPv6 address stands in brackets, [::1]:8765", param, ctx)
+        if not (port.isascii() and port.isdecimal()):
+            self.fail(f"{value!r}: the port must be a number, not {port!r}", param, ctx)
+        least = 0 if self._listening else 1
+        if not least <= int(port) <= 0xFFFF:
+            self.fail(f"{value!r}: the port must be from {least} to 65535", param, ctx)
+        if not host and not self._listening:
+            self.fail(f"{value!r} has no host: it must be HOST:PORT", param, ctx)
+        return Address(host or None, int(port))
+
+
+ADDRESS = AddressType()
+LISTEN_ADDRESS = AddressType(listening=True)
+
+
+class _Argument(click.Argument):
+    """An argument that can come from the environment, as options do by themselves."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        self.envvar = self.envvar or envvar_of(ctx, self)
+        return super().resolve_envvar_value(ctx)
+
+
+def argument(*names: str, **attributes: Any) -> Callable[[F], F]:
+    """As :func:`click.argument`; it has a name in the environment."""
+    return click.argument(*names, cls=_Argument, **attributes)
+
+
+def wire_option(function: F) -> F:
+    """``--wire``: the protocol version."""
+    return click.option(
+        "--wire",
+        type=click.Choice(["v1", "v2"]),
+        default="v1",
+        help="The protocol version.",
+    )(function)
+
+
+def tls_client_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--tls``, ``--ca``, ``--cert``, ``--key``; the command gets an ``ssl_context``, or None."""
+
+    @click.option("--tls", is_flag=True, help="Connect over TLS; any option below says so too.")
+    @click.option("--ca", type=FILE, help="PEM file of the authorities to trust.  [the system's]")
+    @click.option("--cert", type=FILE, help="PEM file of a certificate of your own to show.")
+    @click.option("--key", type=FILE, help="PEM file of its key.  [in the file of --cert]")
+    @functools.wraps(function)
+    def with_context(
+        *args: Any, tls: bool, ca: Path | None, cert: Path | None, key: Path | None, **options: Any
+    ) -> Any:
+        wanted = tls or ca or cert or key
+        context = client_context(ca, cert, key) if wanted else None
+        return function(*args, ssl_context=context, **options)
+
+    return with_context
+
+
+def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+    """A context for a client of TLS.
+
+    Raises:
+      click.UsageError: a file is not what it should be.
+    """
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise click.BadParameter(f"no certificates in {ca}: {error}", param_hint="'--ca'") from None
+    load_certificate(context, cert, key)
+    return context
+
+
+def load_certificate(context: ssl.SSLContext, cert: Path | None, key: Path | None) -> None:
+    """Have a context show a certificate, if there is one.
+
+    Raises:
+      click.UsageError: a file is not what it should be.
+    """
+    if cert is None:
+        if key is not None:
+            raise click.UsageError("--key needs --cert, the certificate that it belongs to")
+        return
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        message = f"no certificate with its key in {cert}{f' and {key}' if key else ''}: {error}"
+        raise click.BadParameter(message, param_hint="'--cert'") from None

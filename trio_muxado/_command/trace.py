@@ -1,0 +1,213 @@
+"""``trio-muxado trace``: a proxy between two peers that prints every frame."""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Literal, TextIO, cast
+
+import click
+import trio
+
+from trio_muxado import JsonLinesTracer, TableTracer, forward
+
+from .ending import Failed, in_words, run, tell
+from .network import connect, listen
+from .options import ADDRESS, LISTEN_ADDRESS, Address, argument, tls_client_options
+from .seen import Direction, SeenSession
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds for a connection to the target, as ``MuxadoConfig.handshake_timeout``."""
+
+MAX_UNWRITTEN = 1024 * 1024
+"""Characters that may wait to be printed.  Beyond, what is traced has to wait as well."""
+
+
+class Lines:
+    """A text file that is written to by a thread: whoever reads slowly must not stop the loop."""
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
+        self._size = 0
+        self._more = trio.Event()
+        self._room = trio.Event()
+        self._in_thread = False
+
+    def write(self, text: str) -> int:
+        """Print this soon."""
+        self._waiting.append(text)
+        self._size += len(text)
+        self._more.set()
+        return len(text)
+
+    async def room(self) -> None:
+        """Wait until not too much waits."""
+        while self._size > MAX_UNWRITTEN:
+            await self._room.wait()
+
+    def _take(self) -> str:
+        text = "".join(self._waiting)
+        self._waiting.clear()
+        return text
+
+    async def _run(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            text = self._take()
+            self._in_thread = True
+            await trio.to_thread.run_sync(_print, text, abandon_on_cancel=True)
+            self._in_thread = False
+            self._size -= len(text)
+            self._room.set()
+            self._room = trio.Event()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncGenerator[Lines, None]:
+        """Lines that are printed as long as the body runs."""
+        lines = cls()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lines._run)
+                yield lines
+                nursery.cancel_scope.cancel()
+        finally:
+            if not lines._in_thread:  # else nobody may be reading
+                _print(lines._take())
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+class _Tapped(trio.abc.Stream):
+    """A stream of which all that is received is seen."""
+
+    def __init__(
+        self, inner: trio.abc.Stream, direction: Direction, session: SeenSession, lines: Lines
+    ) -> None:
+        self.transport_stream = inner  # `forward` looks for what it has to break
+        self._direction: Direction = direction
+        self._session = session
+        self._lines = lines
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self.transport_stream.receive_some(max_bytes)
+        self._session.saw(self._direction, data)
+        await self._lines.room()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.transport_stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.transport_stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.transport_stream.aclose()
+
+
+class _TappedHalfCloseable(_Tapped, trio.abc.HalfCloseableStream):
+    async def send_eof(self) -> None:
+        assert isinstance(self.transport_stream, trio.abc.HalfCloseableStream)
+        await self.transport_stream.send_eof()
+
+
+def _tapped(
+    inner: trio.abc.Stream, direction: Direction, session: SeenSession, lines: Lines
+) -> trio.abc.Stream:
+    half_closeable = isinstance(inner, trio.abc.HalfCloseableStream)
+    return (_TappedHalfCloseable if half_closeable else _Tapped)(inner, direction, session, lines)
+
+
+class Proxy:
+    """Takes connections, makes one to the target for each, and tells what goes over them."""
+
+    def __init__(
+        self,
+        target: Address,
+        ssl_context: ssl.SSLContext | None,
+        wire: Literal["auto", "v1", "v2"],
+        *,
+        as_json: bool,
+    ) -> None:
+        self._target = target
+        self._ssl_context = ssl_context
+        self._wire: Literal["auto", "v1", "v2"] = wire
+        self._as_json = as_json
+        self._numbers = itertools.count(1)
+
+    async def run(self, address: Address) -> None:
+        """Serve until it is cancelled."""
+        listeners, here = await listen(address)
+        tell(f"listening on {here}, in front of {self._target}; Ctrl-C ends it")
+        async with Lines.open() as lines:
+            file = cast("TextIO", lines)  # as far as a tracer needs one
+            tracer = (JsonLinesTracer if self._as_json else TableTracer)(file)
+
+            async def handle(client: trio.SocketStream) -> None:
+                number = next(self._numbers)
+                session = SeenSession(number, tracer, self._wire)
+                await self._join(client, session, lines)
+
+            await trio.serve_listeners(handle, listeners)
+
+    async def _join(self, client: trio.SocketStream, session: SeenSession, lines: Lines) -> None:
+        try:
+            peer = client.socket.getpeername()
+            session.note("connected", f"from {Address(*peer[:2])} to {self._target}")
+            server = await connect(self._target, self._ssl_context, CONNECT_TIMEOUT)
+        except (Failed, OSError) as error:
+            await trio.aclose_forcefully(client)
+            reason = error.message if isinstance(error, Failed) else in_words(error)
+            session.note("ended", reason)
+            return
+        result = await forward(
+            _tapped(client, "out", session, lines), _tapped(server, "in", session, lines)
+        )
+        if result.error is not None:
+            session.note("ended", f"broken: {in_words(result.error)}")
+        else:
+            session.note("ended", "by both sides")
+
+
+@click.command("trace")
+@argument("listen_at", type=LISTEN_ADDRESS, metavar="LISTEN")
+@argument("target", type=ADDRESS, metavar="TARGET")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each frame.")
+@click.option(
+    "--wire",
+    type=click.Choice(["auto", "v1", "v2"]),
+    default="auto",
+    help="The protocol version; auto goes by the first bytes of each side.",
+)
+@tls_client_options
+def command(
+    listen_at: Address,
+    target: Address,
+    as_json: bool,
+    wire: Literal["auto", "v1", "v2"],
+    ssl_context: ssl.SSLContext | None,
+) -> None:
+    """Print every frame between two peers.
+
+    Listens on LISTEN, connects to TARGET for each connection that comes, and passes on what either
+    side sends, unchanged and at once, as well as the end or the break of either direction. TLS is
+    for the connection to TARGET.
+
+    Arrows to the right are what the client sends, whoever has connected to LISTEN; to the left what
+    it gets. A name in lower case is no frame but something that happened. What is not muxado is
+    said to be that, and passed on all the same.
+
+    \b
+    Examples:
+        trio-muxado trace localhost:8766 localhost:8765
+        trio-muxado trace --json :8766 [::1]:8765 > frames.jsonl
+        trio-muxado trace --ca ca.pem localhost:8766 example.org:443
+    """
+    run(Proxy(target, ssl_context, wire, as_json=as_json).run, listen_at)
