@@ -1,7 +1,8 @@
 """Echo every stream of every client: ``python echo_server.py [PORT]``.
 
-One port serves clients of both protocol versions. Ctrl+C stops the server gracefully: it accepts no
-new streams, and ends when the running ones have ended. A second Ctrl+C ends it at once.
+It listens on loopback. One port serves clients of both protocol versions. Ctrl+C stops the server
+gracefully: it accepts no new streams, and ends when the running ones have ended. A second Ctrl+C
+ends it at once.
 """
 
 import signal
@@ -29,7 +30,7 @@ async def main(port: int) -> None:
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            serve = partial(serve_muxado, handle_session, port, stop=stop)
+            serve = partial(serve_muxado, handle_session, port, host="127.0.0.1", stop=stop)
             listeners = await nursery.start(serve)
             print("listening on port", listeners[0].socket.getsockname()[1], flush=True)
             await anext(signals)

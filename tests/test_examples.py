@@ -5,6 +5,7 @@ Ports are the kernel's choice. Deadlines only end what hangs.
 
 import contextlib
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import trio
+
+from trio_muxado import StreamResetError, open_muxado_session
 
 from .helpers import Kind, each_wire, session_pair
 
@@ -43,12 +46,28 @@ class Program:
         self.printed = self.printed[found.end() :]
         return found.groups()
 
+    async def type(self, line: str) -> None:
+        """Type a line."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(line.encode() + b"\n")
+
+    async def rest(self) -> str:
+        """Wait until it ends by itself, well, and return what it still printed."""
+        assert self.process.stdout is not None
+        async for chunk in self.process.stdout:
+            self.printed += chunk.decode()
+        assert await self.process.wait() == 0, self.printed
+        return self.printed
+
 
 @contextlib.asynccontextmanager
-async def running(name: str, *arguments: object) -> AsyncIterator[Program]:
+async def running(
+    name: str, *arguments: object, stdin: int = subprocess.DEVNULL
+) -> AsyncIterator[Program]:
     """An example, until it is not needed any more."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
@@ -63,22 +82,23 @@ async def running(name: str, *arguments: object) -> AsyncIterator[Program]:
             await process.wait()
             assert process.stdout is not None
             await process.stdout.aclose()
+            if process.stdin is not None:
+                await process.stdin.aclose()
 
 
 def test_every_example_has_a_test() -> None:
     tests = Path(__file__).read_text("utf-8")
+    index = (EXAMPLES / "README.md").read_text("utf-8")
     for example in EXAMPLES.glob("*.py"):
         assert f'"{example.name}"' in tests, f"{example.name} is never run"
+        assert f"({example.name})" in index, f"{example.name} is not in the index"
 
 
 async def test_echo() -> None:
     async with running("echo_server.py", 0) as server:
         (port,) = await server.expect(r"listening on port (\d+)")
         async with running("echo_client.py", port, "one", "two", "three") as client:
-            assert await client.process.wait() == 0
-            assert client.process.stdout is not None
-            printed = b"".join([chunk async for chunk in client.process.stdout]).decode()
-        assert sorted(printed.split()) == ["one", "three", "two"]
+            assert sorted((await client.rest()).split()) == ["one", "three", "two"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent SIGTERM there")
@@ -195,3 +215,152 @@ async def test_the_anyio_adapter(kind: Kind) -> None:
                 await ours.receive()
             with pytest.raises(anyio.ClosedResourceError):
                 await theirs.receive()
+
+
+@contextlib.asynccontextmanager
+async def chatting(port: str, name: str) -> AsyncIterator[Program]:
+    async with running("chat.py", "client", port, name, stdin=subprocess.PIPE) as client:
+        yield client
+
+
+async def test_the_chat() -> None:
+    async with running("chat.py", "server", 0) as server:
+        (port,) = await server.expect(r"listening on port (\d+)")
+        async with chatting(port, "ann") as ann:
+            async with chatting(port, "bob") as bob:
+                await ann.expect(r"\* bob has come")
+                await bob.type("hello from bob")
+                await ann.expect("bob: hello from bob")
+                await ann.type("hello from ann")
+                await bob.expect("ann: hello from ann")
+                async with chatting(port, "bob") as second:
+                    assert "taken" in await second.rest()
+                await bob.type("x" * 20_000)  # nobody has to take that, and it ends nobody else
+                await bob.expect("the chat is over: .*16")
+            await ann.expect(r"\* bob has gone")
+            assert ann.process.stdin is not None
+            await ann.process.stdin.aclose()
+            await ann.rest()
+        assert server.process.poll() is None
+
+
+async def test_a_member_that_does_not_read_holds_nobody_up() -> None:
+    """It reads nothing at all, so its window fills, then its channel, and then it is dropped."""
+    line = b"x" * 1000 + b"\n"
+    async with running("chat.py", "server", 0) as server:
+        (port,) = await server.expect(r"listening on port (\d+)")
+        async with (
+            open_muxado_session(HOST, int(port)) as slow,
+            open_muxado_session(HOST, int(port)) as quick,
+        ):
+            deaf, talker = await slow.open_stream(), await quick.open_stream()
+            await deaf.send_all(b"deaf\n")
+            await talker.send_all(b"talker\n")
+            for _ in range(2000):
+                await talker.send_all(line)
+            news = b""
+            while b"deaf has gone" not in news:
+                chunk = await talker.receive_some()
+                assert chunk
+                news += chunk
+
+
+async def test_json_requests() -> None:
+    async with running("json_requests.py", "server", 0) as server:
+        (port,) = await server.expect(r"listening on port (\d+)")
+        for arguments, answer in {
+            ("add", "1", "2", "3.5"): "6.5\n",
+            ("upper", "quiet"): '"QUIET"\n',
+            ("nothing", "at", "all"): "refused: unknown method\n",
+        }.items():
+            async with running("json_requests.py", "client", port, *arguments) as client:
+                assert await client.rest() == answer
+        async with running("json_requests.py", "client", port, "add", "one") as client:
+            assert "INTERNAL_ERROR" in await client.rest()
+        await server.expect("a request failed")
+        async with open_muxado_session(HOST, int(port)) as session:
+            for bad in (b"{", b"[]", b"1", b'{"method": 1}'):
+                stream = await session.open_stream()
+                await stream.send_all(bad)
+                await stream.send_eof()
+                with pytest.raises(StreamResetError) as caught:
+                    await stream.receive_some()
+                assert caught.value.code == 16
+        assert server.process.poll() is None
+
+
+async def test_file_transfer(tmp_path: Path) -> None:
+    sizes = {"empty": 0, "small": 10, "large": 3_000_000}
+    there = tmp_path / "there"
+    there.mkdir()
+    files = []
+    for name, size in sizes.items():
+        files.append(tmp_path / name)
+        files[-1].write_bytes(bytes(number * 7 % 251 for number in range(size)))
+    async with running("file_transfer.py", "receive", there, 0) as server:
+        (port,) = await server.expect(r"listening on port (\d+)")
+        async with running("file_transfer.py", "send", port, *files) as client:
+            printed = await client.rest()
+        assert [f"{name}: ok" in printed for name in sizes] == [True] * 3
+        for file in files:
+            assert (there / file.name).read_bytes() == file.read_bytes()
+
+        async with open_muxado_session(HOST, int(port)) as session:
+            nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+            for name, size, digest, code in (
+                ("../outside", 0, nothing, 16),
+                ("late", 1, nothing, 17),
+                ("wrong", 0, "00", 17),
+            ):
+                stream = await session.open_stream()
+                header = {"name": name, "size": size, "sha256": digest}
+                await stream.send_all(json.dumps(header).encode() + b"\n")
+                await stream.send_eof()
+                with pytest.raises(StreamResetError) as caught:
+                    await stream.receive_some()
+                assert caught.value.code == code
+            # One that is cut off leaves nothing behind, either.
+            stream = await session.open_stream()
+            await stream.send_all(b'{"name": "half", "size": 9, "sha256": "00"}\nhalf')
+        async with running("file_transfer.py", "send", port, files[1]) as client:
+            await client.rest()
+    assert {path.name for path in there.iterdir() if ".part" not in path.name} == set(sizes)
+    assert not (tmp_path / "outside").exists()
+
+
+async def test_http_both_ways() -> None:
+    async with running("http_both_ways.py", "hub", 0) as hub:
+        (port,) = await hub.expect(r"listening on port (\d+)")
+        for name in ("first", "second"):
+            async with running("http_both_ways.py", "worker", port, name) as worker:
+                assert "the hub says {'task': 'count the stars'}" in await worker.rest()
+            await hub.expect("a worker says .*" + name)
+
+
+async def test_tls_inside_a_stream() -> None:
+    async with running("tls_inside.py") as program:
+        printed = await program.rest()
+    assert "the service answers b'FOR YOUR EYES ONLY'" in printed
+    assert re.search(r"the relay passed on \d{3,} bytes, the secret not in them", printed)
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="two servers share a port")
+async def test_a_restart_loses_no_request() -> None:
+    with socket.socket() as taken:  # a port for both servers, which is kept from others
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind((HOST, 0))
+        port = taken.getsockname()[1]
+        async with (
+            running("graceful_restart.py", "server", port, "old") as old,
+            running("graceful_restart.py", "client", port, 2000) as client,
+        ):
+            await old.expect("old listens")
+            await client.expect("the first answer of old")
+            async with running("graceful_restart.py", "server", port, "new") as new:
+                await new.expect("new listens")
+                old.process.send_signal(signal.SIGTERM)
+                assert "old has answered everything" in await old.rest()
+                printed = await client.rest()
+            assert "2000 of 2000 answered" in printed
+            assert "'old': " in printed
+            assert "'new': " in printed

@@ -136,14 +136,19 @@ def _build_go_v1(binary: Path) -> None:
     )
 
 
-def _build_go_v2(binary: Path, modfile: str = "go.mod") -> None:
+def build_go_module(folder: Path, binary: Path, modfile: str = "go.mod") -> None:
+    """Build a program whose dependencies come from the module proxy."""
     go = _tool("go", OLDEST_GO)
     _run(
         [go, "build", "-buildvcs=false", f"-modfile={modfile}", "-o", binary, "."],
-        cwd=HERE / "go_v2",
+        cwd=folder,
         GOFLAGS="",
         GOTOOLCHAIN="local",
     )
+
+
+def _build_go_v2(binary: Path, modfile: str = "go.mod") -> None:
+    build_go_module(HERE / "go_v2", binary, modfile)
 
 
 def _build_go_v2_old(binary: Path) -> None:
