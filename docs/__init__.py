@@ -1,0 +1,1 @@
+"""The documentation: pages for Sphinx, and the programs that draw its pictures."""
