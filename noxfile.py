@@ -19,6 +19,7 @@ import itertools
 import os
 import re
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -38,6 +39,15 @@ LONG = bool(os.environ.get("LONG"))
 PROPERTIES = [
     *("tests/protocol/test_byte_queue.py", "tests/protocol/test_windows.py"),
     *("tests/protocol/test_properties.py", "tests/test_receiving.py"),
+]
+# The wire, trio's own conformance suite, HTTP: what shows that a distribution is whole.
+SHORT = [
+    *(
+        "tests/protocol/test_vectors.py",
+        "tests/test_conformance.py",
+        "tests/test_session_vectors.py",
+    ),
+    *("tests/test_testing.py", "tests/http/test_requests.py"),
 ]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -179,7 +189,7 @@ def typing(session: nox.Session) -> None:
     loosely = [
         path for path in ("tests", "examples", "benchmarks") if any(Path(path).rglob("*.py"))
     ]
-    session.run("mypy", *loosely, "noxfile.py", "docs/conf.py")
+    session.run("mypy", *loosely, "noxfile.py", "hatch_build.py", "docs/conf.py", "docs/pictures")
     # pyright looks for the environment on PATH; told by --pythonpath it sees no types at all.
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "trio_muxado")
@@ -224,20 +234,63 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
+def run_in_a_clean_environment(session: nox.Session, name: str, *install: str) -> str:
+    """Make an environment with nothing but what is named; gives its interpreter."""
+    folder = Path(session.create_tmp(), f"venv-{name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "venv", str(folder), silent=True)
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    session.run(str(python), "-m", "pip", "install", "--quiet", *install, external=True)
+    return str(python)
+
+
 @nox.session(python=MAIN)
 def wheel(session: nox.Session) -> None:
-    """The distributions build, and hold the package, its type marker and nothing else."""
+    """Wheel and sdist: what is in them, what an index would say, and whether each works.
+
+    Both are installed in environments of their own. There the sdist runs its own tests, a part of
+    them or in the longer run all, and the wheel some that need no file of the repository.
+    """
     session.install(*group("build"))
-    out = Path(session.create_tmp(), "dist")
+    work = Path(session.create_tmp()).resolve()
+    out = work / "dist"
     shutil.rmtree(out, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(out), silent=True)
-    (built,) = out.glob("*.whl")
-    tracked = {path.as_posix() for path in Path("trio_muxado").rglob("*") if path.is_file()}
-    tracked = {path for path in tracked if "__pycache__" not in path}
+    (built,), (source,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(built), str(source))
+
+    tracked = session.run("git", "ls-files", external=True, silent=True)
+    assert isinstance(tracked, str)
+    files = set(tracked.splitlines())
     with zipfile.ZipFile(built) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    if packed != tracked or "trio_muxado/py.typed" not in packed:
-        session.error(f"the wheel and the tree differ: {sorted(packed ^ tracked)}")
+        (about,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        description = archive.read(about).decode()
+    ours = {name for name in files if name.startswith("trio_muxado/")}
+    if packed != ours or "trio_muxado/py.typed" not in packed:
+        session.error(f"the wheel and the repository differ: {sorted(packed ^ ours)}")
+    if dead := re.findall(r"\]\((?![a-z]+:|#)[^)]*\)", description):
+        session.error(f"links that lead nowhere on an index: {dead}")
+    with tarfile.open(source) as archive:
+        root, *_ = archive.getnames()[0].split("/")
+        sent = {name.removeprefix(f"{root}/") for name in archive.getnames()} - {"PKG-INFO"}
+        archive.extractall(work / "sdist", filter="data")
+    if sent != files:
+        session.error(f"the sdist and the repository differ: {sorted(sent ^ files)}")
+
+    unpacked = work / "sdist" / root
+    tests = [] if LONG else SHORT
+    python = run_in_a_clean_environment(session, "sdist", f"{source}[test]")
+    with session.chdir(unpacked):
+        session.run(python, "-m", "pytest", "--quiet", *tests, external=True)
+    python = run_in_a_clean_environment(session, "wheel", f"{built}[test]")
+    alone = work / "alone"  # the tests without the package beside them
+    shutil.rmtree(alone, ignore_errors=True)
+    shutil.copytree(unpacked / "tests", alone / "tests")
+    shutil.copy(unpacked / "pyproject.toml", alone)
+    with session.chdir(alone):
+        session.run(python, "-m", "pytest", "--quiet", *SHORT, external=True)
+        session.run(python, "-m", "trio_muxado", "demo", external=True)
 
 
 @nox.session(python=MAIN)

@@ -1,11 +1,16 @@
-"""The picture for the docs: four of the works as bars, ours among the others."""
+"""The picture for the docs: four of the works as bars, ours among the others.
 
-# mypy: disable-error-code="import-not-found, import-untyped"
+It is drawn twice: with two panels side by side, and for narrow screens with one below the other.
+"""
+
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+from docs.pictures.svg import SMALL, WIDTH, Canvas
 
 from ._registry import (
     BULK,
@@ -19,9 +24,6 @@ from ._registry import (
 )
 from ._report import OURS, Outcomes, Spread
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 BOTH_MEMORIES = Metric(
     "bytes/stream",
     lambda r: CLIENT_MEMORY.value(r) + SERVER_MEMORY.value(r),
@@ -34,92 +36,92 @@ PANELS: tuple[tuple[str, Metric, str], ...] = (
     ("d10000", BOTH_MEMORIES, "Memory of an idle stream, both sides, bytes"),
     ("f", TAIL, "p99 of requests beside bulk, ms"),
 )
-INK, PAPER, OUR_COLOUR, THEIR_COLOUR = "#1f2430", "#ffffff", "#0b6e4f", "#b4bcc8"
+
+LABELS, BARS = 240, 210  # units of a panel's width; what is left is for the figures
+BAR, HEAD, FOOT_LINE = 26, 62, 22
 
 
-def _panel(
-    axes: Axes, metric: Metric, title: str, outcomes: Outcomes, titles: Mapping[str, str]
-) -> None:
-    spreads = {
-        name: spread
-        for name, outcome in outcomes.items()
-        if (spread := Spread.of(outcome.values(metric)))
-    }
-    order = sorted(spreads, key=lambda n: spreads[n].median, reverse=not metric.higher_is_better)
-    middles = [spreads[name].median for name in order]
-    reach = [
-        [spreads[name].median - spreads[name].low for name in order],
-        [spreads[name].high - spreads[name].median for name in order],
-    ]
-    colours = [OUR_COLOUR if name in OURS else THEIR_COLOUR for name in order]
-    axes.barh(range(len(order)), middles, color=colours, height=0.72)
-    axes.errorbar(
-        middles, range(len(order)), xerr=reach, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2
-    )
-    for place, name in enumerate(order):
-        middle = spreads[name].median
-        digits = 0 if middle >= 100 else 1
-        axes.annotate(
-            f"{middle:,.{digits}f}",
-            (spreads[name].high, place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=INK,
-        )
-    axes.set_yticks(range(len(order)), [titles[name] for name in order], fontsize=8.5, color=INK)
-    for label, name in zip(axes.get_yticklabels(), order, strict=True):
-        label.set_fontweight("bold" if name in OURS else "normal")
-    better = "longer is better" if metric.higher_is_better else "shorter is better"
-    axes.set_title(f"{title}\n", loc="left", fontsize=11, fontweight="bold", color=INK)
-    axes.text(
-        0,
-        1.02,
-        better,
-        transform=axes.transAxes,
-        fontsize=8.5,
-        color=INK,
-    )
-    axes.margins(x=0.16, y=0.02)
-    axes.tick_params(axis="both", length=0, labelcolor=INK)
-    axes.set_xticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+class Bar(NamedTuple):
+    """A contender in a panel."""
+
+    title: str
+    ours: bool
+    spread: Spread
+
+
+class Panel(NamedTuple):
+    title: str
+    better: str
+    bars: list[Bar]
+
+    @property
+    def height(self) -> int:
+        return HEAD + BAR * len(self.bars) + 24
+
+
+def panels_of(outcomes: Mapping[str, Outcomes], contenders: Sequence[Contender]) -> list[Panel]:
+    """What there is to draw, the best contender of each panel first."""
+    titles = {contender.name: contender.title for contender in contenders}
+    panels = []
+    for work, metric, title in PANELS:
+        bars = [
+            Bar(titles[name], name in OURS, spread)
+            for name, outcome in outcomes.get(work, {}).items()
+            if (spread := Spread.of(outcome.values(metric)))
+        ]
+        bars.sort(key=lambda bar: bar.spread.median, reverse=metric.higher_is_better)
+        if bars:
+            better = "longer is better" if metric.higher_is_better else "shorter is better"
+            panels.append(Panel(title, better, bars))
+    return panels
+
+
+def _draw_panel(canvas: Canvas, panel: Panel, x: float, y: float) -> None:
+    canvas.text(x + 8, y + 16, panel.title, anchor="start", bold=True)
+    canvas.text(x + 8, y + 40, panel.better, size=SMALL, anchor="start", colour="soft")
+    scale = BARS / max(bar.spread.high for bar in panel.bars)
+    start = x + LABELS
+    for place, (title, ours, spread) in enumerate(panel.bars):
+        top = y + HEAD + place * BAR
+        middle = top + BAR / 2
+        canvas.text(start - 8, middle, title, size=SMALL, anchor="end", bold=ours)
+        colour = "ours" if ours else "theirs"
+        canvas.bar(start, top + 4, max(1, spread.median * scale), BAR - 8, colour)
+        canvas.whisker(start + spread.low * scale, start + spread.high * scale, middle)
+        figure = f"{spread.median:,.{0 if spread.median >= 100 else 1}f}"
+        end = start + spread.high * scale + 8
+        canvas.text(end, middle, figure, size=SMALL, anchor="start", bold=ours)
+
+
+def _sheet(panels: Sequence[Panel], columns: int, foot: str) -> Canvas:
+    rows = [panels[index : index + columns] for index in range(0, len(panels), columns)]
+    heights = [max(panel.height for panel in row) for row in rows]
+    lines = textwrap.wrap(foot, 66 * columns)
+    titles = "; ".join(f"{panel.title} ({panel.better})" for panel in panels)
+    height = sum(heights) + FOOT_LINE * len(lines) + 8
+    canvas = Canvas(f"Bars of all contenders. {titles}. {foot}", height, WIDTH * columns)
+    y = 0
+    for row, tall in zip(rows, heights, strict=True):
+        for column, panel in enumerate(row):
+            _draw_panel(canvas, panel, column * WIDTH, y)
+        y += tall
+    for index, line in enumerate(lines):
+        place = y + FOOT_LINE * (index + 0.5)
+        canvas.text(8, place, line, size=SMALL, anchor="start", colour="soft")
+    return canvas
 
 
 def draw(
     outcomes: Mapping[str, Outcomes], contenders: Sequence[Contender], foot: str, path: Path
 ) -> list[Path]:
-    """Write ``path`` as .svg and .png; panels whose work was not run are left out."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "trio_muxado"  # the same figures, the same file
-    mpl.rcParams["font.family"] = "DejaVu Sans"
-    from matplotlib import pyplot
-
-    panels = [panel for panel in PANELS if panel[0] in outcomes]
-    if not panels:
-        return []
-    titles = {contender.name: contender.title for contender in contenders}
-    rows, columns = (len(panels) + 1) // 2, min(2, len(panels))
-    figure, grid = pyplot.subplots(
-        rows, columns, figsize=(6.4 * columns, 4.3 * rows), squeeze=False, facecolor=PAPER
-    )
-    places = list(grid.flat)
-    for axes, (work, metric, title) in zip(places, panels, strict=False):
-        _panel(axes, metric, title, outcomes[work], titles)
-    for axes in places[len(panels) :]:
-        axes.set_visible(False)
-    figure.text(0.01, 0.005, foot, fontsize=8, color=INK)
-    figure.tight_layout(rect=(0, 0.025, 1, 1), h_pad=2.5, w_pad=2)
-    written = [path.with_suffix(suffix) for suffix in (".svg", ".png")]
-    for file in written:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"Date": None} if file.suffix == ".svg" else None
-        figure.savefig(file, dpi=150, metadata=metadata)
-    pyplot.close(figure)
+    """Write ``path``, and beside it the form for narrow screens; nothing if nothing was run."""
+    panels = panels_of(outcomes, contenders)
+    written = []
+    for columns, file in ((2, path), (1, path.with_stem(f"{path.stem}-narrow"))):
+        if panels:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(_sheet(panels, columns, foot).svg(), encoding="utf-8")
+            written.append(file)
     return written
 
 

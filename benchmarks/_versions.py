@@ -74,12 +74,17 @@ def _committed(rev: str, folder: Path, python: str) -> Version:
     return Version(rev, commit, folder, python)
 
 
+def head() -> tuple[str, bool]:
+    """The commit of the working tree, and whether its library is another than the commit's."""
+    changed = bool(_git("status", "--porcelain", "--", PACKAGE))
+    return _git("rev-parse", "HEAD").decode().strip(), changed
+
+
 def _working_tree(folder: Path, python: str) -> Version:
-    commit = _git("rev-parse", "HEAD").decode().strip()
+    commit, changed = head()
     shutil.copytree(
         SOURCE / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__")
     )
-    changed = bool(_git("status", "--porcelain", "--", PACKAGE))
     return Version("working tree", commit, folder, python, changed)
 
 

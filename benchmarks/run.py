@@ -19,11 +19,13 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from . import _build, _report
+from . import _build, _pages, _report
 from ._build import Missing
 from ._measure import Failed, Settings, measure, raise_file_limit
+from ._picture import draw
 from ._registry import CONTENDERS, WORKS, Contender, Work, choose
 from ._report import Outcome, Outcomes
+from ._versions import head
 
 RESULTS = _build.HERE / "results"
 GIVE_UP = 2  # failures in a row after which a contender is left out of a work
@@ -112,8 +114,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--work", metavar="NAME,...", help="works; --list names them")
     parser.add_argument("--quick", action="store_true", help="2 rounds of half a second: a try")
     parser.add_argument("--json", type=Path, default=RESULTS / "bench.json")
-    parser.add_argument("--picture", type=Path, default=RESULTS / "bench.svg", help="and .png")
+    parser.add_argument(
+        "--picture", type=Path, default=RESULTS / "bench.svg", help="and -narrow.svg"
+    )
     parser.add_argument("--redraw", action="store_true", help="tables and picture from --json")
+    parser.add_argument(
+        "--pages", action="store_true", help="with --redraw: the tables of README and docs, too"
+    )
     parser.add_argument("--list", action="store_true", help="name works and contenders")
     return parser.parse_args()
 
@@ -140,21 +147,16 @@ def load(path: Path) -> tuple[dict[str, object], dict[str, Outcomes]]:
 
 
 def picture(path: Path, document: dict[str, object], outcomes: dict[str, Outcomes]) -> None:
-    try:
-        from ._picture import draw
-
-        where, settings = document["machine"], document["settings"]
-        assert isinstance(where, dict)
-        assert isinstance(settings, dict)
-        foot = (
-            f"Loopback, two processes, {where['cores']} cores ({where['cpu']}), CPython "
-            f"{where['python']}. Medians of {settings['rounds']} interleaved rounds; "
-            "whiskers: minimum and maximum."
-        )
-        for file in draw(outcomes, CONTENDERS, foot, path):
-            progress(f"drawn: {file}")
-    except ImportError as error:
-        progress(f"no picture: {error}")
+    where, settings = document["machine"], document["settings"]
+    assert isinstance(where, dict)
+    assert isinstance(settings, dict)
+    foot = (
+        f"Loopback, two processes, {where['cores']} cores ({where['cpu']}), CPython "
+        f"{where['python']}. Medians of {settings['rounds']} interleaved rounds; "
+        f"whiskers: minimum and maximum. Commit {str(document.get('commit', 'unknown'))[:10]}."
+    )
+    for file in draw(outcomes, CONTENDERS, foot, path):
+        progress(f"drawn: {file}")
 
 
 def main() -> None:
@@ -171,6 +173,9 @@ def main() -> None:
         print(_report.across(outcomes))
         print(_report.notes(CONTENDERS))
         picture(args.picture, document, outcomes)
+        if args.pages:
+            for page in _pages.fill(outcomes):
+                progress(f"filled in: {page}")
         return
     rounds, seconds = (2, 0.5) if args.quick else (5, 2.0)
     settings = Settings(args.rounds or rounds, args.seconds or seconds)
@@ -180,8 +185,11 @@ def main() -> None:
     progress(f"about {guess:.0f} minutes, less what is skipped")
     raise_file_limit()
     _build.BUILD.mkdir(exist_ok=True)
+    commit, changed = head()
     document = {
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit,
+        "changed": changed,
         "machine": machine(),
         "versions": versions(),
         "settings": vars(settings),

@@ -8,12 +8,16 @@ import importlib
 import importlib.util
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import trio_muxado
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference.md"
@@ -97,3 +101,18 @@ def test_the_version_is_the_distribution_s() -> None:
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     stated = re.findall(r'^version = "(.+)"$', project, re.MULTILINE)
     assert stated == [version("trio_muxado")] * 2
+    assert trio_muxado.__version__ == version("trio_muxado")
+
+
+def test_only_who_asks_for_the_version_pays_for_it() -> None:
+    """In a process of its own: this one has everything loaded."""
+    program = """
+import sys, trio
+had = "importlib.metadata" in sys.modules
+import trio_muxado
+assert had or "importlib.metadata" not in sys.modules
+assert trio_muxado.__version__
+assert "importlib.metadata" in sys.modules
+assert not hasattr(trio_muxado, "__versions__")
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

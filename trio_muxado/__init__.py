@@ -1,5 +1,7 @@
 """muxado for Trio: many independent, flow-controlled streams over one connection."""
 
+import typing as _typing
+
 from ._backoff import Backoff
 from ._breaking import break_stream
 from ._config import Heartbeat, MuxadoConfig
@@ -77,3 +79,15 @@ def _show_public_names() -> None:
 
 
 _show_public_names()
+
+__version__: str
+
+if not _typing.TYPE_CHECKING:  # a checker that saw it would take any name for an attribute
+
+    def __getattr__(name: str) -> str:
+        """Look up ``__version__`` when it is asked for: finding metadata takes milliseconds."""
+        if name != "__version__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib.metadata import version
+
+        return version(__name__)

@@ -44,7 +44,7 @@ async def serve_muxado(
         list[trio.SocketListener] | list[trio.SSLListener[trio.SocketStream]]
     ] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen on a TCP port and run ``handle_session(session)`` forevery client.
+    """Listen on a TCP port and run ``handle_session(session)`` for every client.
 
     Serves until it is cancelled, or stopped gently by ``stop``.  Each handler runs in a task of
     its own, and its session ends when it returns.  Clients of both protocol versions are served on

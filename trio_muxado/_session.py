@@ -200,7 +200,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             raise StopAsyncIteration from None
 
     async def serve_streams(self, handler: Handler) -> None:
-        """Run ``handler(stream)`` in a task forevery stream that the peer opens.
+        """Run ``handler(stream)`` in a task for every stream that the peer opens.
 
         Returns when the session has been closed cleanly from either side and the handlers
         are done.  A stream is closed when its handler returns.  When a stream breaks (the peer

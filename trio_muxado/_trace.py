@@ -45,7 +45,7 @@ class TracedFrame:
 
 
 Tracer: TypeAlias = Callable[[TracedFrame], Any]
-"""What ``MuxadoConfig.tracer`` takes: it is called forevery frame and must not wait.
+"""What ``MuxadoConfig.tracer`` takes: it is called for every frame and must not wait.
 
 What it raises ends the session, and leaves its ``async with``."""
 
@@ -137,7 +137,7 @@ def _code(wire: Wire, number: int) -> str:
 
 
 class TableTracer:
-    """Writes a line of a table forevery frame.  Many sessions may share one.
+    """Writes a line of a table for every frame.  Many sessions may share one.
 
     Args:
       file: where to, a text file; standard error when it is None.
@@ -175,7 +175,7 @@ class TableTracer:
 
 
 class JsonLinesTracer:
-    """Writes a line of JSON forevery frame: the fields of :class:`TracedFrame`.
+    """Writes a line of JSON for every frame: the fields of :class:`TracedFrame`.
 
     Args:
       file: where to, a text file.

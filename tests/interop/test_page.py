@@ -1,4 +1,4 @@
-"""The table in README.md is what a run prints, and nobody's memory of it."""
+"""The table in docs/interoperability.md is what a run prints, and nobody's memory of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .matrix import COLUMNS, Matrix
 
 pytestmark = pytest.mark.interop
 
-README = (HERE.parents[1] / "README.md").read_text(encoding="utf-8")
+PAGE = (HERE.parents[1] / "docs" / "interoperability.md").read_text(encoding="utf-8")
 
 
 def table_of(markdown: str) -> list[list[str]]:
@@ -28,12 +28,12 @@ def is_whole(session: pytest.Session) -> bool:
     return modules >= set(HERE.glob("test_*.py")) and not chosen
 
 
-def test_the_readme_has_what_was_seen(matrix: Matrix, request: pytest.FixtureRequest) -> None:
-    titles, *rows = table_of(README)
+def test_the_page_has_what_was_seen(matrix: Matrix, request: pytest.FixtureRequest) -> None:
+    titles, *rows = table_of(PAGE)
     promised = {row[0]: dict(zip(titles[1:], row[1:], strict=True)) for row in rows}
     for name, cells in matrix.cells.items():
         for column, seen in cells.items():
             assert promised[name][column.title] == seen, (name, column.title)
     if is_whole(request.session):
         assert [titles, *rows] == matrix.table()
-        assert all(note in " ".join(README.split()) for note in matrix.notes())
+        assert all(note in " ".join(PAGE.split()) for note in matrix.notes())
