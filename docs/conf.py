@@ -4,7 +4,7 @@ import os
 from importlib.metadata import version as installed_version
 
 project = "trio_muxado"
-author = "the trio_muxado contributors"
+author = "The trio_muxado developers"
 copyright = f"2026, {author}"
 release = version = installed_version("trio_muxado")
 
@@ -33,3 +33,7 @@ python_display_short_literal_types = True
 
 html_theme = "furo"
 html_title = "trio_muxado"
+html_static_path = ["_static"]
+html_css_files = ["pictures.css"]
+# Named by a page's own HTML, which Sphinx does not look into: the picture for each width.
+html_extra_path = ["benchmarks.svg", "benchmarks-narrow.svg"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hatch_build import readable_outside
 
-from .test_snippets import fences
+from .helpers.pages import read_page
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
@@ -35,8 +35,8 @@ def test_both_have_the_same_headings() -> None:
 def test_both_have_the_same_code() -> None:
     """With the comment above each, and so the commands that CI reads."""
 
-    def code(page: Path) -> list[tuple[str, str, str]]:
-        return [(comment, language, text) for comment, language, _, text in fences(page)]
+    def code(page: Path) -> list[tuple[str, str, str, str]]:
+        return [(b.kind, b.words, b.language, b.text) for b in read_page(page).blocks]
 
     assert code(ENGLISH) == code(CHINESE)
 
