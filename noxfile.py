@@ -156,6 +156,17 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
+def soak(session: nox.Session) -> None:
+    """Sessions of every peer begin, work, break and end: half a minute of that, or ten.
+
+    `nox -s soak -- --minutes 60 --picture docs/soak.svg` is the run that the docs show.
+    """
+    session.install("-e", ".[test]", *group("interop"), *group("soak"))
+    short = ["--minutes", "10" if LONG else "0.5"]
+    session.run("python", "-m", "tests.soak", *(session.posargs or short))
+
+
+@nox.session(python=MAIN)
 def applications(session: nox.Session) -> None:
     """The tests with what people use: HAProxy, nc, curl; FastAPI, Starlette, Quart and Flask.
 

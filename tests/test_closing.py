@@ -297,6 +297,19 @@ async def test_a_violation_is_answered_before_the_session_is_gone(kind: Kind) ->
         assert [f.error_code for f in frames if isinstance(f, GoAway)] == [1]
 
 
+@each_kind
+async def test_what_closing_refuses_leaves_nothing_behind(kind: Kind) -> None:
+    """The soak found it: the entries of streams that nobody had accepted stayed."""
+    async with session_pair(kind) as (client, server):
+        for _ in range(3):
+            await client.open_stream()
+        await wait_all_tasks_blocked()
+        assert server.statistics().waiting == 3
+        await server.aclose()
+        assert not server._engine.steps.receivers
+        assert server.statistics().waiting == 0
+
+
 # ---- nothing is left
 
 

@@ -253,7 +253,7 @@ class Engine:
             handler = self.config.extensions[core.type]
             self._nursery.inner.start_soon(self._run_extension, core, received, name=handler)
         elif self.ending.closing:  # since before the wire was known, so no GOAWAY could say it
-            self.connection.refuse_unaccepted()
+            self.steps.refuse_unaccepted()
         elif core.custody is WAITING:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
             self.backlog.put((core, received))
@@ -364,7 +364,7 @@ class Engine:
             ending.closing = ending.over = True
             # In one step: a stream that is refused here can't be accepted any more.
             self.backlog.end()
-            self.connection.refuse_unaccepted()
+            self.steps.refuse_unaccepted()
             if self.connection.wire is not None and not self.connection.goaway_sent:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self.writer.end()

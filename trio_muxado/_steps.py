@@ -41,6 +41,11 @@ class Steps:
         self.connection.goaway(code, debug)
         self.done()
 
+    def refuse_unaccepted(self) -> None:
+        """Refuse what nobody has accepted; nobody hears of it any more."""
+        for stream in self.connection.refuse_unaccepted():
+            self.receivers.pop(stream, None)
+
     def open(self, stream_type: int, priority: int) -> Stream:
         """Open a stream.  Raises what :meth:`Connection.open_stream` raises."""
         stream = self.connection.open_stream(stream_type=stream_type, priority=priority)

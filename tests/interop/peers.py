@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 START_TIMEOUT = 20
@@ -25,8 +25,15 @@ class PeerFailed(AssertionError):
 class ServingPeer:
     """A peer that serves sessions."""
 
-    def __init__(self, port: int, endings: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        port: int,
+        endings: trio.MemoryReceiveChannel[dict[str, Any]],
+        kill: Callable[[], None],
+    ) -> None:
         self.port = port
+        self.kill = kill
+        """End the process at once, whatever it does."""
         self._endings = endings
 
     async def next_ending(self) -> dict[str, Any]:
@@ -57,7 +64,7 @@ async def serving_peer(binary: Path, *options: str) -> AsyncIterator[ServingPeer
             with trio.fail_after(START_TIMEOUT):
                 port = await receive_port.receive()
             try:
-                yield ServingPeer(port, receive_ending)
+                yield ServingPeer(port, receive_ending, process.kill)
             except BaseException as error:
                 _annotate(error, said)
                 raise

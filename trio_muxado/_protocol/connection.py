@@ -348,14 +348,16 @@ class Connection:
             # are eight that every known peer ignores: the end of a stream that does not exist.
             self._outbox.put(self._wire.data_header(self.streams.never_used_id, 0, fin=True))
 
-    def refuse_unaccepted(self) -> None:
+    def refuse_unaccepted(self) -> list[Stream]:
         """Refuse every stream of the peer that nobody has accepted, nor may any more.
 
         Those that wait for their type are among them.  GOAWAY may have counted them: RST says
-        that they were not processed.
+        that they were not processed.  Returns them.
         """
-        for stream in self.streams.nobodys():
+        refused = self.streams.nobodys()
+        for stream in refused:
             self.reset(stream, ErrorCode.STREAM_REFUSED)
+        return refused
 
     # ---- bytes out
 
