@@ -37,7 +37,7 @@ PANELS: tuple[tuple[str, Metric, str], ...] = (
     ("f", TAIL, "p99 of requests beside bulk, ms"),
 )
 
-LABELS, BARS = 240, 210  # units of a panel's width; what is left is for the figures
+LABELS, BARS = 272, 180  # units of a panel's width; what is left is for the figures
 BAR, HEAD, FOOT_LINE = 26, 62, 22
 
 

@@ -34,6 +34,6 @@ python_display_short_literal_types = True
 html_theme = "furo"
 html_title = "trio_muxado"
 html_static_path = ["_static"]
-html_css_files = ["pictures.css"]
+html_css_files = ["pages.css"]
 # Named by a page's own HTML, which Sphinx does not look into: the picture for each width.
 html_extra_path = ["benchmarks.svg", "benchmarks-narrow.svg"]

@@ -11,6 +11,7 @@ from benchmarks import _pages, _versions, run
 from benchmarks._picture import draw
 from benchmarks._registry import CONTENDERS, WORKS
 from benchmarks._report import Outcome, Outcomes
+from docs.pictures.svg import WIDTH
 
 ROOT = Path(__file__).parents[1]
 
@@ -104,6 +105,9 @@ def test_the_picture_is_drawn_for_both_widths(tmp_path: Path) -> None:
             assert float(rect.get("width", "")) < width / 2  # no slab behind it
         for text in root.iterfind(".//{*}text"):
             assert 0 < float(text.get("y", "")) < height
+            if text.get("text-anchor") == "end":  # a name, beside its panel's left edge
+                reach = 0.54 * float(text.get("font-size", "")) * len(text.text or "")
+                assert float(text.get("x", "")) % WIDTH > reach, text.text
         style = root.findtext("{*}style")
         assert style
         assert "prefers-color-scheme:dark" in style
