@@ -35,8 +35,8 @@ from .helpers.pages import PAGES, ROOT, Block, Page
 from .helpers.programs import DEADLINE, free_port, matches, run_to_its_end, serving
 
 PORT = "8765"
-PORTS = [PORT, "8080", "8000"]
-"""Of sessions, of visitors, of a service."""
+PORTS = [PORT, "8766", "8080", "8000"]
+"""Of sessions, of a proxy for them, of visitors, of a service."""
 
 NEEDS_A_PROCESS = re.compile(r"__file__|sys\.argv|logging\.basicConfig|signal|asyncio|uvicorn")
 """What a program does that it can't do within pytest."""

@@ -14,6 +14,7 @@ import trustme
 
 from trio_muxado import Heartbeat, MuxadoConfig, MuxadoSession
 
+from ..helpers.programs import free_port
 from .support import MODULE, invoke, run_beside, serving
 
 
@@ -88,7 +89,7 @@ async def test_a_session_that_ends_between() -> None:
 
 
 def test_nobody_listens() -> None:
-    with_nobody = bound_port()
+    with_nobody = free_port()
     result = invoke("ping", f"127.0.0.1:{with_nobody}")
     assert result.exit_code == 1
     assert result.stderr == (
@@ -97,16 +98,6 @@ def test_nobody_listens() -> None:
     result = invoke("ping", f"localhost:{with_nobody}")
     assert result.exit_code == 1
     assert "Connection refused" in result.stderr
-
-
-def bound_port() -> int:
-    """A port that was free just now."""
-    import socket
-
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def test_who_does_not_speak_muxado() -> None:

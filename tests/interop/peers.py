@@ -96,28 +96,6 @@ async def dial_from_peer(
     return result
 
 
-@asynccontextmanager
-async def dialling_peer(binary: Path, *options: str) -> AsyncIterator[trio.SocketStream]:
-    """Runs ``peer dial`` as long as the body lasts, and is what it has dialled."""
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        port = listener.socket.getsockname()[1]
-        process = await trio.lowlevel.open_process(
-            [binary, "dial", "--addr", f"127.0.0.1:{port}", *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            with trio.fail_after(START_TIMEOUT):
-                stream = await listener.accept()
-            async with stream:
-                yield stream
-        finally:
-            with trio.CancelScope(shield=True):
-                process.kill()
-                await process.wait()
-
-
 async def _listen(
     stdout: trio.abc.ReceiveStream,
     port: trio.MemorySendChannel[int],

@@ -1,4 +1,4 @@
-"""The golden session vectors, played to the real peers.
+"""``trio-muxado check``, which plays the golden session vectors, against the real peers.
 
 What a peer does differently is listed in docs/specification/peers.md, and nothing else may be: a
 peer that has changed, and a defect that nobody has written down, are both found here.
@@ -6,18 +6,23 @@ peer that has changed, and a defect that nobody has written down, are both found
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
-from trio_muxado._check import Result, Vector, echo_vectors, play
+from trio_muxado._check import Vector, echo_vectors
 from trio_muxado._check.vectors import Role
 
 from .build import PEERS, Peer, binary_of
-from .peers import dialling_peer, serving_peer
+from .peers import serving_peer
 
 pytestmark = pytest.mark.interop
 
@@ -71,36 +76,25 @@ def vectors_for(peer: Peer, role: Role) -> Iterator[tuple[tuple[str, ...], Seque
         yield ("--echo", "--heartbeat"), echo_vectors(peer.wire, role=role, typed=True)
 
 
-async def check_server(
-    peer: Peer, options: tuple[str, ...], vectors: Sequence[Vector]
-) -> list[Result]:
-    results: list[Result] = []
-    at_once = trio.CapacityLimiter(SESSIONS_AT_ONCE)
-
-    async def check(vector: Vector, port: int) -> None:
-        async with at_once:
-            stream = await trio.open_tcp_stream("127.0.0.1", port)
-            results.append(await play(vector, stream, timeout=ANSWER_TIMEOUT))
-
-    async with serving_peer(binary_of(peer), *options) as serving, trio.open_nursery() as nursery:
-        for vector in vectors:
-            nursery.start_soon(check, vector, serving.port)
-    return results
-
-
-async def check_client(
-    peer: Peer, options: tuple[str, ...], vectors: Sequence[Vector]
-) -> list[Result]:
-    results: list[Result] = []
-    at_once = trio.CapacityLimiter(SESSIONS_AT_ONCE)
-
-    async def check(vector: Vector) -> None:
-        async with at_once, dialling_peer(binary_of(peer), *options) as stream:
-            results.append(await play(vector, stream, timeout=ANSWER_TIMEOUT))
-
-    async with trio.open_nursery() as nursery:
-        for vector in vectors:
-            nursery.start_soon(check, vector)
+async def check(
+    peer: Peer, role: Role, options: tuple[str, ...], vectors: Sequence[Vector]
+) -> list[dict[str, Any]]:
+    """What the command says of a peer in this role, in a line of JSON for each vector."""
+    command = [sys.executable, "-m", "trio_muxado", "check", "--json", "--wire", peer.wire]
+    command += ["--timeout", str(ANSWER_TIMEOUT), "--at-once", str(SESSIONS_AT_ONCE)]
+    command += ["--typed"] * any(vector.typed for vector in vectors)
+    async with AsyncExitStack() as stack:
+        if role == "server":
+            serving = await stack.enter_async_context(serving_peer(binary_of(peer), *options))
+            command += [f"127.0.0.1:{serving.port}"]
+        else:
+            start = shlex.join([str(binary_of(peer)), "dial", "--addr", "{address}", *options])
+            command += ["127.0.0.1:0", "--role", "server", "--run", start]
+        done = await trio.run_process(command, capture_stdout=True, check=False)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(vectors)
+    differs = any(result["difference"] or result["malformed"] for result in results)
+    assert done.returncode == int(differs)
     return results
 
 
@@ -109,16 +103,15 @@ async def check_client(
 async def test_a_peer_differs_where_the_page_says_so(peer: Peer, role: Role) -> None:
     title, release = TABLES[peer.name]
     rows = {name: words for name, words in listed(title).items() if {"all", release} & words}
-    check = check_server if role == "server" else check_client
     different: dict[str, str] = {}
     played: set[str] = {WRONG_GOAWAY}
     for options, vectors in vectors_for(peer, role):
         played |= {vector.name for vector in vectors}
-        for result in await check(peer, options, vectors):
-            if result.difference is not None:
-                different[result.vector.name] = result.difference
-            if result.malformed is not None:
-                different[WRONG_GOAWAY] = result.malformed
+        for result in await check(peer, role, options, vectors):
+            if result["difference"] is not None:
+                different[result["vector"]] = result["difference"]
+            if result["malformed"] is not None:
+                different[WRONG_GOAWAY] = result["malformed"]
     unlisted = {name: why for name, why in different.items() if name not in rows}
     assert not unlisted
     always = {name for name, words in rows.items() if AT_TIMES not in words}

@@ -7,7 +7,7 @@ import shlex
 import ssl
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -29,6 +29,9 @@ FIRST = ("echo", "echo-typed")
 
 START_TIMEOUT = 30.0
 """Seconds in which a peer that was started has to dial."""
+
+LAST_CONNECTION = 0.5
+"""Seconds after its end in which a connection that a peer has made may still come."""
 
 END_TIMEOUT = 5.0
 """Seconds that a peer which was started gets to end after SIGTERM."""
@@ -94,8 +97,14 @@ class Check:
         else:
             listeners, here = await listen(self.address)
             tell(f"listening on {here}: the peer has to dial {len(self.vectors)} times")
-            async with _accepting(listeners) as accept:
-                yield accept
+            async with _accepting(listeners) as accepted:
+
+                @asynccontextmanager
+                async def next_connection() -> AsyncGenerator[trio.abc.Stream, None]:
+                    async with await accepted.receive() as stream:
+                        yield stream
+
+                yield next_connection
 
     @asynccontextmanager
     async def _dial(self) -> AsyncGenerator[trio.abc.Stream, None]:
@@ -107,7 +116,7 @@ class Check:
     async def _started(self, start: str) -> AsyncGenerator[trio.abc.Stream, None]:
         listeners, here = await listen(self.address)
         command = [_filled_in(word, here) for word in shlex.split(start)]
-        async with _accepting(listeners) as accept:
+        async with _accepting(listeners) as accepted:
             try:
                 process = await trio.lowlevel.open_process(
                     command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
@@ -115,39 +124,62 @@ class Check:
             except OSError as error:
                 raise click.UsageError(f"cannot run {command[0]}: {in_words(error)}") from None
             try:
-                with trio.move_on_after(START_TIMEOUT) as starting:
-                    async with accept() as stream:
-                        starting.deadline = float("inf")
-                        yield stream
-                if starting.cancelled_caught:
-                    raise Failed(f"{shlex.join(command)} has not dialled {here}")
+                stream = await _dialled_by(process, accepted, shlex.join(command))
+                async with stream:
+                    yield stream
             finally:
                 with trio.CancelScope(shield=True):
                     await _end(process)
 
 
 @asynccontextmanager
-async def _accepting(listeners: list[trio.SocketListener]) -> AsyncGenerator[Connections, None]:
-    """A connection that comes for each ``async with``."""
-    send, receive = trio.open_memory_channel[tuple[trio.abc.Stream, trio.Event]](0)
+async def _accepting(
+    listeners: list[trio.SocketListener],
+) -> AsyncGenerator[trio.MemoryReceiveChannel[trio.SocketStream], None]:
+    """The connections that come, each as soon as somebody wants it."""
+    send, receive = trio.open_memory_channel[trio.SocketStream](0)
 
-    async def hand_over(stream: trio.SocketStream) -> None:
-        done = trio.Event()
-        await send.send((stream, done))
-        await done.wait()
+    async def accept(listener: trio.SocketListener) -> None:
+        while True:
+            await send.send(await listener.accept())
 
-    @asynccontextmanager
-    async def accept() -> AsyncGenerator[trio.abc.Stream, None]:
-        stream, done = await receive.receive()
-        try:
-            yield stream
-        finally:
-            done.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, hand_over, listeners)
-        yield accept
+    async with AsyncExitStack() as stack:
+        for listener in listeners:
+            await stack.enter_async_context(listener)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        for listener in listeners:
+            nursery.start_soon(accept, listener)
+        yield receive
         nursery.cancel_scope.cancel()
+
+
+async def _dialled_by(
+    process: trio.Process,
+    accepted: trio.MemoryReceiveChannel[trio.SocketStream],
+    command: str,
+) -> trio.SocketStream:
+    """The connection of a peer that was started.
+
+    Raises:
+      Failed: it ends without one, or takes too long.
+    """
+    streams: list[trio.SocketStream] = []
+
+    async def wait_for_end(scope: trio.CancelScope) -> None:
+        await process.wait()
+        await trio.sleep(LAST_CONNECTION)
+        scope.cancel()
+
+    with trio.move_on_after(START_TIMEOUT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait_for_end, nursery.cancel_scope)
+            streams.append(await accepted.receive())
+            nursery.cancel_scope.cancel()
+    if not streams:
+        ended = process.returncode
+        how = "takes too long" if ended is None else f"ended with {ended}"
+        raise Failed(f"{command} {how} and has not dialled")
+    return streams[0]
 
 
 def _filled_in(word: str, here: Address) -> str:
@@ -258,7 +290,7 @@ def command(
     Examples:
         trio-muxado check localhost:8765
         trio-muxado check localhost:8765 --wire v2 --typed --json
-        trio-muxado check localhost:8765 --only data-after-fin
+        trio-muxado check localhost:8765 --only wndinc-overflow
         trio-muxado check --role server localhost:8765
         trio-muxado check --role server localhost:0 --run "./peer {host} {port}"
     """
@@ -315,5 +347,6 @@ def _tell(check: Check, wire: str, *, typed: bool, as_json: bool) -> int:
         print_table(rows, ("vector", "section", "what is different"))
     different = sum(r.difference is not None for r in check.results)
     said += f"{different} answered differently" if rows else "nothing differs"
+    said += "; its frames are wrong" if any(r.malformed for r in check.results) else ""
     (tell if as_json else click.echo)(said)
     return FAILED if rows else DONE

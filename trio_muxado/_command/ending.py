@@ -239,7 +239,9 @@ def envvar_of(ctx: click.Context, param: click.Parameter) -> str:
 
 def in_words(error: BaseException) -> str:
     """What went wrong, for a line that a user reads."""
-    while not str(error) and error.__cause__ is not None:
+    # trio says "socket connection broken", or nothing, and has the reason as its cause.
+    bare = trio.BrokenResourceError
+    while (not str(error) or type(error) is bare) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
         if error.errno and not isinstance(error, socket.gaierror):

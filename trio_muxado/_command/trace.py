@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import ssl
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Literal, TextIO, cast
 
 import click
 import trio
 
-from trio_muxado import JsonLinesTracer, TableTracer, forward
+from trio_muxado import JsonLinesTracer, TableTracer, TracedFrame, forward
 
 from .ending import Failed, in_words, run, tell
 from .network import connect, listen
@@ -21,6 +21,9 @@ from .seen import Direction, SeenSession
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for a connection to the target, as ``MuxadoConfig.handshake_timeout``."""
+
+LAST_WORDS = 0.5
+"""Seconds for what the target may still send over TLS when the client has ended its direction."""
 
 MAX_UNWRITTEN = 1024 * 1024
 """Characters that may wait to be printed.  Beyond, what is traced has to wait as well."""
@@ -85,7 +88,7 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-class _Tapped(trio.abc.Stream):
+class _Tapped(trio.abc.HalfCloseableStream):
     """A stream of which all that is received is seen."""
 
     def __init__(
@@ -95,9 +98,20 @@ class _Tapped(trio.abc.Stream):
         self._direction: Direction = direction
         self._session = session
         self._lines = lines
+        self._receiving = trio.CancelScope()
+        self._ends = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        data = await self.transport_stream.receive_some(max_bytes)
+        data: bytes | bytearray = b""
+        with self._receiving:
+            data = await self.transport_stream.receive_some(max_bytes)
+        if self._receiving.cancelled_caught:
+            self._session.note("closed", "the server did not end its direction", self._direction)
+            return b""
+        self._receiving = trio.CancelScope()
+        if self._ends:
+            self._ends = True
+            self._receiving.deadline = trio.current_time() + LAST_WORDS
         self._session.saw(self._direction, data)
         await self._lines.room()
         return data
@@ -105,24 +119,20 @@ class _Tapped(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.transport_stream.send_all(data)
 
+    async def send_eof(self) -> None:
+        if isinstance(self.transport_stream, trio.abc.HalfCloseableStream):
+            await self.transport_stream.send_eof()
+        else:
+            # TLS has no half-close.  But who ends the transport of a session has nothing to say or
+            # to hear any more: what is on its way may come, and then the whole of it is closed.
+            self._ends = True
+            self._receiving.deadline = trio.current_time() + LAST_WORDS
+
     async def wait_send_all_might_not_block(self) -> None:
         await self.transport_stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
         await self.transport_stream.aclose()
-
-
-class _TappedHalfCloseable(_Tapped, trio.abc.HalfCloseableStream):
-    async def send_eof(self) -> None:
-        assert isinstance(self.transport_stream, trio.abc.HalfCloseableStream)
-        await self.transport_stream.send_eof()
-
-
-def _tapped(
-    inner: trio.abc.Stream, direction: Direction, session: SeenSession, lines: Lines
-) -> trio.abc.Stream:
-    half_closeable = isinstance(inner, trio.abc.HalfCloseableStream)
-    return (_TappedHalfCloseable if half_closeable else _Tapped)(inner, direction, session, lines)
 
 
 class Proxy:
@@ -133,28 +143,32 @@ class Proxy:
         target: Address,
         ssl_context: ssl.SSLContext | None,
         wire: Literal["auto", "v1", "v2"],
-        *,
-        as_json: bool,
+        make_tracer: Callable[[TextIO], Callable[[TracedFrame], object]],
     ) -> None:
         self._target = target
         self._ssl_context = ssl_context
         self._wire: Literal["auto", "v1", "v2"] = wire
-        self._as_json = as_json
+        self._make_tracer = make_tracer
         self._numbers = itertools.count(1)
 
-    async def run(self, address: Address) -> None:
-        """Serve until it is cancelled."""
+    async def run(
+        self,
+        address: Address,
+        *,
+        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until it is cancelled; it has started with where it listens."""
         listeners, here = await listen(address)
         tell(f"listening on {here}, in front of {self._target}; Ctrl-C ends it")
         async with Lines.open() as lines:
-            file = cast("TextIO", lines)  # as far as a tracer needs one
-            tracer = (JsonLinesTracer if self._as_json else TableTracer)(file)
+            tracer = self._make_tracer(cast("TextIO", lines))  # as far as a tracer needs one
 
             async def handle(client: trio.SocketStream) -> None:
                 number = next(self._numbers)
                 session = SeenSession(number, tracer, self._wire)
                 await self._join(client, session, lines)
 
+            task_status.started(here)
             await trio.serve_listeners(handle, listeners)
 
     async def _join(self, client: trio.SocketStream, session: SeenSession, lines: Lines) -> None:
@@ -168,7 +182,7 @@ class Proxy:
             session.note("ended", reason)
             return
         result = await forward(
-            _tapped(client, "out", session, lines), _tapped(server, "in", session, lines)
+            _Tapped(client, "out", session, lines), _Tapped(server, "in", session, lines)
         )
         if result.error is not None:
             session.note("ended", f"broken: {in_words(result.error)}")
@@ -210,4 +224,5 @@ def command(
         trio-muxado trace --json :8766 [::1]:8765 > frames.jsonl
         trio-muxado trace --ca ca.pem localhost:8766 example.org:443
     """
-    run(Proxy(target, ssl_context, wire, as_json=as_json).run, listen_at)
+    proxy = Proxy(target, ssl_context, wire, JsonLinesTracer if as_json else TableTracer)
+    run(proxy.run, listen_at)
