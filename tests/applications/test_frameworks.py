@@ -6,6 +6,7 @@ and a deadline far above guards against a hang.
 
 import hashlib
 import importlib
+import itertools
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,9 +16,15 @@ import httpx
 import pytest
 import trio
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
+from wsproto.events import (
+    AcceptConnection,
+    CloseConnection,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
 
-from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream
+from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, StreamResetError
 from trio_muxado.http import MuxadoTransport, asgi_handler
 from trio_muxado.testing import open_session_pair
 
@@ -39,11 +46,29 @@ ALL = [*ASYNC, "flask"]
 each_framework = pytest.mark.parametrize("framework", ALL)
 each_version = pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
 
-PHASES = [
-    *((framework, phase) for framework in ALL for phase in ("unread", "streaming", "events")),
-    *((framework, phase) for framework in ASYNC for phase in ("reading", "websocket")),
+REQUESTS = [
+    "unread",  # the application reads nothing of the body
+    "reading",  # it has read some of it, and is busy
+    "receiving",  # it waits for the rest, which the client holds back
+    "streaming",  # it has sent some of the answer
+    "events",  # it sends one piece after the other, for ever
 ]
-each_phase = pytest.mark.parametrize("framework, phase", PHASES)
+WEBSOCKETS = [
+    "handshake",  # the application has not accepted it yet
+    "listening",  # it waits for a message
+    "websocket",  # it is busy with one
+]
+PHASES = [
+    *itertools.product(ALL, REQUESTS, [False, True]),  # the last is for HTTP/2
+    *itertools.product(ASYNC, WEBSOCKETS, [False]),
+]
+
+
+def id_of(case: tuple[str, str, bool]) -> str:
+    return "-".join([*case[:2], *(["HTTP/2"] if case[2] else [])])
+
+
+each_case = pytest.mark.parametrize("case", PHASES, ids=id_of)
 
 
 class Service:
@@ -64,7 +89,7 @@ class Service:
 
 
 @asynccontextmanager
-async def service(framework: str) -> AsyncGenerator[Service, None]:
+async def service(framework: str, **choices: Any) -> AsyncGenerator[Service, None]:
     pytest.importorskip(framework, reason="the dependency group `applications` has it")
     module = importlib.import_module(f"{__package__}.frameworks.{framework}_app")
     control = Control()
@@ -72,7 +97,7 @@ async def service(framework: str) -> AsyncGenerator[Service, None]:
     with trio.fail_after(60):
         async with open_session_pair(config=config) as (near, far), trio.open_nursery() as nursery:
             here = Service(near, far, control)
-            app = module.make(control)
+            app = module.make(control, **choices)
             graceful = quiet(graceful_timeout=GRACE)
             async with asgi_handler(app, config=graceful, stop=here.stop) as handle_stream:
 
@@ -148,13 +173,13 @@ class Visitor:
     async def send(self, event: Any) -> None:
         await self.stream.send_all(self.protocol.send(event))
 
-    async def until(self, kind: Any) -> Any:
+    async def until(self, *kinds: Any) -> Any:
         while True:
             for event in self.protocol.events():
-                if isinstance(event, kind):
+                if isinstance(event, kinds):
                     return event
             data = await self.stream.receive_some()
-            assert data, f"the stream ended before {kind}"
+            assert data, f"the stream ended before {kinds}"
             self.protocol.receive_data(data)
 
 
@@ -187,61 +212,110 @@ async def test_a_websocket_both_ways(framework: str) -> None:
 # ---- what goes wrong, in each phase
 
 
-async def ask(here: Service, phase: str) -> Any:
+async def ask(here: Service, phase: str, http2: bool = False) -> Any:
     """A request that comes to the phase and stays there; what becomes of it."""
-    if phase == "websocket":
+    if phase == "handshake":
+        async with await here.near.open_stream() as stream:
+            visitor = Visitor(stream)
+            await visitor.send(Request(host="peer", target="/handshake"))
+            return (await visitor.until(RejectConnection)).status_code
+    if phase in WEBSOCKETS:
         async with visitor_of(here) as visitor:
-            await visitor.send(TextMessage("stay"))
+            await visitor.send(TextMessage("hello" if phase == "listening" else "stay"))
+            if phase == "listening":
+                await visitor.until(TextMessage)
+                here.control.reached.set()
             return (await visitor.until(CloseConnection)).code
-    async with client_of(here) as http:
+    async with client_of(here, http2=http2) as http:
         if phase == "events":
             async with http.stream("GET", "/events") as response:
                 async for _ in response.aiter_raw():
                     here.control.reached.set()
             return "whole"
-        size = 1000 if phase == "unread" else 100_000
-        response = await http.post(f"/{phase}", content=bytes(size))
+        if phase == "receiving":
+            length = {"content-length": "2000"}
+            response = await http.post(f"/{phase}", content=held_back(here), headers=length)
+        else:
+            size = 1000 if phase == "unread" else 100_000
+            response = await http.post(f"/{phase}", content=bytes(size))
         return response.status_code
 
 
-@each_phase
-async def test_a_client_that_goes(framework: str, phase: str) -> None:
+async def held_back(here: Service) -> AsyncIterator[bytes]:
+    """A body whose second half comes when nobody waits for it any more."""
+    yield bytes(1000)
+    await here.control.reached.wait()
+    while here.control.running["receiving"]:
+        await trio.sleep(0.01)
+    yield bytes(1000)
+
+
+def check_no_half_body_was_taken(here: Service, phase: str) -> None:
+    if phase == "receiving":
+        assert here.control.received == 1000
+        assert "all received" not in here.control.notes
+
+
+@each_case
+async def test_a_client_that_goes(case: tuple[str, str, bool]) -> None:
+    framework, phase, http2 = case
     async with service(framework) as here, trio.open_nursery() as nursery:
-        nursery.start_soon(ask, here, phase)
+        nursery.start_soon(ask, here, phase, http2)
         await here.control.reached.wait()
         nursery.cancel_scope.cancel()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
             await here.all_slots_are_back()
+        check_no_half_body_was_taken(here, phase)
 
 
-@each_phase
-async def test_a_server_that_stops(framework: str, phase: str) -> None:
+@each_case
+async def test_a_server_that_stops(case: tuple[str, str, bool]) -> None:
+    framework, phase, http2 = case
     outcomes: list[Any] = []
     async with service(framework) as here, trio.open_nursery() as nursery:
 
         async def go() -> None:
-            outcomes.append(await outcome_of(lambda: ask(here, phase)))
+            outcomes.append(await outcome_of(lambda: ask(here, phase, http2)))
 
         nursery.start_soon(go)
         await here.control.reached.wait()
         here.stop.set()
         await here.all_slots_are_back()
-    if phase == "websocket":
+        check_no_half_body_was_taken(here, phase)
+    if phase == "handshake":
+        assert isinstance(outcomes[0], StreamResetError)
+    elif phase in WEBSOCKETS:
         assert outcomes == [1001]
     else:
         assert isinstance(outcomes[0], httpx.TransportError)
 
 
-@pytest.mark.parametrize("framework, phase", [case for case in PHASES if case[1] != "events"])
-async def test_an_application_that_raises(framework: str, phase: str) -> None:
+# Where the application does nothing, or is not called yet, it can't raise.
+RAISING = [case for case in PHASES if case[1] != "listening" and case[:2] != ("flask", "receiving")]
+
+
+@pytest.mark.parametrize("case", RAISING, ids=id_of)
+async def test_an_application_that_raises(case: tuple[str, str, bool]) -> None:
+    framework, phase, http2 = case
     async with service(framework) as here:
         here.control.fails = True
-        outcome = await outcome_of(lambda: ask(here, phase))
+        outcome = await outcome_of(lambda: ask(here, phase, http2))
         await here.all_slots_are_back()
+        check_no_half_body_was_taken(here, phase)
     if phase == "websocket":
         assert outcome == (1000 if framework == "quart" else 1011)
-    elif phase == "streaming":
+    elif phase in ("streaming", "events"):
         assert isinstance(outcome, httpx.TransportError)
     else:
         assert outcome == 500
     assert trio.current_time() < math.inf
+
+
+@each_version
+async def test_flask_is_not_called_for_a_body_that_is_too_large(http2: bool) -> None:
+    """What fails while the body comes is the middleware, and not Flask."""
+    async with service("flask", max_body_size=500) as here:
+        assert await ask(here, "receiving", http2) == 400
+        await here.all_slots_are_back()
+        check_no_half_body_was_taken(here, "receiving")
+        assert "called" not in here.control.notes

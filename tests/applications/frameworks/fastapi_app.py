@@ -45,6 +45,7 @@ def make(control: Control) -> Any:
         while True:
             yield b"data: tick\n\n"
             await anyio.sleep(0.01)
+            control.may_fail("events")
 
     @app.get("/events")
     async def events() -> StreamingResponse:
@@ -59,6 +60,12 @@ def make(control: Control) -> Any:
         async for _ in request.stream():
             await control.at("reading")
 
+    @app.post("/receiving")
+    async def receiving(request: Request) -> None:
+        async for _ in request.stream():
+            control.may_fail("receiving")
+        control.notes.append("all received")
+
     async def half() -> AsyncIterator[bytes]:
         yield b"half"
         await control.at("streaming")
@@ -66,6 +73,10 @@ def make(control: Control) -> Any:
     @app.post("/streaming")
     async def streaming() -> StreamingResponse:
         return StreamingResponse(half())
+
+    @app.websocket("/handshake")
+    async def handshake(websocket: WebSocket) -> None:
+        await control.at("handshake")
 
     @app.websocket("/echo")
     async def echo(websocket: WebSocket) -> None:
@@ -79,4 +90,4 @@ def make(control: Control) -> Any:
         except WebSocketDisconnect as error:
             control.notes.append(error.code)
 
-    return app
+    return control.watching(app)

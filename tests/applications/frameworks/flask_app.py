@@ -12,7 +12,7 @@ from hypercorn.middleware import TrioWSGIMiddleware
 from .control import Control
 
 
-def make(control: Control) -> Any:
+def make(control: Control, *, max_body_size: int = 100_000_000) -> Any:
     app = Flask(__name__)
 
     @app.get("/json")
@@ -34,6 +34,7 @@ def make(control: Control) -> Any:
             while True:
                 yield b"data: tick\n\n"
                 time.sleep(0.01)
+                control.may_fail("events")
 
         return Response(ticks(), content_type="text/event-stream")
 
@@ -42,9 +43,22 @@ def make(control: Control) -> Any:
         trio.from_thread.run(control.at, "unread")
         return "unreachable"
 
+    @app.post("/reading")
+    def reading() -> str:
+        request.stream.read(1000)
+        trio.from_thread.run(control.at, "reading")
+        return "unreachable"
+
+    @app.post("/receiving")
+    def receiving() -> str:
+        control.notes.append("called")
+        request.get_data()
+        control.notes.append("all received")
+        return "unreachable"
+
     @app.post("/streaming")
     def streaming() -> Iterator[bytes]:
         yield b"half"
         trio.from_thread.run(control.at, "streaming")
 
-    return TrioWSGIMiddleware(app, max_body_size=100_000_000)
+    return control.watching(TrioWSGIMiddleware(app, max_body_size=max_body_size))

@@ -51,6 +51,7 @@ def make(control: Control) -> Any:
             while True:
                 yield b"data: tick\n\n"
                 await trio.sleep(0.01)
+                control.may_fail("events")
 
         response = Response(ticks(), content_type="text/event-stream")
         response.timeout = None
@@ -67,6 +68,13 @@ def make(control: Control) -> Any:
             await control.at("reading")
         return "unreachable"
 
+    @app.post("/receiving")
+    async def receiving() -> str:
+        async for _ in request.body:
+            control.may_fail("receiving")
+        control.notes.append("all received")
+        return "unreachable"
+
     @app.post("/streaming")
     async def streaming() -> AsyncIterator[bytes]:
         async def half() -> AsyncIterator[bytes]:
@@ -74,6 +82,10 @@ def make(control: Control) -> Any:
             await control.at("streaming")
 
         return half()
+
+    @app.websocket("/handshake")
+    async def handshake() -> None:
+        await control.at("handshake")
 
     @app.websocket("/echo")
     async def echo() -> None:
@@ -84,4 +96,4 @@ def make(control: Control) -> Any:
                 await control.at("websocket")
             await websocket.send(text.upper())
 
-    return app
+    return control.watching(app)

@@ -37,6 +37,7 @@ def make(control: Control) -> Any:
         while True:
             yield b"data: tick\n\n"
             await anyio.sleep(0.01)
+            control.may_fail("events")
 
     async def events(request: Request) -> Response:
         return StreamingResponse(ticks(), media_type="text/event-stream")
@@ -50,12 +51,21 @@ def make(control: Control) -> Any:
             await control.at("reading")
         return Response("unreachable")
 
+    async def receiving(request: Request) -> Response:
+        async for _ in request.stream():
+            control.may_fail("receiving")
+        control.notes.append("all received")
+        return Response("unreachable")
+
     async def half() -> AsyncIterator[bytes]:
         yield b"half"
         await control.at("streaming")
 
     async def streaming(request: Request) -> Response:
         return StreamingResponse(half())
+
+    async def handshake(websocket: WebSocket) -> None:
+        await control.at("handshake")
 
     async def echo(websocket: WebSocket) -> None:
         await websocket.accept()
@@ -74,7 +84,7 @@ def make(control: Control) -> Any:
         yield
         control.notes.append("shutdown")
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/json", answer_json),
             Route("/upload", upload, methods=["POST"]),
@@ -82,8 +92,11 @@ def make(control: Control) -> Any:
             Route("/events", events),
             Route("/unread", unread, methods=["POST"]),
             Route("/reading", reading, methods=["POST"]),
+            Route("/receiving", receiving, methods=["POST"]),
             Route("/streaming", streaming, methods=["POST"]),
+            WebSocketRoute("/handshake", handshake),
             WebSocketRoute("/echo", echo),
         ],
         lifespan=lifespan,
     )
+    return control.watching(app)
