@@ -110,7 +110,6 @@ class Engine:
         self.breaks: Breaks = {}
         self.keepalive: Keepalive = Keepalive()
         self.room: SendRoom = SendRoom(config.send_buffer, on_starving=self._on_starving)
-        self._probe_timer = ProbeTimer(self.room, self._probe)
         self.slots: Slots = Slots(
             connection.streams,
             wire_known=self.wire_known,
@@ -129,7 +128,8 @@ class Engine:
         )
         self._send_timer = SendTimer(self.writer, config.send_timeout, self.abort)
         receivers: Receivers = {}
-        self.steps: Steps = Steps(connection, receivers, self.writer, self.slots)
+        self.steps: Steps = Steps(connection, receivers, self.writer, self.slots, self._on_starving)
+        self._probe_timer = ProbeTimer(self.steps)
         self.reader: FrameReader = FrameReader(
             transport,
             connection,
@@ -253,7 +253,7 @@ class Engine:
             handler = self.config.extensions[core.type]
             self._nursery.inner.start_soon(self._run_extension, core, received, name=handler)
         elif self.ending.closing:  # since before the wire was known, so no GOAWAY could say it
-            self.steps.refuse_unaccepted()
+            self.connection.refuse_unaccepted()
         elif core.custody is WAITING:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
             self.backlog.put((core, received))
@@ -298,10 +298,6 @@ class Engine:
     def _on_starving(self) -> None:
         if self._probe_timer.begin():
             self.keepalive.hasten(self._probe_timer)
-
-    def _probe(self, core: Stream) -> None:
-        if self.connection.probe(core):
-            self.steps.done()
 
     def _expire(self, core: Stream, code: ErrorCode, message: str) -> None:
         self.reader.dispatch(self.connection.expire(core, code, message))
@@ -364,7 +360,8 @@ class Engine:
             ending.closing = ending.over = True
             # In one step: a stream that is refused here can't be accepted any more.
             self.backlog.end()
-            self.steps.refuse_unaccepted()
+            for core in self.connection.refuse_unaccepted():
+                self.steps.receivers.pop(core, None)  # one that waits for its type has none
             if self.connection.wire is not None and not self.connection.goaway_sent:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self.writer.end()

@@ -80,14 +80,6 @@ class SendRoom:
         starving = (sender.starving for sender in self._senders.values())
         return self._waited_for_window + sum(starving)
 
-    def starving(self) -> list[tuple[Stream, float]]:
-        """The streams whose senders wait for the peer's window, and since when."""
-        return [
-            (stream, sender.starving_since)
-            for stream, sender in self._senders.items()
-            if sender.starving_since is not None
-        ]
-
     def _begin_starving(self, sender: _Sender) -> None:
         sender.starving_since = trio.current_time()
         self._on_starving()

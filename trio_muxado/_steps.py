@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from ._protocol.states import OVER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._protocol.connection import Connection
     from ._protocol.errors import ErrorCode
     from ._protocol.stream import Stream
@@ -23,12 +25,18 @@ class Steps:
     """What users and tasks of a session do to its connection."""
 
     def __init__(
-        self, connection: Connection, receivers: Receivers, writer: FrameWriter, slots: Slots
+        self,
+        connection: Connection,
+        receivers: Receivers,
+        writer: FrameWriter,
+        slots: Slots,
+        on_starving: Callable[[], None],
     ) -> None:
         self.connection = connection
         self.receivers = receivers
         self.writer = writer
         self._slots = slots
+        self._on_starving = on_starving
 
     def done(self) -> None:
         """A step is done that may have queued frames or ended streams."""
@@ -40,11 +48,6 @@ class Steps:
         """Queue GOAWAY; the session goes on."""
         self.connection.goaway(code, debug)
         self.done()
-
-    def refuse_unaccepted(self) -> None:
-        """Refuse what nobody has accepted; nobody hears of it any more."""
-        for stream in self.connection.refuse_unaccepted():
-            self.receivers.pop(stream, None)
 
     def open(self, stream_type: int, priority: int) -> Stream:
         """Open a stream.  Raises what :meth:`Connection.open_stream` raises."""
@@ -78,6 +81,8 @@ class Steps:
             self._slots.idle.pop(stream, None)
         if self.connection.close(stream) and self.writer.sleeps:
             self.writer.wake_if_due()
+        if stream.outgoing.size > stream.send_window.available:
+            self._on_starving()  # nobody waits, but its slot is not free before that is sent
         self._slots.pass_on()
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:

@@ -13,15 +13,15 @@ from ._errors import CloseReason
 from ._protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from ._protocol.stream import Stream
-    from ._send_room import SendRoom
     from ._slots import Slots
+    from ._steps import Steps
     from ._writer import FrameWriter
 
 logger = logging.getLogger("trio_muxado")
 
-PROBE_AFTER = 10.0
-"""Seconds that a sender waits for window until the peer is asked if it still has the stream."""
+PROBE_INTERVAL = 5.0
+"""Seconds between two looks at the streams that wait for window.  At the second one the peer is
+asked whether it still has the stream, then at the fourth, the eighth, and so on."""
 
 LONG_WAIT = 10.0
 """Seconds in ``open_stream`` after which the log says what it waits for."""
@@ -91,34 +91,33 @@ class OpenTimer:
 
 
 class ProbeTimer:
-    """Asks, for senders that the peer's window has held up for long, whether it has the stream.
+    """Asks, for streams that the peer's window has held up for long, whether it has them.
 
-    Go v2 closes a stream without a word to a sender whose window is used up.
+    Go v2 closes a stream without a word to a sender whose window is used up.  Then nobody would
+    tell whoever waits to send, and a stream that is closed here would keep its slot.
     """
 
     gives_up = False
 
-    def __init__(self, room: SendRoom, probe: Callable[[Stream], None]) -> None:
-        self._room = room
-        self._probe = probe
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
         self.due = math.inf
 
     def begin(self) -> bool:
-        """A sender has begun to wait for window; whether none did before."""
+        """A stream has begun to wait for window; whether none did before."""
         if self.due < math.inf:
             return False
-        self.due = trio.current_time() + PROBE_AFTER
+        self.due = trio.current_time() + PROBE_INTERVAL
         return True
 
     def stood_still(self, now: float, late: float) -> None:
         pass
 
     def ring(self, now: float) -> None:
-        starving = self._room.starving()
-        for stream, since in starving:
-            if now - since >= PROBE_AFTER:
-                self._probe(stream)
-        self.due = now + PROBE_AFTER if starving else math.inf
+        connection = self._steps.connection
+        if connection.probe():
+            self._steps.done()
+        self.due = math.inf if connection.all_sent else now + PROBE_INTERVAL
 
 
 class FirstStreamTimer:

@@ -258,14 +258,13 @@ class Connection:
         self._outbox.reconsider(stream)
         return waiting - stream.outgoing.size
 
-    def probe(self, stream: Stream) -> bool:
-        """Ask whether the peer still has a stream that has waited for window for long.
+    def probe(self) -> bool:
+        """Ask whether the peer still has the streams that have waited for window for long.
 
-        One that has closed it answers with RST; one that has it does nothing, and is asked once
-        until it grants more.  Returns whether a frame is queued: not where the stream can send or
-        has nothing to send, or where too many ask.
+        One that has closed them answers with RST; one that has them does nothing, and is asked
+        again later.  To be called at equal intervals.  Returns whether a frame is queued.
         """
-        return self._outbox.probe(stream)
+        return self._outbox.probe()
 
     def end_sending(self, stream: Stream) -> None:
         """Half-close: FIN goes out behind what waits."""

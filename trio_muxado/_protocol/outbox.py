@@ -58,8 +58,8 @@ class Outbox:
         """Control frames in the queue that the peer made us write."""
         # v2: the frame that opens them is due; their ids rise.
         self._unopened: OrderedDict[Stream, None] = OrderedDict()
-        # They have data, and no window; whether they were probed since they have none.
-        self._starved: dict[Stream, bool] = {}
+        # They have data, and no window; how often that was looked at since they have none.
+        self._starved: dict[Stream, int] = {}
         self._probes = 0  # since the latest data went out
 
     def __bool__(self) -> bool:
@@ -97,17 +97,22 @@ class Outbox:
         self._unopened[stream] = None
         self._scheduler.push(stream)
 
-    def probe(self, stream: Stream) -> bool:
-        """Queue an empty DATA frame for a stream without window, once until it has some again.
+    def probe(self) -> bool:
+        """Look at the streams without window, and queue an empty DATA frame for some of them.
 
-        Returns whether it is queued now.
+        A stream gets one at the second look, and again each time after twice as many: a peer that
+        has it now may close it later.  Returns whether a frame is queued now.
         """
-        if self._starved.get(stream, True) or self._probes >= PROBES_IN_A_ROW:
-            return False
-        self._starved[stream] = True
-        self._probes += 1
-        self.put(self._wire.data_header(stream.id, 0))
-        return True
+        before = self._probes
+        for stream, before_this in self._starved.items():
+            looks = before_this + 1
+            if looks > 1 and not looks & (looks - 1):
+                if self._probes >= PROBES_IN_A_ROW:
+                    continue  # its turn comes later
+                self._probes += 1
+                self.put(self._wire.data_header(stream.id, 0))
+            self._starved[stream] = looks
+        return self._probes > before
 
     def take_back(self, live: Container[int]) -> set[int]:
         """Never send the frames that open streams of this side, where there is still time.
@@ -148,7 +153,7 @@ class Outbox:
                 self._starved.pop(stream, None)
             self._scheduler.push(stream)
         elif stream.outgoing.size:
-            self._starved.setdefault(stream, False)
+            self._starved.setdefault(stream, 0)
 
     def reconsider(self, stream: Stream) -> None:
         """What ``stream`` has to send may be less than before."""
@@ -196,7 +201,7 @@ class Outbox:
             streams.append(stream)
             if not more:
                 if stream.outgoing.size:
-                    self._starved[stream] = False
+                    self._starved[stream] = 0
                 continue
             # What is left of the turn, as the batch is full, is its deficit: lost, the same stream
             # might lose it each time.
