@@ -60,6 +60,18 @@ class Running:
         self.stop = stop
         self.ended = ended
 
+    @property
+    def http(self) -> int:
+        """The port of HTTP's visitors."""
+        assert self.ports.http is not None
+        return self.ports.http[1]
+
+    @property
+    def https(self) -> int:
+        """The same over TLS."""
+        assert self.ports.https is not None
+        return self.ports.https[1]
+
 
 @asynccontextmanager
 async def running_relay(

@@ -14,6 +14,7 @@ from ._messages import Granted
 from ._names import Tunnel
 from ._relay import Relay, RelayPorts
 from ._services import AddressService, AsgiService
+from ._tls import ServerTls
 from ._tokens import Token
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RelayConfig",
     "RelayCounts",
     "RelayPorts",
+    "ServerTls",
     "Token",
     "Tunnel",
     "TunnelRefusedError",

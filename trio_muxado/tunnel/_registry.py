@@ -30,6 +30,11 @@ class Agent:
     def __str__(self) -> str:
         return f"{self.name} at {shown_peer(self.session.peer_address)}"
 
+    @property
+    def extra(self) -> dict[str, str]:
+        """For records of a log."""
+        return {"agent": str(self)}
+
 
 def shown_peer(address: Any) -> str:
     """A socket's address, for a log."""
@@ -71,18 +76,22 @@ class Registry:
     after its last agent has gone: until then visitors can wait for one to come back.
     """
 
-    def __init__(
-        self, config: RelayConfig, nursery: trio.Nursery, start_listening: StartListening
-    ) -> None:
+    _nursery: trio.Nursery
+    _start_listening: StartListening
+
+    def __init__(self, config: RelayConfig) -> None:
         self._config = config
-        self._nursery = nursery
-        self._start_listening = start_listening
         self._by_name: dict[str, LiveTunnel] = {}
         self._by_host: dict[str, LiveTunnel] = {}
         self._ports: dict[int, LiveTunnel] = {}
         self._last_number = 0
         self._claiming = trio.Lock()  # to bind a port takes turns of the loop
         self.agents: set[Agent] = set()
+
+    def start(self, nursery: trio.Nursery, start_listening: StartListening) -> None:
+        """Have tunnels end in ``nursery``, and their ports served by ``start_listening``."""
+        self._nursery = nursery
+        self._start_listening = start_listening
 
     @property
     def tunnels(self) -> Iterable[LiveTunnel]:

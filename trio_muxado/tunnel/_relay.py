@@ -6,43 +6,34 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
 from .. import (
-    CloseReason,
-    ErrorCode,
     Heartbeat,
-    MuxadoError,
-    MuxadoSession,
-    MuxadoStream,
-    connect_tcp,
     forward,
     serve_muxado_listeners,
 )
 from ._config import RelayConfig, session_config
-from ._control import CONTROL_TYPE, HELLO_TIMEOUT, receive_message
+from ._control import CONTROL_TYPE, HELLO_TIMEOUT
 from ._counts import RelayCounts
-from ._errors import TunnelRefusedError
-from ._messages import (
-    Accepted,
-    Hello,
-    MessageError,
-    Opened,
-    Refused,
-    Target,
-    VersionError,
-    encode,
-)
-from ._names import parse_address, shown, shown_address
+from ._http import HttpFront
+from ._names import parse_address, shown
 from ._nursery import open_nursery
 from ._opening import NoAgentError, open_to_agent
-from ._registry import Agent, LiveTunnel, Registry, shown_peer
+from ._registry import LiveTunnel, Registry
+from ._sessions import Sessions
+from ._targets import Targets
+from ._tls import ServerTls, TlsListener
 from ._tokens import Token, Tokens
 from ._visitors import GONE, Porter, Slots, Visitor, visitor_of
 
 logger = logging.getLogger("trio_muxado.tunnel")
+
+HandleHttp: TypeAlias = Callable[
+    [HttpFront, "ServerTls | None", trio.SocketStream], Awaitable[None]
+]
 
 CLOSE_TIMEOUT = 5.0
 """Seconds for sessions to end, once the last visitor has gone."""
@@ -65,9 +56,13 @@ class Relay:
     Args:
       config: where it listens, and its limits.
       tokens: who may be an agent or a client, and for what.
+      agents_tls: the certificate for agents and clients; None for no TLS.
+      https_tls: the certificate for visitors of ``config.https``.
+      heartbeat: how an agent is noticed that is gone without a word.
 
     Raises:
-      TypeError: a wrong argument.
+      TypeError, ValueError: a wrong argument.
+      ImportError: there are to be HTTP tunnels, and the extra ``http`` is missing.
     """
 
     def __init__(
@@ -75,19 +70,30 @@ class Relay:
         config: RelayConfig,
         tokens: Iterable[Token],
         *,
+        agents_tls: ServerTls | None = None,
+        https_tls: ServerTls | None = None,
         heartbeat: Heartbeat | None = None,
     ) -> None:
         if not isinstance(config, RelayConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"config must be a RelayConfig, not {shown(config)}")
+        for name, tls in (("agents_tls", agents_tls), ("https_tls", https_tls)):
+            if tls is not None and not isinstance(tls, ServerTls):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"{name} must be a ServerTls or None, not {shown(tls)}")
+        if (config.https is None) != (https_tls is None):
+            raise ValueError("https_tls must be given where config.https is, and only there")
+        self._handle_http = handler_of_http() if config.http or config.https else None
         self.config = config
         self.counts = RelayCounts()
-        self._tokens = Tokens(_checked_tokens(tokens))
+        self.registry = Registry(config)
+        self._agents_tls = agents_tls
+        self._https_tls = https_tls
         self._heartbeat = heartbeat
         self._slots = Slots(config, self.counts)
+        self._front = HttpFront(config, self.registry, self.counts, self._slots)
+        targets = Targets(config, self.registry, self.counts, self._slots)
+        known = Tokens(_checked_tokens(tokens))
+        self._sessions = Sessions(self.registry, known, self.counts, targets)
         self._porter = Porter()
-        self._agents: dict[MuxadoSession, Agent | None] = {}  # None before they are accepted
-        self._leaving = trio.Event()  # agents' control streams end
-        self._registry: Registry | None = None
 
     def set_tokens(self, tokens: Iterable[Token]) -> None:
         """Take other tokens for whoever connects from now on; those that are connected stay.
@@ -95,19 +101,22 @@ class Relay:
         Raises:
           TypeError: they are no tokens.
         """
-        self._tokens = Tokens(_checked_tokens(tokens))
+        self._sessions.tokens = Tokens(_checked_tokens(tokens))
+
+    def reload_certificates(self) -> None:
+        """Read the files of certificates again, for whoever connects from now on.
+
+        Raises:
+          OSError: one cannot be read, or does not fit; what was read before stays then.
+        """
+        for tls in (self._agents_tls, self._https_tls):
+            if tls is not None:
+                tls.reload()
 
     @property
     def is_stopping(self) -> bool:
         """Whether it has been asked to stop."""
         return self._porter.stop.is_set()
-
-    @property
-    def registry(self) -> Registry:
-        """Its tunnels and agents, while it runs."""
-        if self._registry is None:
-            raise RuntimeError("the relay does not run")
-        return self._registry
 
     async def run(
         self,
@@ -126,133 +135,53 @@ class Relay:
         Raises:
           OSError: a port could not be bound; nothing listens then.
         """
-        listeners = await _listen({"agents": self.config.agents})
+        config = self.config
+        addresses = {"agents": config.agents, "http": config.http, "https": config.https}
+        listeners = await _listen(addresses)
         agents_stop, agents_gone = trio.Event(), trio.Event()
         async with open_nursery() as nursery:
             async with open_nursery() as visitors:
-                self._registry = Registry(
-                    self.config,
-                    nursery,
-                    partial(self._listen_for_visitors, visitors),
-                )
-                config = session_config(self._heartbeat)
-                serve_agents = partial(
-                    serve_muxado_listeners,
-                    self._handle_session,
-                    listeners["agents"],
-                    config=replace(config, extensions={CONTROL_TYPE: self._handle_control}),
-                    stop=agents_stop,
-                    stop_timeout=CLOSE_TIMEOUT,
-                    on_session=self._on_session,
-                    max_sessions=self.config.max_agents,
-                    first_stream_timeout=HELLO_TIMEOUT,
-                )
+                self.registry.start(nursery, partial(self._listen_for_visitors, visitors))
+                serve_agents = partial(self._serve_agents, listeners["agents"], agents_stop)
                 nursery.start_soon(_run_and_set, serve_agents, agents_gone)
-                task_status.started(RelayPorts(agents=_address(listeners["agents"])))
+                if self._handle_http is not None:
+                    for name, tls in (("http", None), ("https", self._https_tls)):
+                        handler = partial(self._handle_http, self._front, tls)
+                        serve = partial(self._porter.serve, listeners.get(name, []), handler)
+                        visitors.start_soon(serve, visitors)
+                ports = {name: _address(opened) for name, opened in listeners.items()}
+                task_status.started(RelayPorts(**ports))
                 await (trio.Event() if stop is None else stop).wait()
                 logger.info("stopping: visitors have %g s to finish", self.config.drain_timeout)
                 self._porter.stop.set()
+                self._front.stop()
+                self._sessions.stopping = True
                 with trio.move_on_after(self.config.drain_timeout):
                     await self._porter.wait_until_empty()
                 visitors.cancel_scope.cancel()
-            self._leaving.set()
+            self._sessions.leaving.set()
             agents_stop.set()
             await agents_gone.wait()
             nursery.cancel_scope.cancel()
 
     # ---- agents and clients
 
-    def _on_session(self, session: MuxadoSession, reason: CloseReason | None) -> None:
-        if reason is None:
-            self._agents[session] = None
-            return
-        agent = self._agents.pop(session, None)
-        if agent is not None:
-            self.registry.release(agent)
-            logger.info("%s has gone: %s", agent, reason.message, extra=_extra(agent))
-
-    async def _handle_session(self, session: MuxadoSession) -> None:
-        """What a peer opens besides its control stream: a client's streams to targets."""
-        async with open_nursery() as nursery:
-            nursery.start_soon(self._expect_token, session)
-            await session.serve_streams(self._guard_client_stream)
-            nursery.cancel_scope.cancel()
-
-    async def _expect_token(self, session: MuxadoSession) -> None:
-        """Nobody stays without a token; its message has a timeout of its own."""
-        await trio.sleep(2 * HELLO_TIMEOUT)
-        if self._agents.get(session) is None:
-            logger.warning("%s has shown no token", shown_peer(session.peer_address))
-            await session.aclose()
-
-    async def _handle_control(self, stream: MuxadoStream) -> None:
-        """An agent's first words, and then its presence."""
-        session = stream.session
-        peer = shown_peer(session.peer_address)
-        try:
-            agent, granted = await self._admit(stream)
-        except TunnelRefusedError as refusal:
-            self.counts.refused[refusal.reason] += 1
-            logger.warning("%s is refused: %s", peer, refusal, extra={"agent": peer})
-            await stream.send_all(encode(Refused(refusal.reason, str(refusal))))
-            await stream.aclose()
-            await session.aclose()  # what was sent still arrives
-            return
-        try:
-            for each in granted.tunnels:
-                logger.info(
-                    "%s serves %s at %s", agent, each.name, each.address, extra=_extra(agent)
-                )
-            await stream.send_all(encode(granted))
-            await self._wait_until_leaving(stream)
-        finally:
-            self.registry.release(agent)
-
-    async def _wait_until_leaving(self, stream: MuxadoStream) -> None:
-        """Until the agent ends its control stream, or the relay is to end all of them."""
-        async with open_nursery() as nursery:
-
-            async def watch() -> None:
-                await self._leaving.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            while await stream.receive_some(1024):
-                pass
-            nursery.cancel_scope.cancel()
-
-    async def _admit(self, stream: MuxadoStream) -> tuple[Agent, Accepted]:
-        session = stream.session
-        hello = await self._receive_hello(stream)
-        token = self._tokens.find(hello.token)
-        if token is None:
-            raise TunnelRefusedError("token", "the relay does not know this token")
-        if self.is_stopping:
-            raise TunnelRefusedError("stopping", "the relay is stopping")
-        if session not in self._agents or self._agents[session] is not None:
-            raise TunnelRefusedError("message", "a session has one control stream")
-        name = hello.agent or token.label or "an agent"
-        agent = Agent(session, name, token)
-        granted = await self.registry.claim(agent, hello.tunnels)
-        if session not in self._agents:  # it has gone meanwhile
-            self.registry.release(agent)
-            raise TunnelRefusedError("message", "the session is over")
-        self._agents[session] = agent
-        return agent, Accepted(tuple(granted))
-
-    async def _receive_hello(self, stream: MuxadoStream) -> Hello:
-        try:
-            with trio.fail_after(HELLO_TIMEOUT):
-                hello = await receive_message(stream)
-        except VersionError as error:
-            raise TunnelRefusedError("version", str(error)) from None
-        except MessageError as error:
-            raise TunnelRefusedError("message", str(error)) from None
-        except trio.TooSlowError:
-            raise TunnelRefusedError("message", "no message came in time") from None
-        if not isinstance(hello, Hello):
-            raise TunnelRefusedError("message", "the first message must be a hello")
-        return hello
+    async def _serve_agents(self, listeners: list[trio.SocketListener], stop: trio.Event) -> None:
+        config = session_config(self._heartbeat)
+        tls = self._agents_tls
+        accepting: list[Any] = (
+            list(listeners) if tls is None else [TlsListener(each, tls) for each in listeners]
+        )
+        await serve_muxado_listeners(
+            self._sessions.handle,
+            accepting,
+            config=replace(config, extensions={CONTROL_TYPE: self._sessions.handle_control}),
+            stop=stop,
+            stop_timeout=CLOSE_TIMEOUT,
+            on_session=self._sessions.on_session,
+            max_sessions=self.config.max_agents,
+            first_stream_timeout=HELLO_TIMEOUT,
+        )
 
     # ---- visitors of ports
 
@@ -290,87 +219,25 @@ class Relay:
             ends = {done.a_to_b.end, done.b_to_a.end}
             end = "clean" if done.clean else "idle" if "idle" in ends else "broken"
             counts.visitors[name, end] += 1
-            logger.debug("%s: %s by %s: %s", name, visitor, agent, end, extra=extra | _extra(agent))
+            logger.debug("%s: %s by %s: %s", name, visitor, agent, end, extra=extra | agent.extra)
         finally:
             counts.running[name] -= 1
 
-    # ---- clients' streams, to a tunnel or a target of the relay's own
 
-    async def _guard_client_stream(self, stream: MuxadoStream) -> None:
-        try:
-            await self._handle_client_stream(stream)
-        except MuxadoError:
-            raise  # the stream's end, which is not ours
-        except Exception:
-            logger.exception("a client's stream failed")
-            await stream.reset(ErrorCode.INTERNAL_ERROR)
+def handler_of_http() -> HandleHttp:
+    """What serves HTTP, where its libraries are there.
 
-    async def _handle_client_stream(self, stream: MuxadoStream) -> None:
-        agent = self._agents.get(stream.session)
-        if agent is None:
-            await stream.reset(ErrorCode.STREAM_REFUSED)
-            return
-        visitor = Visitor(stream.session.peer_address, _own_address(stream.session))
-        with self._slots.slot(visitor) as has_slot:
-            try:
-                if not has_slot:
-                    raise TunnelRefusedError("busy", "too many visitors")
-                target = await self._receive_target(stream, agent)
-                await self._to_target(stream, target, visitor)
-            except TunnelRefusedError as refusal:
-                self.counts.refused[refusal.reason] += 1
-                logger.info("a stream of %s is refused: %s", agent, refusal, extra=_extra(agent))
-                await stream.send_all(encode(Refused(refusal.reason, str(refusal))))
-
-    async def _receive_target(self, stream: MuxadoStream, agent: Agent) -> str:
-        try:
-            with trio.fail_after(HELLO_TIMEOUT):
-                message = await receive_message(stream)
-        except MessageError as error:
-            raise TunnelRefusedError("message", str(error)) from None
-        except trio.TooSlowError:
-            raise TunnelRefusedError("message", "no message came in time") from None
-        if not isinstance(message, Target):
-            raise TunnelRefusedError("message", "the first message must be a target")
-        if not agent.token.allows_target(message.target):
-            text = f"the token does not allow the target {message.target!r}"
-            raise TunnelRefusedError("not-allowed", text)
-        return message.target
-
-    async def _to_target(self, stream: MuxadoStream, target: str, visitor: Visitor) -> None:
-        opened = encode(Opened())
-        if ":" not in target:
-            live = self.registry.find(target)
-            if live is None:
-                raise TunnelRefusedError("unknown", f"there is no tunnel {target!r}")
-            try:
-                inner, _ = await open_to_agent(live, visitor, self.config.agent_patience)
-            except NoAgentError as error:
-                raise TunnelRefusedError("unreachable", str(error)) from None
-            name = live.name
-        else:
-            if target not in self.config.allow_targets:
-                raise TunnelRefusedError("not-allowed", f"this relay does not allow {target!r}")
-            name = target
-            inner = await self._connect(*parse_address("target", target))
-        self.counts.running[name] += 1
-        try:
-            try:
-                await stream.send_all(opened)
-            except BaseException:
-                await trio.aclose_forcefully(inner)
-                raise
-            await forward(stream, inner, idle_timeout=self.config.idle_timeout)
-        finally:
-            self.counts.running[name] -= 1
-
-    async def _connect(self, host: str, port: int) -> Any:
-        try:
-            with trio.fail_after(self.config.agent_patience):
-                return await connect_tcp(host, port)
-        except (OSError, trio.TooSlowError) as error:
-            text = f"no connection to {shown_address(host, port)}: {error}"
-            raise TunnelRefusedError("unreachable", text) from None
+    Raises:
+      ImportError: it says what to install.
+    """
+    try:
+        from ._web import handle_http
+    except ImportError as error:
+        raise ImportError(
+            f"HTTP tunnels need h11 and h2: python -m pip install 'trio_muxado[http]' ({error})",
+            name=error.name,
+        ) from error
+    return handle_http
 
 
 def _checked_tokens(tokens: object) -> list[Token]:
@@ -408,14 +275,3 @@ async def _listen(addresses: Mapping[str, str | None]) -> dict[str, list[trio.So
 def _address(listeners: list[trio.SocketListener]) -> tuple[str, int]:
     host, port, *_ = listeners[0].socket.getsockname()
     return host, port
-
-
-def _own_address(session: MuxadoSession) -> Any:
-    stream: Any = session.transport_stream
-    while (below := getattr(stream, "transport_stream", None)) is not None:
-        stream = below
-    return stream.socket.getsockname() if isinstance(stream, trio.SocketStream) else None
-
-
-def _extra(agent: Agent) -> dict[str, str]:
-    return {"agent": str(agent)}

@@ -129,12 +129,9 @@ class AsgiService(Service):
         self, idle_timeout: float, stop: trio.Event | None
     ) -> AsyncGenerator[Handle, None]:
         """What serves the application on each stream; its lifespan is the block."""
-        from hypercorn.middleware import ProxyFixMiddleware
-
         from ..http import asgi_handler
 
-        # The relay says in headers which scheme its visitors use, and who they are.
-        app = ProxyFixMiddleware(self.app, mode="legacy", trusted_hops=1)
+        app = partial(_with_the_visitors_scheme, self.app)
         async with asgi_handler(
             app, config=self.config, proxy_protocol=True, stop=stop
         ) as handle_stream:
@@ -144,3 +141,14 @@ class AsgiService(Service):
                 await handle_stream(stream)
 
             yield handle
+
+
+SECURE = {"http": "https", "ws": "wss"}
+
+
+async def _with_the_visitors_scheme(app: Any, scope: Any, receive: Any, send: Any) -> None:
+    """Call an application that hears whether its visitor uses TLS, which ends at the relay."""
+    said = [value for name, value in scope.get("headers", ()) if name == b"x-forwarded-proto"]
+    if said and said[-1] == b"https":
+        scope["scheme"] = SECURE.get(scope["scheme"], scope["scheme"])
+    await app(scope, receive, send)

@@ -1,0 +1,383 @@
+"""HTTP/2 with a visitor: requests side by side, each on a stream of its own to its service."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+import h11
+import trio
+from hyperframe.frame import GoAwayFrame
+
+from .. import break_stream
+from ._headers import Headers, passed_on, request_headers
+from ._http import HttpFront
+from ._nursery import open_nursery
+from ._opening import NoAgentError
+from ._pages import Page, page
+from ._registry import LiveTunnel
+from ._upstream import Upstream, UpstreamError, open_upstream
+from ._visitors import GRACE, Visitor
+
+IDLE_TIMEOUT = 300.0
+"""Seconds that a connection without requests may stay."""
+
+MOST_STREAMS = 100
+"""Requests at once on a connection."""
+
+WINDOW = 1024 * 1024
+"""Bytes of a request's body that wait for its service."""
+
+MOST_RESETS = 1000
+"""Requests that a visitor may reset on a connection, before it is ended (CVE-2023-44487)."""
+
+Codes = h2.errors.ErrorCodes
+
+
+class _Request:
+    """A stream of the visitor's."""
+
+    def __init__(self, headers: Headers) -> None:
+        self.pseudo = {name: value for name, value in headers if name.startswith(b":")}
+        self.headers = [each for each in headers if not each[0].startswith(b":")]
+        self.send_body, self.body = trio.open_memory_channel[bytes](math.inf)
+        self.window_changed = trio.Event()
+        self.scope = trio.CancelScope()
+        self.answered = False
+
+    def onward(self, visitor: Visitor) -> h11.Request:
+        """As HTTP/1.1 has it."""
+        cookies = [value for name, value in self.headers if name == b"cookie"]
+        passed = request_headers(
+            [each for each in self.headers if each[0] not in (b"cookie", b"host")],
+            visitor,
+            secure=True,
+        )
+        if cookies:
+            passed.append((b"cookie", b"; ".join(cookies)))
+        has_length = any(name == b"content-length" for name, _ in passed)
+        if not has_length and not self.has_ended:
+            passed.append((b"transfer-encoding", b"chunked"))
+        passed += [(b"host", self.pseudo[b":authority"]), (b"connection", b"close")]
+        method, path = self.pseudo[b":method"], self.pseudo[b":path"]
+        return h11.Request(method=method, target=path, headers=passed)
+
+    has_ended = False
+    """There is no body, or all of it has come."""
+
+
+class Http2Connection:
+    """A visitor's connection over TLS."""
+
+    def __init__(
+        self,
+        front: HttpFront,
+        stream: trio.abc.Stream,
+        visitor: Visitor,
+        server_name: str | None,
+    ) -> None:
+        self._front = front
+        self._stream = stream
+        self._visitor = visitor
+        self._server_name = server_name
+        config = h2.config.H2Configuration(client_side=False, header_encoding=None)
+        self._connection = h2.connection.H2Connection(config)
+        self._requests: dict[int, _Request] = {}
+        self._sending = trio.Lock()
+        self._idle = trio.CancelScope()
+        self._last_id = 0
+        self._resets = 0
+
+    def stop(self) -> None:
+        """Refuse further requests, and end with the last that runs."""
+        if not self._requests:
+            self._idle.deadline = min(self._idle.deadline, trio.current_time() + GRACE)
+
+    async def run(self) -> None:
+        """Serve it to its end, and close or break it."""
+        settings = h2.settings.Settings(
+            client=False,
+            initial_values={
+                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
+                h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
+                h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 65536,
+            },
+        )
+        self._connection.local_settings = settings
+        self._connection.initiate_connection()
+        self._connection.increment_flow_control_window(4 * WINDOW)
+        try:
+            with self._idle:
+                self._wait_for_requests()
+                async with open_nursery() as nursery:
+                    await self._flush()
+                    await self._read(nursery)
+            await self._say_goodbye()
+            with trio.move_on_after(GRACE):
+                await self._stream.aclose()
+        except (trio.BrokenResourceError, OSError):
+            pass
+        finally:
+            await break_stream(self._stream)
+
+    def _wait_for_requests(self) -> None:
+        seconds = GRACE if self._front.stopping else IDLE_TIMEOUT
+        self._idle.deadline = trio.current_time() + seconds
+
+    # ---- receiving
+
+    async def _read(self, nursery: trio.Nursery) -> None:
+        while data := await self._stream.receive_some(65536):
+            try:
+                events = self._connection.receive_data(bytes(data))
+            except h2.exceptions.ProtocolError:
+                await self._flush()  # it has said why
+                nursery.cancel_scope.cancel()
+                return
+            for event in events:
+                self._on_event(event, nursery)
+            await self._flush()
+            if self._resets > MOST_RESETS:
+                self._connection.close_connection(Codes.ENHANCE_YOUR_CALM)
+                await self._flush()
+                nursery.cancel_scope.cancel()
+                return
+        nursery.cancel_scope.cancel()
+
+    def _on_event(self, event: Any, nursery: trio.Nursery) -> None:
+        match event:
+            case h2.events.RequestReceived():
+                self._on_request(event, nursery)
+            case h2.events.DataReceived():
+                request = self._requests.get(event.stream_id)
+                size = event.flow_controlled_length
+                if request is None:
+                    self._acknowledge(event.stream_id, size)
+                else:
+                    self._acknowledge(event.stream_id, size - len(event.data))
+                    if event.data:
+                        request.send_body.send_nowait(event.data)
+            case h2.events.StreamEnded():
+                request = self._requests.get(event.stream_id)
+                if request is not None:
+                    request.send_body.close()
+            case h2.events.StreamReset():
+                self._resets += 1
+                request = self._requests.get(event.stream_id)
+                if request is not None:
+                    request.scope.cancel()
+            case h2.events.WindowUpdated() | h2.events.RemoteSettingsChanged():
+                for request in self._requests.values():
+                    request.window_changed.set()
+            case _:
+                pass
+
+    def _on_request(self, event: h2.events.RequestReceived, nursery: trio.Nursery) -> None:
+        stream_id: Any = event.stream_id
+        if self._front.stopping:
+            self._reset(stream_id, Codes.REFUSED_STREAM)
+            return
+        headers: Any = event.headers
+        request = _Request(list(headers))
+        request.has_ended = event.stream_ended is not None
+        self._last_id = max(self._last_id, stream_id)
+        self._requests[stream_id] = request
+        self._idle.deadline = math.inf
+        nursery.start_soon(self._serve, stream_id, request)
+
+    def _acknowledge(self, stream_id: int, size: int) -> None:
+        if size:
+            with suppress(h2.exceptions.ProtocolError):  # the stream has gone meanwhile
+                self._connection.acknowledge_received_data(size, stream_id)
+
+    # ---- a request
+
+    async def _serve(self, stream_id: int, request: _Request) -> None:
+        try:
+            with request.scope:
+                await self._answer(stream_id, request)
+        except (UpstreamError, h11.LocalProtocolError):
+            self._reset(stream_id, Codes.INTERNAL_ERROR)
+        except h2.exceptions.ProtocolError:
+            pass  # the visitor has reset it meanwhile
+        finally:
+            del self._requests[stream_id]
+            self._discard(stream_id, request)
+            if not self._requests:
+                self._wait_for_requests()
+        await self._flush()
+
+    def _discard(self, stream_id: int, request: _Request) -> None:
+        """Give back the window of a body that nobody reads."""
+        try:
+            while True:
+                self._acknowledge(stream_id, len(request.body.receive_nowait()))
+        except (trio.WouldBlock, trio.EndOfChannel):
+            request.body.close()
+
+    async def _answer(self, stream_id: int, request: _Request) -> None:
+        authority = request.pseudo.get(b":authority", b"")
+        if not authority:
+            authority = next((v for name, v in request.headers if name == b"host"), b"")
+            request.pseudo[b":authority"] = authority
+        method, path = request.pseudo.get(b":method", b""), request.pseudo.get(b":path", b"")
+        if method == b"CONNECT" or not path.startswith((b"/", b"*")):
+            why = "The request must name a path."
+            await self._send_page(stream_id, page(HTTPStatus.BAD_REQUEST, why))
+            return
+        live, host = self._front.find(authority)
+        if self._server_name is not None and host != self._server_name:
+            # A browser takes any connection whose certificate fits, and comes anew for this one.
+            why = f"This connection is for {self._server_name}, not for {host}."
+            await self._send_page(stream_id, page(HTTPStatus.MISDIRECTED_REQUEST, why))
+            return
+        if live is None:
+            await self._send_page(stream_id, self._front.no_tunnel(host))
+            return
+        running = self._front.counts.running
+        running[live.name] += 1
+        try:
+            await self._exchange(stream_id, request, live)
+        finally:
+            running[live.name] -= 1
+
+    async def _exchange(self, stream_id: int, request: _Request, live: LiveTunnel) -> None:
+        front, visitor = self._front, self._visitor
+        onward = request.onward(visitor)
+        with trio.CancelScope() as idle:
+            try:
+                patience = front.config.agent_patience
+                async with open_upstream(live, visitor, onward, patience) as upstream:
+                    self._moved(idle)
+                    async with open_nursery() as nursery:
+                        nursery.start_soon(self._pass_body, stream_id, request, upstream, idle)
+                        await self._pass_answer(stream_id, request, live, upstream, idle)
+                        nursery.cancel_scope.cancel()
+                return
+            except NoAgentError as error:
+                await self._send_page(stream_id, front.no_agent(live, visitor, error))
+                return
+            except UpstreamError as error:
+                if request.answered:
+                    front.note_failure(live, visitor, str(error))
+                    raise
+                await self._send_page(stream_id, front.no_answer(live, visitor, str(error)))
+                return
+        if request.answered:
+            front.note_failure(live, visitor, "nothing moved for too long")
+            raise UpstreamError("idle")
+        await self._send_page(stream_id, front.too_slow(live, visitor))
+
+    def _moved(self, idle: trio.CancelScope) -> None:
+        idle.deadline = trio.current_time() + self._front.config.idle_timeout
+
+    async def _pass_body(
+        self, stream_id: int, request: _Request, upstream: Upstream, idle: trio.CancelScope
+    ) -> None:
+        async for chunk in request.body:
+            await upstream.send(h11.Data(data=chunk))
+            self._moved(idle)
+            self._acknowledge(stream_id, len(chunk))
+            await self._flush()
+        await upstream.send(h11.EndOfMessage())
+
+    async def _pass_answer(
+        self,
+        stream_id: int,
+        request: _Request,
+        live: LiveTunnel,
+        upstream: Upstream,
+        idle: trio.CancelScope,
+    ) -> None:
+        status = 0
+        while True:
+            event = await upstream.next_event()
+            self._moved(idle)
+            match event:
+                case h11.InformationalResponse():
+                    if event.status_code != 101:
+                        self._send_head(stream_id, event)
+                        await self._flush()
+                case h11.Response():
+                    status = event.status_code
+                    request.answered = True
+                    self._send_head(stream_id, event)
+                    await self._flush()
+                case h11.Data():
+                    await self._send_data(stream_id, request, bytes(event.data))
+                case h11.EndOfMessage():
+                    if event.headers:
+                        trailers = passed_on(event.headers)
+                        self._connection.send_headers(stream_id, trailers, end_stream=True)
+                    else:
+                        self._connection.end_stream(stream_id)
+                    if not request.has_ended and self._is_sending(request):
+                        # Answered before the body was complete: the rest need not come.
+                        self._reset(stream_id, Codes.NO_ERROR)
+                    await self._flush()
+                    self._front.note_answer(live, self._visitor, status, upstream.agent)
+                    return
+                case _:
+                    raise UpstreamError("the service switched to another protocol")
+            self._moved(idle)
+
+    def _is_sending(self, request: _Request) -> bool:
+        return request.body.statistics().open_send_channels > 0
+
+    # ---- sending
+
+    def _send_head(self, stream_id: int, event: Any) -> None:
+        headers = [
+            (name, value)
+            for name, value in passed_on(event.headers)
+            if name != b"transfer-encoding"
+        ]
+        status = b"%d" % event.status_code
+        self._connection.send_headers(stream_id, [(b":status", status), *headers])
+
+    async def _send_page(self, stream_id: int, answer: Page) -> None:
+        status = b"%d" % answer.status
+        self._connection.send_headers(stream_id, [(b":status", status), *answer.headers])
+        self._connection.send_data(stream_id, answer.body, end_stream=True)
+        await self._flush()
+
+    async def _send_data(self, stream_id: int, request: _Request, data: bytes) -> None:
+        start = 0
+        while start < len(data):
+            room = min(
+                self._connection.local_flow_control_window(stream_id),
+                self._connection.max_outbound_frame_size,
+            )
+            if room <= 0:
+                request.window_changed = trio.Event()
+                await request.window_changed.wait()
+                continue
+            self._connection.send_data(stream_id, data[start : start + room])
+            start += room
+            await self._flush()
+
+    def _reset(self, stream_id: int, code: h2.errors.ErrorCodes) -> None:
+        with suppress(h2.exceptions.ProtocolError):  # the visitor was faster
+            self._connection.reset_stream(stream_id, code)
+
+    async def _flush(self) -> None:
+        """Send what there is to send, in the order in which it was made."""
+        async with self._sending:
+            data = self._connection.data_to_send()
+            if data:
+                await self._stream.send_all(data)
+
+    async def _say_goodbye(self) -> None:
+        # Only at the end: clients that use h2 can't receive anything behind it.
+        async with self._sending:
+            frame = GoAwayFrame(0, last_stream_id=self._last_id)
+            with trio.move_on_after(GRACE):
+                await self._stream.send_all(frame.serialize())
