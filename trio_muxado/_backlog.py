@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 Offered: TypeAlias = "tuple[Stream, ReceiveChannel]"
 """A stream of the peer, and where what came on it waits."""
 
+Start: TypeAlias = "Callable[[Stream, ReceiveChannel], None]"
+"""Starts the handler of a stream; does not wait."""
+
 
 class Backlog:
     """First come, first served, for any number of tasks.
@@ -23,25 +27,43 @@ class Backlog:
 
     def __init__(self, size: int) -> None:
         self._send, self._receive = trio.open_memory_channel[Offered](size)
-        self._waiting = (
-            0  # streams that ``take`` has not returned: to try one more costs an exception
-        )
+        # Streams that ``take`` has not returned: to try one more costs an exception.
+        self._waiting = 0
+        self._takers = 0
+        self._start: Start | None = None
 
-    def put(self, offered: Offered) -> None:
-        """The peer has opened a stream."""
+    def put(self, offered: Offered, *, at_once: bool) -> None:
+        """The peer has opened a stream.
+
+        With ``at_once`` whoever waits, and can start it in this step, does so; else it waits in the
+        channel.  That saves a turn of trio's loop; where others follow, it costs a write more, as
+        their answers come a turn later.
+        """
+        if at_once and self._start is not None and self._takers == 1 and not self._waiting:
+            self._start(*offered)
+            return
         self._send.send_nowait(offered)
         self._waiting += 1
 
     def end(self) -> None:
         """No more will come; what waits can still be taken."""
+        self._start = None
         self._send.close()
 
-    async def take(self, most: int) -> list[Offered]:
-        """Wait for the next, and take at most ``most`` that wait; none when there will be none."""
+    async def take(self, most: int, start: Start | None = None) -> list[Offered]:
+        """Wait for the next, and take at most ``most`` that wait; none when there will be none.
+
+        Meanwhile ``start`` may be called with one.
+        """
+        self._takers += 1
+        self._start = start
         try:
             streams = [await self._receive.receive()]
         except trio.EndOfChannel:
             return []
+        finally:
+            self._takers -= 1
+            self._start = None
         self._waiting -= 1
         while self._waiting and len(streams) < most:
             try:

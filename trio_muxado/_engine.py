@@ -9,7 +9,7 @@ A session is three tasks around the sans-I/O
 * the *frame reader* (``_reader.py``) waits for the transport and for nothing else.  It feeds what
   came to the connection and carries the events to the streams, synchronously: data into a stream's
   memory channel, a new stream into the backlog.
-* the *frame writer* (``_writer.py``) is the only one that sends on the transport, so nobody's
+* the *frame writer* (``_writer.py``) is the only one that waits to send on it, so nobody's
   cancellation can tear a frame.  It sleeps until there is something to send, takes a batch of
   frames of all streams from the connection, and sends it in one call.
 * the *keepalive* (``_keepalive.py``) sleeps until something is due: a heartbeat, or the end of
@@ -134,6 +134,7 @@ class Engine:
             transport,
             connection,
             receivers,
+            self.writer,
             handlers={
                 events.StreamOpened: self._on_opened,
                 events.StreamBroken: self._on_broken,
@@ -256,7 +257,7 @@ class Engine:
             self.connection.refuse_unaccepted()
         elif core.custody is WAITING:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
-            self.backlog.put((core, received))
+            self.backlog.put((core, received), at_once=self.reader.alone)
             self._was_offered = True
         else:
             self.connection.hold(core)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from ._protocol.connection import Connection
     from ._protocol.stream import Stream
     from ._trace import TransportTrace
+    from ._writer import FrameWriter
+
+
+FRAMES_OF_ONE = 2
+"""Frames of a read that are taken for one stream's: the one that opens it, and its end."""
 
 
 class Receiver(Protocol):
@@ -51,6 +56,7 @@ class FrameReader:
         transport: trio.abc.Stream,
         connection: Connection,
         receivers: Receivers,
+        writer: FrameWriter,
         *,
         handlers: Mapping[type[Any], Callable[[Any], None]],
         step_done: Callable[[], None],
@@ -59,6 +65,7 @@ class FrameReader:
         self._transport = transport
         self._connection = connection
         self._receivers = receivers
+        self._writer = writer
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             events.DataReceived: self._on_data,
             **handlers,
@@ -67,6 +74,8 @@ class FrameReader:
         self._trace = trace
         self.stopped = False
         """The session is over: nothing is read any more."""
+        self.alone = False
+        """What was read is for one stream, so that it makes one task run."""
         self.bytes_received: int = 0
         self.first_bytes: bytes = b""
         """The beginning of what came, to find out what the peer speaks."""
@@ -75,7 +84,7 @@ class FrameReader:
 
     async def run(self) -> Exception | None:
         """Read until the transport ends or the reader is stopped; the transport's error, if any."""
-        connection = self._connection
+        connection, writer = self._connection, self._writer
         receive = receive_on(self._transport)
         self.last_heard = trio.current_time()
         others_can_wait = False
@@ -95,8 +104,12 @@ class FrameReader:
             if self._trace is not None:
                 self._trace.saw("in", data)
             before, frames = connection.last_data_of, connection.counts.frames_received
-            self.dispatch(connection.receive_data(data, now))
-            del data  # the next may be long in coming
+            happened = connection.receive_data(data, now)
+            alone = connection.counts.frames_received - frames <= FRAMES_OF_ONE
+            self.alone = alone
+            writer.alone = alone and writer.sends_now
+            self.dispatch(happened)
+            del data, happened  # the next may be long in coming
             self._step_done()
             while connection.has_more:
                 await trio.lowlevel.checkpoint()

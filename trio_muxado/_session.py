@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -218,11 +219,21 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         run, name = self._run_handler, task_name(handler)
         async with open_bare_nursery() as nursery:
             start_soon = nursery.inner.start_soon
-            while offered := await take(MAX_BURST):
+
+            def start(core: Stream, received: ReceiveChannel) -> None:
+                if hold(core):
+                    stream = MuxadoStream(self, engine, core, received)
+                    start_soon(run, nursery.fail, handler, stream, core, name=name)
+
+            # The frame reader may start one as well: in this task's context, not its own.
+            context = copy_context()
+
+            def start_there(core: Stream, received: ReceiveChannel) -> None:
+                context.run(start, core, received)
+
+            while offered := await take(MAX_BURST, start_there):
                 for core, received in offered:
-                    if hold(core):
-                        stream = MuxadoStream(self, engine, core, received)
-                        start_soon(run, nursery.fail, handler, stream, core, name=name)
+                    start(core, received)
             error = self._no_more_streams()
             if not isinstance(error, NoMoreStreamsError | SessionClosedError):
                 raise error

@@ -49,6 +49,8 @@ class Slots:
         self._waiting = 0  # openers that park: to ask the lot costs a call for each request
         self._promised = 0  # slots of openers that were woken and have not run yet
         self._stream_ended: trio.Event | None = None  # where a task waits for it
+        self.awaited: bool = False
+        """A task waits for a stream to end.  Whoever ends one looks here: that saves a call."""
 
     @property
     def limit(self) -> float | int:
@@ -85,6 +87,7 @@ class Slots:
             if not self._waiting and self.free > 0:
                 return
             self._waiting += 1
+            self.awaited = True
             if self.waited_since is None:
                 self.waited_since = trio.current_time()
                 self._on_wait()
@@ -101,6 +104,7 @@ class Slots:
         while not self._ended.is_set() and not self._streams.idle:
             if self._stream_ended is None:
                 self._stream_ended = trio.Event()
+                self.awaited = True
             await self._stream_ended.wait()
 
     def pass_on(self) -> None:
@@ -110,6 +114,7 @@ class Slots:
         if self._stream_ended is not None:
             self._stream_ended.set()
             self._stream_ended = None
+        self.awaited = self._waiting > 0
 
     def dismiss(self) -> None:
         """No stream will be opened any more: let those that wait for a slot find that out."""

@@ -42,7 +42,8 @@ class Steps:
         """A step is done that may have queued frames or ended streams."""
         if self.writer.sleeps:
             self.writer.wake_if_due()
-        self._slots.pass_on()
+        if self._slots.awaited:
+            self._slots.pass_on()
 
     def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
         """Queue GOAWAY; the session goes on."""
@@ -52,13 +53,16 @@ class Steps:
     def open(self, stream_type: int, priority: int) -> Stream:
         """Open a stream.  Raises what :meth:`Connection.open_stream` raises."""
         stream = self.connection.open_stream(stream_type=stream_type, priority=priority)
-        self.writer.wake()
+        if self.writer.sleeps:
+            self.writer.wake()
         return stream
 
-    def send(self, stream: Stream, data: bytes) -> None:
-        """Queue data, which is not empty."""
+    def send(self, stream: Stream, data: bytes, *, whole: bool = False) -> None:
+        """Queue data, which is not empty; ``whole`` says that nothing belongs into its frame."""
         self.connection.send(stream, data)
-        if self.writer.sleeps:
+        if whole and self.writer.alone:
+            self.writer.send_now()
+        elif self.writer.sleeps:
             self.writer.wake()
 
     def end_sending(self, stream: Stream) -> None:
@@ -66,7 +70,9 @@ class Steps:
         self.connection.end_sending(stream)
         if stream.state in OVER:  # the peer has ended as well: nothing can break it
             self.receivers.pop(stream, None)
-        if self.writer.sleeps:
+        if self.writer.alone:
+            self.writer.send_now()
+        elif self.writer.sleeps:
             self.writer.wake()
 
     def consume(self, stream: Stream, size: int) -> None:
@@ -79,11 +85,16 @@ class Steps:
         self.receivers.pop(stream, None)
         if self._slots.idle:
             self._slots.idle.pop(stream, None)
-        if self.connection.close(stream) and self.writer.sleeps:
-            self.writer.wake_if_due()
+        if self.connection.close(stream):
+            # Whoever waits for an answer waits for the end with it, seldom for an end alone.
+            if self.writer.alone and stream.outgoing.size:
+                self.writer.send_now()
+            elif self.writer.sleeps:
+                self.writer.wake_if_due()
         if stream.outgoing.size > stream.send_window.available:
             self._on_starving()  # nobody waits, but its slot is not free before that is sent
-        self._slots.pass_on()
+        if self._slots.awaited:
+            self._slots.pass_on()
 
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """Reset a stream; nobody hears of it any more."""

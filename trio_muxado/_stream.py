@@ -39,8 +39,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     __slots__ = (
         "__weakref__",
+        "_asked",
         "_broke_before",
         "_closed",
+        "_converses",
         "_core",
         "_cut",
         "_engine",
@@ -62,6 +64,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._cut = False  # data of a send_all is not queued: an end would make it look whole
         self._receiving = False  # a task is in receive_some
         self._sending = False  # a task is in a method that sends
+        self._asked = False  # it has sent,
+        self._converses = False  # and received then: no end follows at once on what it sends
 
     def __repr__(self) -> str:
         return f"<MuxadoStream {self.id} of {self._session!r}>"
@@ -138,12 +142,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           TypeError, ValueError: ``max_bytes`` is no int, or less than 1.
           trio.BusyResourceError: another task is receiving.
         """
-        if max_bytes is None:
-            limit = DEFAULT_RECEIVE
-        elif builtins.type(max_bytes) is int and max_bytes > 0:
-            limit = max_bytes
-        else:
-            limit = checked_size("max_bytes", max_bytes)
+        limit = DEFAULT_RECEIVE if max_bytes is None else max_bytes
+        if builtins.type(limit) is not int or limit < 1:
+            limit = checked_size("max_bytes", limit)
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         self._receiving = True
@@ -160,6 +161,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._closed_error()
             if received.size:
                 data = received.take(first, limit)
+                if self._asked:
+                    self._converses = True
                 engine = self._engine
                 if engine.connection.consume(core, len(data)) and engine.writer.sleeps:
                     engine.writer.wake_for_credit()
@@ -167,14 +170,14 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             # The peer's end counts, also when a reset came after it.
             if received.ended:
                 return b""
-            raise self._broken_error()
+            raise self._engine.ending.broken_error(self._core)
         finally:
             self._receiving = False
 
     def is_readable(self) -> bool:
         """Whether :meth:`receive_some` would not wait: for bytes, the end, or an error."""
-        waits = self._received.size > 0 or self._received.ended
-        return waits or self._core.broken is not None or self._closed is not None
+        received, over = self._received, self._core.broken or self._closed
+        return received.size > 0 or received.ended or over is not None
 
     async def wait_broken(self) -> MuxadoError:
         """Wait until the stream has broken, and return the error that says why; takes nothing.
@@ -192,7 +195,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         if self._closed is not None:
             raise self._closed_error()
         # Where both directions had ended, only the session's end broke it.
-        return ending.error(f"stream {self.id}") if core.broken is None else self._broken_error()
+        return (
+            ending.error(f"stream {self.id}")
+            if core.broken is None
+            else self._engine.ending.broken_error(self._core)
+        )
 
     # ---- sending
 
@@ -233,9 +240,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 await checkpoint_if_cancelled()
             self._cut = cut
             if data:
-                engine.connection.send(core, data)
-                if engine.writer.sleeps:
-                    engine.writer.wake()
+                engine.steps.send(core, data, whole=self._converses)
+                self._asked = True
             if core.outgoing.size > engine.room.size:
                 await self._wait_until_accepted()
             elif not small:
@@ -264,8 +270,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def _wait_until_accepted(self) -> None:
         room, core = self._engine.room, self._core
         if core.outgoing.size <= room.size:
-            await cancel_shielded_checkpoint()
-            return
+            return await cancel_shielded_checkpoint()
         try:
             await self._wait_for_room(room.size)
         except trio.Cancelled:
@@ -306,7 +311,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._closed_error()
             await checkpoint_if_cancelled()
             if self._core.broken is not None:
-                raise self._broken_error()
+                raise self._engine.ending.broken_error(self._core)
             if SEND_END in self._core.allowed:
                 self._cut = False
                 self._engine.steps.end_sending(self._core)
@@ -322,7 +327,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         if self._closed is not None:
             return self._closed_error()
         if self._core.broken is not None:
-            return self._broken_error()
+            return self._engine.ending.broken_error(self._core)
         if SEND_END in self._core.allowed:
             return self._engine.ending.error(f"stream {self.id}")
         return self._engine.ending.closed_error(self._core, "send_eof was called on this stream")
@@ -391,9 +396,6 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 self._engine.room.wake(self._core)
 
     # ---- errors
-
-    def _broken_error(self) -> MuxadoError:
-        return self._engine.ending.broken_error(self._core)
 
     def _closed_error(self) -> StreamClosedError:
         assert self._closed is not None

@@ -1,7 +1,8 @@
-"""The frame writer: the only task that sends on the transport.
+"""The frame writer: the only task that waits for the transport to take something.
 
 A byte that :meth:`Connection.send` has queued goes out here: the writer wakes, lets others queue
-theirs, takes a batch of frames of all streams, and sends it in one call.
+theirs, takes a batch of frames of all streams, and sends it in one call.  Where nobody else is
+about to send, the call that ends a message does that in its own step: see ``FrameWriter.send_now``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ._transport.closing import unacknowledged
 from ._transport.sending import BatchSender, BatchSize
 
 if TYPE_CHECKING:
+    from ._protocol.byte_queue import Buffer
     from ._protocol.connection import Connection
     from ._send_room import SendRoom
     from ._slots import Slots
@@ -66,67 +68,113 @@ class FrameWriter:
         self._blocked_since: float | None = None  # the transport has not taken all of a batch
         self._turn_began = 0.0  # the turn of trio's loop before a batch is made,
         self._times_turns = True  # where the batch before that had to wait
+        self._batch: list[Buffer] = []
+        self._batch_size = BatchSize()
+        self._size = 0  # of the batch, as it was made
+        self._error: Exception | None = None  # the transport's
+        # What a tracer raises is to end the session, not to come out of a user's call.
+        self.sends_now: bool = self._sender.has_socket and trace is None
+        """``send_now`` can send anything."""
+        self.alone: bool = self.sends_now
+        """It should: what came last was for one stream, so that nobody else is about to send."""
 
     # ---- the task
 
     async def run(self) -> Exception | None:
         """Send until the end was asked for and all is sent; the transport's error if it failed."""
-        connection, sender = self._connection, self._sender
-        batch_size = BatchSize()
-        while await self._something_to_send() and not self.stopped:
-            batch, streams = connection.data_to_send(batch_size.bytes)
-            self._room.collected(streams)
-            self._slots.pass_on()
-            size = self.unsent_batch = sum(map(len, batch))
-            if self._trace is not None:
-                self._trace.saw("out", b"".join(batch))
-            took = waited = 0.0
-            try:
-                if not sender.send_now(batch, size):
-                    start = self._blocked_since = trio.current_time()
-                    self._on_blocked()
-                    try:
-                        await sender.send(batch)
-                    finally:
-                        took = trio.current_time() - start
-                        self._waited += took
-                        self._blocked_since = None
-                    # Where nothing blocks, that took a turn of the loop, over TLS two, and the turn
-                    # before shows how long they are: a busy program is no slow link.
-                    waited = took
-                    if self._times_turns:
-                        waited -= 2 * (start - self._turn_began)
-            except Exception as error:
-                return error
-            self.unsent_batch = 0
-            self.bytes_sent += size
-            self._times_turns = took > 0
-            batch_size.taken(size, waited)
+        try:
+            while await self._something_to_send() and not self.stopped:
+                if not self.unsent_batch:
+                    self._begin_batch()
+                if self.unsent_batch and self._error is None:
+                    await self._send_rest()
+                if self._error is not None:
+                    return self._error
+        finally:
+            self.alone = self.sends_now = False
         return None
+
+    def _begin_batch(self) -> None:
+        """Take a batch, and send what a socket takes of it at once."""
+        batch, streams = self._connection.data_to_send(self._batch_size.bytes)
+        self._room.collected(streams)
+        if self._slots.awaited:
+            self._slots.pass_on()
+        self._batch = batch
+        self._size = self.unsent_batch = sum(map(len, batch))
+        if self._trace is not None:
+            self._trace.saw("out", b"".join(batch))
+        try:
+            taken = self._sender.send_now(batch, self._size)
+        except Exception as error:  # a transport can be anything that is a stream
+            self._error = error
+            return
+        if taken:
+            self._times_turns = False
+            self._taken(0.0)
+        else:
+            self._blocked_since = trio.current_time()
+            self._on_blocked()
+
+    async def _send_rest(self) -> None:
+        """Send what is left of the batch."""
+        assert self._blocked_since is not None
+        start, took = self._blocked_since, 0.0
+        try:
+            await self._sender.send(self._batch)
+        except Exception as error:
+            self._error = error
+            return
+        finally:
+            took = trio.current_time() - start
+            self._waited += took
+            self._blocked_since = None
+        # Where nothing blocks, that took a turn of the loop, over TLS two, and the turn before
+        # shows how long they are: a busy program is no slow link.
+        waited = took
+        if self._times_turns:
+            waited -= 2 * (start - self._turn_began)
+        self._times_turns = took > 0
+        self._taken(waited)
+
+    def _taken(self, waited: float) -> None:
+        self._batch.clear()  # what a transport but a socket has taken is not kept
+        self.unsent_batch = 0
+        self.bytes_sent += self._size
+        self._batch_size.taken(self._size, waited)
 
     async def _something_to_send(self) -> bool:
         """Wait until there is; False when there never will be."""
         connection = self._connection
-        while not connection.wants_to_send:
-            if self._ending and connection.all_sent:
-                return False
-            self.sleeps = True
-            if not connection.credit_waits:
-                await self._sleep()
-                continue
-            self._credit_waits = True
-            with trio.move_on_after(CREDIT_PATIENCE) as patience:
-                await self._sleep()
-            self._credit_waits = self.sleeps = False
-            if patience.cancelled_caught:
-                break
-        if self._times_turns:
-            self._turn_began = trio.current_time()
-        if self._ending:
-            return True
-        # Whoever is about to send may do so first, and one write serves all.
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return True
+        while True:
+            due = connection.wants_to_send
+            if not due and not self.unsent_batch:
+                if self._ending and connection.all_sent:
+                    return False
+                self.sleeps = True
+                if not connection.credit_waits:
+                    await self._sleep()
+                    continue
+                self._credit_waits = True
+                with trio.move_on_after(CREDIT_PATIENCE) as patience:
+                    await self._sleep()
+                self._credit_waits = self.sleeps = False
+                if not patience.cancelled_caught:
+                    continue
+            if self._ending or self.unsent_batch:
+                return True
+            if self._times_turns:
+                self._turn_began = trio.current_time()
+            # Whoever is about to send may do so first, and one write serves all.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            # Or one of them has sent all of it.
+            if self._is_due(credit=not due):
+                return True
+
+    def _is_due(self, *, credit: bool) -> bool:
+        connection = self._connection
+        begun = self.unsent_batch > 0
+        return begun or connection.wants_to_send or (credit and connection.credit_waits)
 
     async def _sleep(self) -> None:
         self._task = current_task()
@@ -143,6 +191,23 @@ class FrameWriter:
         """Seconds that the transport took to take the batches, so far also the one under way."""
         since = self._blocked_since
         return self._waited if since is None else self._waited + trio.current_time() - since
+
+    def send_now(self) -> None:
+        """Send what is due, in the step of the caller, who has found that it is ``alone``.
+
+        That saves the writer's turns of trio's loop.  It is one write that does not wait, so nobody
+        can cancel it.  What the socket does not take at once is the writer's.  After it others may
+        be about to send as well, so it happens once until the peer is read again.
+        """
+        self.alone = False
+        if self.unsent_batch:
+            return  # the writer is sending, and goes on with what is due
+        if self._connection.sends_for_one:
+            self._begin_batch()
+            if not self.unsent_batch:
+                return
+        if self.sleeps:
+            self.wake()
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -165,6 +230,7 @@ class FrameWriter:
     def end(self) -> None:
         """Nothing new will be queued: send what streams have accepted, and end."""
         self._ending = True
+        self.alone = self.sends_now = False
         self.wake()
 
     @property

@@ -366,6 +366,11 @@ class Connection:
         return self.wire is not None and bool(self._outbox)
 
     @property
+    def sends_for_one(self) -> bool:
+        """What ``data_to_send`` would return is of one stream."""
+        return self.wire is not None and self._outbox.is_for_one
+
+    @property
     def credit_waits(self) -> bool:
         """``data_to_send`` would return window credit, which may wait for a moment.
 

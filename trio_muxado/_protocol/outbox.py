@@ -67,6 +67,11 @@ class Outbox:
         return bool(self._control or credit or self._scheduler.priorities)
 
     @property
+    def is_for_one(self) -> bool:
+        """What waits is of one stream: its data, behind the frame that opens it."""
+        return len(self._control) <= 1 and self._scheduler.has_one
+
+    @property
     def credit_waits(self) -> bool:
         """Credit is queued, in a hurry or not."""
         return bool(self._credit)
@@ -148,12 +153,13 @@ class Outbox:
 
         Whoever calls looks at ``scheduled`` first, which saves a call.
         """
-        if stream.can_send:
+        # What ``can_send`` says, by a call less for each stream.
+        if stream.outgoing.size and not (stream.send_window.available > 0 or stream.open_due):
+            self._starved.setdefault(stream, 0)
+        elif stream.outgoing.size or stream.end_due or stream.open_due:
             if self._starved:
                 self._starved.pop(stream, None)
             self._scheduler.push(stream)
-        elif stream.outgoing.size:
-            self._starved.setdefault(stream, 0)
 
     def reconsider(self, stream: Stream) -> None:
         """What ``stream`` has to send may be less than before."""

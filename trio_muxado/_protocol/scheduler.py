@@ -27,6 +27,12 @@ class Scheduler:
         self.priorities: list[int] = []
         """Of the streams that wait, in rising order; empty when none does."""
 
+    @property
+    def has_one(self) -> bool:
+        """One stream waits, and no other."""
+        priorities = self.priorities
+        return len(priorities) == 1 and len(self._queues[priorities[0]]) == 1
+
     def pop(self) -> Stream:
         """The stream whose turn it is, which waits no more."""
         priority = self.priorities[-1]

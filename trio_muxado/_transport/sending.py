@@ -75,6 +75,11 @@ class BatchSender:
         if type(transport) is trio.SocketStream and hasattr(os, "writev"):
             self._socket = transport.socket
 
+    @property
+    def has_socket(self) -> bool:
+        """Whether ``send_now`` can send anything."""
+        return self._socket is not None
+
     def send_now(self, buffers: list[Buffer], size: int) -> bool:
         """Send of so many bytes what a socket takes at once; whether that was all.
 
