@@ -76,6 +76,8 @@ class Chat:
             return
         self.say(f"* {name} has come", to_all_but=name)
         send, receive = trio.open_memory_channel[bytes](WAITING_LINES)
+        others = ", ".join(self.members) or "nobody yet"
+        send.send_nowait(f"* welcome, {name}; here: {others}\n".encode())
         code = TOO_SLOW  # if this is cancelled before `listen` is done, or soon after
         try:
             with send, receive:

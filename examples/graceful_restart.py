@@ -1,10 +1,10 @@
 """Restart a server without losing a request, or doing one twice.
 
     python graceful_restart.py server PORT NAME
-    python graceful_restart.py client PORT REQUESTS
+    python graceful_restart.py client PORT
 
-Start a server and a client. While the client asks, start a second server by another name, and stop
-the first one with SIGTERM or Ctrl+C. The first one stops listening at once, and answers what it has
+Start a server and a client, which asks until Ctrl+C. Then start a second server by another name and
+stop the first one with SIGTERM or Ctrl+C. It stops listening at once, and answers what it has
 accepted. The client sends again what is certainly not done (`safe_to_retry`), and nothing else.
 
 Both servers may listen at once where the system has SO_REUSEPORT (Linux, macOS).
@@ -69,11 +69,12 @@ async def serve(port: int, name: str) -> None:
 # ---- the client
 
 
-async def ask(port: int, requests: int) -> None:
-    """Send numbered requests, and count who answered them."""
+async def ask(port: int) -> None:
+    """Send numbered requests until a signal arrives, and count who answered them."""
     pool = SessionPool()
     answered: Counter[str] = Counter()
-    numbers = iter(range(requests))
+    sent = 0
+    stopping = False
 
     async def work(number: int, stream: MuxadoStream) -> str:
         await stream.send_all(b"%d" % number)
@@ -83,28 +84,34 @@ async def ask(port: int, requests: int) -> None:
         return name
 
     async def asker() -> None:
-        for number in numbers:
-            name = await pool.request(partial(work, number), attempts=20)
+        nonlocal sent
+        while not stopping:
+            sent += 1
+            name = await pool.request(partial(work, sent), attempts=20)
             if not answered[name]:
                 print("the first answer of", name, flush=True)
             answered[name] += 1
 
-    async with trio.open_nursery() as nursery:
-        dial = partial(dial_muxado, pool.hold, HOST, port, backoff=Backoff(first=0.05, longest=1))
-        for _ in range(2):  # two sessions: while one goes away, the other is there
-            nursery.start_soon(dial)
-        async with trio.open_nursery() as askers:
-            for _ in range(AT_ONCE):
-                askers.start_soon(asker)
-        nursery.cancel_scope.cancel()
-    print(f"{answered.total()} of {requests} answered:", dict(answered), flush=True)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            backoff = Backoff(first=0.05, longest=1)
+            dial = partial(dial_muxado, pool.hold, HOST, port, backoff=backoff)
+            for _ in range(2):  # two sessions: while one goes away, the other is there
+                nursery.start_soon(dial)
+            async with trio.open_nursery() as askers:
+                for _ in range(AT_ONCE):
+                    askers.start_soon(asker)
+                await anext(signals)
+                stopping = True
+            nursery.cancel_scope.cancel()
+    print(f"{answered.total()} of {sent} answered:", dict(answered), flush=True)
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["server", port, name]:
             trio.run(serve, int(port), name)
-        case ["client", port, requests]:
-            trio.run(ask, int(port), int(requests))
+        case ["client", port]:
+            trio.run(ask, int(port))
         case _:
             sys.exit(__doc__)
