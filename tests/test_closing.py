@@ -1,5 +1,6 @@
 """How a session closes: gracefully, at once, by force, and what is left then."""
 
+import gc
 import ssl
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from trio_muxado import (
     server_session,
 )
 from trio_muxado._protocol.frames import GoAway
+from trio_muxado._receive_channel import ReceiveChannel
 
 from .helpers import (
     SEND_BUFFER,
@@ -66,6 +68,22 @@ async def test_what_was_sent_arrives_although_the_session_closes_at_once(kind: K
             await stream.send_all(content)
             await stream.aclose()
     assert received == [content]
+
+
+@each_wire
+async def test_what_came_on_streams_that_closing_refuses_is_let_go_of(kind: Kind) -> None:
+    """The state machine found it: it stayed in memory until the session was gone."""
+    async with session_pair(kind, heartbeat=None) as (client, server):
+        for _ in range(3):
+            stream = await client.open_stream()
+            await stream.send_all(b"for nobody")
+        await wait_all_tasks_blocked()
+        waiting = set(map(id, server._engine.steps.receivers.values()))
+        assert len(waiting) == 3
+        await server.aclose()
+        assert not server._engine.steps.receivers
+        gc.collect()
+        assert not [o for o in gc.get_objects() if type(o) is ReceiveChannel and id(o) in waiting]
 
 
 @each_wire

@@ -263,6 +263,25 @@ async def test_the_peers_beats_are_answered_and_never_shown(kind: Kind) -> None:
         assert (await session.accept_stream()).id == 5
 
 
+async def test_a_session_that_closes_answers_heartbeats() -> None:
+    """The state machine found it: those that began then were neither answered nor let go of.
+
+    On v2 a new stream is refused before its type can come.
+    """
+    async with raw_session(V1, send_buffer=1 << 20) as (session, peer):
+        peer.send(peer.syn(3, 0))
+        stream = await session.accept_stream()
+        await stream.send_all(bytes(300_000))  # more than a window, so closing takes its time
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.aclose)
+            await peer.frames()
+            peer.send(peer.syn(5, TYPE["v1"]), peer.data(5, b"beat"))
+            assert await beats(peer, 5) == [b"beat"]
+            peer.end()
+    streams = session._engine.connection.streams
+    assert (streams.heartbeats.used, streams.budget.left) == (0, session.config.receive_budget)
+
+
 @with_types
 async def test_the_responder_ends_with_the_stream(kind: Kind) -> None:
     async with raw_session(kind) as (session, peer):

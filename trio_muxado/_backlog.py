@@ -50,6 +50,15 @@ class Backlog:
         self._start = None
         self._send.close()
 
+    def drop(self) -> None:
+        """Forget what waits: it was refused."""
+        while self._waiting:
+            try:
+                self._receive.receive_nowait()
+            except trio.EndOfChannel:
+                break  # what waits was handed to tasks that have not run yet
+            self._waiting -= 1
+
     async def take(self, most: int, start: Start | None = None) -> list[Offered]:
         """Wait for the next, and take at most ``most`` that wait; none when there will be none.
 

@@ -48,7 +48,7 @@ from ._patience import run_while_running
 from ._protocol import events
 from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
-from ._protocol.states import WAITING
+from ._protocol.states import ACCEPTED, WAITING
 from ._protocol.stream import BreakReason
 from ._protocol.wire import V1, WIRES
 from ._reader import FrameReader, Receivers
@@ -253,15 +253,15 @@ class Engine:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
             handler = self.config.extensions[core.type]
             self._nursery.inner.start_soon(self._run_extension, core, received, name=handler)
+        elif core.custody is ACCEPTED:  # a heartbeat, which is answered to the end
+            self.connection.hold(core)
+            self.steps.receivers[core] = Responder(self.steps, self.ending, core)
         elif self.ending.closing:  # since before the wire was known, so no GOAWAY could say it
             self.connection.refuse_unaccepted()
         elif core.custody is WAITING:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
             self.backlog.put((core, received), at_once=self.reader.alone)
             self._was_offered = True
-        else:
-            self.connection.hold(core)
-            self.steps.receivers[core] = Responder(self.steps, self.ending, core)
 
     def _on_broken(self, event: events.StreamBroken) -> None:
         receiver = self.steps.receivers.pop(event.stream, None)
@@ -361,6 +361,7 @@ class Engine:
             ending.closing = ending.over = True
             # In one step: a stream that is refused here can't be accepted any more.
             self.backlog.end()
+            self.backlog.drop()
             for core in self.connection.refuse_unaccepted():
                 self.steps.receivers.pop(core, None)  # one that waits for its type has none
             if self.connection.wire is not None and not self.connection.goaway_sent:
