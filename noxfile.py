@@ -45,6 +45,8 @@ ALONE = [
     *("tests/protocol/test_vectors.py", "tests/test_conformance.py"),
     *("tests/test_testing.py", "tests/http/test_requests.py"),
 ]
+# Inputs for each target of the guided fuzzer: about ten seconds each.
+GUIDED_RUNS = {"decoder": 60_000, "connection": 20_000, "application": 40_000}
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -126,6 +128,18 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
+def fuzz_guided(session: nox.Session) -> None:
+    """Bytes that are chosen by what they reach are thrown at the protocol: so many of each kind."""
+    session.install(".", *group("fuzzing"))
+    if session.posargs:
+        session.run("python", "-m", "tests.protocol.fuzz_guided", *session.posargs)
+        return
+    for target, runs in GUIDED_RUNS.items():
+        count = str(runs * 20 if LONG else runs)
+        session.run("python", "-m", "tests.protocol.fuzz_guided", target, "--runs", count)
+
+
+@nox.session(python=MAIN)
 def properties(session: nox.Session) -> None:
     """The tests with random input, with ten thousand examples of each property."""
     session.install("-e", ".[test]")
@@ -136,7 +150,7 @@ def properties(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def proofs(session: nox.Session) -> None:
-    """Every call is cancelled at each of its checkpoints, over each kind of transport."""
+    """What holds of all runs: cancellation, cuts, and whatever users and links may do."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "pytest", "-m", "proofs", *(session.posargs or ["tests/proofs"]))
 

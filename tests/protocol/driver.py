@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -13,7 +14,7 @@ from trio_muxado._protocol import events
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.decoder import Decoder
-from trio_muxado._protocol.frames import Data, DataRest, Frame
+from trio_muxado._protocol.frames import Data, DataRest, DataRun, Frame
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.stream import BreakReason, Stream
 from trio_muxado._protocol.wire import V1, V2
@@ -25,6 +26,7 @@ __all__ = [
     "V1",
     "V2",
     "End",
+    "by_stream",
     "failed",
     "ids",
     "join",
@@ -33,6 +35,7 @@ __all__ = [
     "pipe",
     "receive",
     "reset_of",
+    "spread",
     "weight",
 ]
 
@@ -145,6 +148,19 @@ def join(frames: Iterable[Frame]) -> list[Frame]:
     return joined
 
 
+def spread(frames: list[Frame]) -> list[Frame]:
+    """Frames one by one, also those of a run, with their payloads in one piece."""
+    spread: list[Frame] = []
+    for frame in frames:
+        if isinstance(frame, DataRun):
+            whole = [Data(frame.stream_id, frame.length, p, False, False) for p in frame.payloads]
+            assert all(len(payload) == frame.length for payload in frame.payloads)
+            spread += whole
+        else:
+            spread.append(frame)
+    return join(spread)
+
+
 def only(things: Iterable[T]) -> T:
     """The one thing that is there."""
     (thing,) = things
@@ -171,6 +187,34 @@ def reset_of(event: events.Event) -> BreakReason:
     assert isinstance(event, events.StreamBroken)
     assert event.stream.broken is not None
     return event.stream.broken
+
+
+def by_stream(events_told: Iterable[events.Event]) -> dict[object, list[object]]:
+    """What is told, stream by stream, with data in one piece and its end behind it."""
+    stories: dict[tuple[int, int], list[object]] = {}
+    for event in list(events_told):  # which keeps every stream, and with it its identity
+        stream = getattr(event, "stream", None)
+        story = stories.setdefault((stream.id, id(stream)) if stream else (0, 0), [])
+        if isinstance(event, events.DataReceived):
+            if story and isinstance(story[-1], bytes):
+                story[-1] += event.data
+            elif event.data:
+                story.append(event.data)
+            if event.ended:
+                story.append("end")
+        elif isinstance(event, events.StreamBroken):
+            story.append(event.stream.broken)
+        elif stream is None:
+            story.append(event)
+        else:
+            story.append(type(event))
+    # Streams of one id one after the other (v2) are told apart by their order.
+    numbers: Counter[int] = Counter()
+    told: dict[object, list[object]] = {}
+    for (stream_id, _), story in stories.items():
+        numbers[stream_id] += 1
+        told[stream_id, numbers[stream_id]] = story
+    return told
 
 
 def pipe(sender: End, receiver: End) -> list[events.Event]:

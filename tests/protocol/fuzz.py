@@ -16,6 +16,7 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from trio_muxado._protocol import events
@@ -179,6 +180,34 @@ class Application:
                 self.streams.remove(stream)
                 core.reset(stream, ErrorCode.STREAM_CANCELLED)
 
+    def meet(self, pieces: Iterable[bytes]) -> Counter[str]:
+        """Read these, act between two reads, and check the core; what was told, by kind."""
+        core = self.core
+        kinds: Counter[str] = Counter()
+        for number, piece in enumerate(pieces):
+            # What is told must not lie in it: the next read may overwrite it.
+            buffer = bytearray(piece)
+            told = core.receive_data(memoryview(buffer), float(number))
+            buffer[:] = bytes(len(buffer))
+            while True:
+                kinds.update(type(event).__name__ for event in told)
+                self.notice(told)
+                self.act()
+                if not core.has_more:
+                    break
+                told = core.receive_data(b"", float(number))
+        check(core)
+        return kinds
+
+    def leave(self) -> None:
+        """Close every stream; then what was promised is what lives, and all else is back."""
+        core = self.core
+        for stream in self.streams:
+            core.close(stream)
+        if core.wire is not None:
+            promised = sum(stream.reserved for stream in core.streams.live.values())
+            assert promised + core.streams.spare_window == core._limits.receive_budget
+
 
 def check(core: Connection) -> None:
     """What must hold, whatever came."""
@@ -220,26 +249,9 @@ def play(seed: int) -> Counter[str]:
         at = rng.randrange(len(data) + 1)
         data[at:at] = peer.wire.wndinc(peer.stream_id(), 1) * 300
     spoil(rng, data)
-    kinds: Counter[str] = Counter()
-    for number, piece in enumerate(cut(rng, bytes(data))):
-        # What is told must not lie in it: the next read may overwrite it.
-        buffer = bytearray(piece)
-        told = core.receive_data(memoryview(buffer), float(number))
-        buffer[:] = bytes(len(buffer))
-        while True:
-            kinds.update(type(event).__name__ for event in told)
-            application.notice(told)
-            application.act()
-            if not core.has_more:
-                break
-            told = core.receive_data(b"", float(number))
-    check(core)
+    kinds = application.meet(cut(rng, bytes(data)))
     assert weight(core) < HELD_AT_MOST
-    for stream in application.streams:
-        core.close(stream)
-    if core.wire is not None:
-        promised = sum(stream.reserved for stream in core.streams.live.values())
-        assert promised + core.streams.spare_window == core._limits.receive_budget
+    application.leave()
     return kinds
 
 

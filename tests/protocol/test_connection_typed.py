@@ -220,7 +220,7 @@ def expire(core: Connection) -> None:
 
 @pytest.mark.parametrize("give_up", [expire, Connection.refuse_unaccepted])
 def test_a_type_that_comes_when_the_stream_was_given_up_is_told_to_nobody(
-    end: End, give_up: Callable[[Connection], None]
+    end: End, give_up: Callable[[Connection], object]
 ) -> None:
     """Also where it is in the frame of which the first piece had come before."""
     frame = end.data(3, TYPE + b"hello", syn=True, fin=True)

@@ -21,7 +21,7 @@ from trio_muxado._protocol.frames import (
     WndInc,
 )
 
-from .driver import BOTH, V1, V2, join
+from .driver import BOTH, V1, V2, join, spread
 
 
 def make_decoder(wire: Wire) -> Decoder:
@@ -70,19 +70,6 @@ def test_a_payload_ends_where_it_ends_whatever_comes_behind_it(wire: Wire, size:
 
 
 # ---- runs
-
-
-def spread(frames: list[Frame]) -> list[Frame]:
-    """The same, with the frames of each run one by one."""
-    spread: list[Frame] = []
-    for frame in frames:
-        if isinstance(frame, DataRun):
-            whole = [Data(frame.stream_id, frame.length, p, False, False) for p in frame.payloads]
-            assert all(len(payload) == frame.length for payload in frame.payloads)
-            spread += whole
-        else:
-            spread.append(frame)
-    return join(spread)
 
 
 @pytest.mark.parametrize("wire", BOTH)

@@ -7,7 +7,6 @@ anything: it never raises, never holds much, and never minds how the bytes are c
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -32,7 +31,7 @@ from trio_muxado._protocol.states import SessionState, StreamInput
 from trio_muxado._protocol.stream import Stream
 from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
-from .driver import BOTH, V1, V2, End, receive, weight
+from .driver import BOTH, V1, V2, End, by_stream, receive, weight
 
 # ---- two connections back to back
 
@@ -450,34 +449,6 @@ def test_many_times_the_same_frames_do_not_either(
     wire = core.wire or data.draw(st.sampled_from(BOTH))
     frames = b"".join(data.draw(st.lists(frames_of(wire), min_size=1, max_size=4)))
     feed_anything(core, [frames[:20_000]] * times)
-
-
-def by_stream(events_told: Iterable[events.Event]) -> dict[object, list[object]]:
-    """What is told, stream by stream, with data in one piece and its end behind it."""
-    stories: dict[tuple[int, int], list[object]] = {}
-    for event in list(events_told):  # which keeps every stream, and with it its identity
-        stream = getattr(event, "stream", None)
-        story = stories.setdefault((stream.id, id(stream)) if stream else (0, 0), [])
-        if isinstance(event, events.DataReceived):
-            if story and isinstance(story[-1], bytes):
-                story[-1] += event.data
-            elif event.data:
-                story.append(event.data)
-            if event.ended:
-                story.append("end")
-        elif isinstance(event, events.StreamBroken):
-            story.append(event.stream.broken)
-        elif stream is None:
-            story.append(event)
-        else:
-            story.append(type(event))
-    # Streams of one id one after the other (v2) are told apart by their order.
-    numbers: Counter[int] = Counter()
-    told: dict[object, list[object]] = {}
-    for (stream_id, _), story in stories.items():
-        numbers[stream_id] += 1
-        told[stream_id, numbers[stream_id]] = story
-    return told
 
 
 @settings(max_examples=300)
