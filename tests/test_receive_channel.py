@@ -24,7 +24,16 @@ from .helpers import Kind, each_wire, outcome_of, raw_session, session_pair
 
 
 def bytes_in(channel: ReceiveChannel, limit: int = 1 << 20) -> bytes:
-    return channel.take(b"", limit) if channel.size else b""
+    return channel.take(None, limit) if channel.size else b""
+
+
+async def wait(channel: ReceiveChannel) -> bytes | bytearray:
+    """As ``receive_some`` waits."""
+    try:
+        return await channel.begin_wait().receive()
+    except BaseException:
+        channel.give_up()
+        raise
 
 
 # ---- the channel alone
@@ -35,21 +44,21 @@ async def test_a_wake_up_that_nobody_took_is_no_end_of_a_later_stream() -> None:
     kept: Kept = []
     first = ReceiveChannel(kept)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(first.wait)
+        nursery.start_soon(wait, first)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
         first.put(b"", ended=True)
     first.close(in_use=False)
     later = ReceiveChannel(kept)
     with trio.move_on_after(0.01) as patience:
-        await later.wait()
+        await wait(later)
     assert patience.cancelled_caught
 
 
 async def test_bytes_that_cross_a_cancellation_are_not_lost() -> None:
     channel = ReceiveChannel([])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(channel.wait)
+        nursery.start_soon(wait, channel)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
         channel.put(b"kept", ended=False)
@@ -69,7 +78,7 @@ async def test_only_channels_that_are_empty_and_free_serve_later_streams() -> No
     assert kept == []  # a task is in a call
     waited_in = ReceiveChannel(kept)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(waited_in.wait)
+        nursery.start_soon(wait, waited_in)
         await wait_all_tasks_blocked()
         waited_in.close(in_use=True)
     assert kept == []
@@ -112,7 +121,7 @@ def test_bytes_come_out_in_order_however_they_are_cut(steps: list[bytes | int]) 
                 put += step
                 channel.put(step, ended=False)
             elif channel.size:
-                piece = channel.take(b"", step)
+                piece = channel.take(None, step)
                 assert 0 < len(piece) <= step
                 taken += piece
             assert channel.size == len(put) - len(taken)
@@ -127,7 +136,7 @@ async def test_small_chunks_that_come_while_a_task_is_woken_are_joined_after_the
     received: list[bytes] = []
 
     async def receive() -> None:
-        first = await channel.wait()
+        first = await wait(channel)
         received.append(channel.take(first, 100))
 
     async with trio.open_nursery() as nursery:
@@ -157,7 +166,7 @@ async def test_what_is_taken_is_never_changed_by_what_comes_later() -> None:
     channel = ReceiveChannel([])
     for _ in range(3):
         channel.put(b"x", ended=False)
-    taken = channel.take(b"", 2)
+    taken = channel.take(None, 2)
     channel.put(b"y" * (SMALL_CHUNK // 2), ended=False)
     assert taken == b"xx"
     assert type(taken) is bytes
@@ -171,7 +180,7 @@ async def test_a_large_chunk_is_read_in_pieces_without_being_copied_each_time() 
     tracemalloc.start()
     try:
         for _ in range(1000):
-            assert len(channel.take(b"", 1)) == 1
+            assert len(channel.take(None, 1)) == 1
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -249,19 +249,20 @@ class Engine:
 
     def _on_opened(self, event: events.StreamOpened) -> None:
         core = event.stream
-        if core.type in self.config.extensions:
+        if core.custody is WAITING and not self.ending.closing:  # so most come
+            received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
+            self.backlog.put((core, received), at_once=self.reader.alone)
+            self._was_offered = True
+        elif core.type in self.config.extensions:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
             handler = self.config.extensions[core.type]
             self._nursery.inner.start_soon(self._run_extension, core, received, name=handler)
         elif core.custody is ACCEPTED:  # a heartbeat, which is answered to the end
             self.connection.hold(core)
             self.steps.receivers[core] = Responder(self.steps, self.ending, core)
-        elif self.ending.closing:  # since before the wire was known, so no GOAWAY could say it
-            self.connection.refuse_unaccepted()
         elif core.custody is WAITING:
-            received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
-            self.backlog.put((core, received), at_once=self.reader.alone)
-            self._was_offered = True
+            # This side closes since before the wire was known, so no GOAWAY could say it.
+            self.connection.refuse_unaccepted()
 
     def _on_broken(self, event: events.StreamBroken) -> None:
         receiver = self.steps.receivers.pop(event.stream, None)

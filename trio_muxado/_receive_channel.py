@@ -49,11 +49,13 @@ live at once by default.  Each takes 1.8 KiB."""
 class ReceiveChannel:
     """What a stream has received and its application has not; one task may receive."""
 
-    __slots__ = ("_channel", "_kept", "_rest", "_tail", "_waited_in", "ended", "size")
+    __slots__ = ("_kept", "_receive", "_rest", "_send", "_tail", "_waited_in", "ended", "size")
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        self._channel: Channel | None = None  # only once something has to go through it
+        # The channel's two sides, only once something has to go through it:
+        self._send: trio.MemorySendChannel[bytes | bytearray] | None = None
+        self._receive: trio.MemoryReceiveChannel[bytes | bytearray] | None = None
         self._rest: memoryview | None = None  # of a chunk that was larger than a call wanted
         self._tail: bytearray | None = None  # the last item of the channel, which small chunks join
         self._waited_in: bool = False  # a task waits, and nothing has been sent to it
@@ -71,17 +73,19 @@ class ReceiveChannel:
             self._wake()
             return
         before = self.size
-        self.size += len(data)
+        self.size = before + len(data)
         self._waited_in = False
-        send = (self._channel or self._open())[0]
-        if not before or len(data) >= SMALL_CHUNK:
+        send_nowait = (self._send or self._open()[0]).send_nowait
+        if not before:
+            send_nowait(data)
+        elif len(data) >= SMALL_CHUNK:
             self._tail = None
-            send.send_nowait(data)
+            send_nowait(data)
         elif self._tail is not None and len(self._tail) < SMALL_CHUNK:
             self._tail += data
         else:
             self._tail = bytearray(data)
-            send.send_nowait(self._tail)
+            send_nowait(self._tail)
 
     def break_off(self) -> None:
         """The stream broke: nothing follows what waits."""
@@ -89,48 +93,56 @@ class ReceiveChannel:
 
     def _wake(self) -> None:
         """Let a task that waits look at the stream's state."""
-        if self._waited_in and self._channel is not None:
+        if self._waited_in and self._send is not None:
             self._waited_in = False
-            self._channel[0].send_nowait(b"")
+            self._send.send_nowait(b"")
 
     # ---- the receiver's side
 
-    async def wait(self) -> bytes:
-        """Wait for bytes and return them, or ``b""`` at the end; for when ``size`` is 0.
+    def begin_wait(self) -> trio.MemoryReceiveChannel[bytes | bytearray]:
+        """The channel to wait in while ``size`` is 0: what it gives is for ``take``.
 
-        They count in ``size`` until ``take``.
+        Where the wait raises, ``give_up`` has to follow.
         """
-        receive = (self._channel or self._open())[1]
         self._waited_in = True
-        try:
-            # Nothing is in the channel, so what comes first is one chunk as it was put.
-            return bytes(await receive.receive())
-        except BaseException:
-            if not (self._waited_in or self.size):
-                # The cancellation crossed a wake-up: its empty item is still in the channel, which
-                # therefore must not serve a later stream.  Nothing follows on this one.
-                self._channel = None
-            self._waited_in = False
-            raise
+        return self._receive or self._open()[1]
 
-    def take(self, first: bytes, limit: int) -> bytes:
-        """Take up to ``limit`` bytes: ``first``, which ``wait`` has returned, and what follows it.
+    def give_up(self) -> None:
+        """The task that waited was cancelled."""
+        if not (self._waited_in or self.size):
+            # The cancellation crossed a wake-up: its empty item is still in the channel, which
+            # therefore must not serve a later stream.  Nothing follows on this one.
+            self._send = self._receive = None
+        self._waited_in = False
+
+    def take(self, first: bytes | bytearray | None, limit: int) -> bytes:
+        """Take up to ``limit`` bytes: ``first``, which the channel has given, and what follows it.
 
         Chunks are joined until there are ``ENOUGH`` bytes.
         """
+        if first is None:
+            if self._rest is not None:
+                return self._take_joined([], 0, limit)
+            assert self._receive is not None
+            first = self._receive.receive_nowait()
         size = len(first)
-        if size == self.size and size <= limit:  # fast path: one chunk, as most small messages come
+        if size == self.size and size <= limit:  # in short what follows in full: so most go
             self.size = 0
-            return first
-        pieces: list[bytes | bytearray | memoryview] = [first] if first else []
+            self._tail = None
+            return bytes(first)
+        return self._take_joined([first], size, limit)
+
+    def _take_joined(
+        self, pieces: list[bytes | bytearray | memoryview], size: int, limit: int
+    ) -> bytes:
         if self._rest is not None:
             pieces.append(self._rest)
             size = len(self._rest)
             self._rest = None
         enough = min(limit, ENOUGH)
         if size < enough and size < self.size:
-            assert self._channel is not None
-            receive_nowait = self._channel[1].receive_nowait
+            assert self._receive is not None
+            receive_nowait = self._receive.receive_nowait
             while size < enough and size < self.size:
                 piece = receive_nowait()
                 pieces.append(piece)
@@ -150,17 +162,20 @@ class ReceiveChannel:
 
     def close(self, *, in_use: bool) -> None:
         """Drop what waits, and wake a task that does; ``in_use`` says that a task is in a call."""
-        if self._channel is not None:
-            if in_use:
-                self._wake()
-            elif not self.size and len(self._kept) < MAX_KEPT:
-                self._kept.append(self._channel)
-            self._channel = None
-        self._rest = self._tail = None
-        self.size = 0
+        send, receive = self._send, self._receive
+        if send is None or receive is None:
+            return
+        if self.size:
+            self.size = 0
+            self._rest = self._tail = None
+        elif not in_use and len(self._kept) < MAX_KEPT:
+            self._kept.append((send, receive))
+        if in_use:
+            self._wake()
+        self._send = self._receive = None
 
     def _open(self) -> Channel:
         kept = self._kept
-        channel = kept.pop() if kept else trio.open_memory_channel[bytes | bytearray](math.inf)
-        self._channel = channel
+        channel: Channel = kept.pop() if kept else trio.open_memory_channel(math.inf)
+        self._send, self._receive = channel
         return channel

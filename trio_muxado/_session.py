@@ -218,12 +218,12 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         hold, take = engine.connection.hold, engine.backlog.take
         run, name = self._run_handler, task_name(handler)
         async with open_bare_nursery() as nursery:
-            start_soon = nursery.inner.start_soon
+            start_soon, fail = nursery.inner.start_soon, nursery.fail
 
             def start(core: Stream, received: ReceiveChannel) -> None:
                 if hold(core):
                     stream = MuxadoStream(self, engine, core, received)
-                    start_soon(run, nursery.fail, handler, stream, core, name=name)
+                    start_soon(run, fail, handler, stream, core, name=name)
 
             # The frame reader may start one as well: in this task's context, not its own.
             context = copy_context()

@@ -82,7 +82,9 @@ class Slots:
         if not self._wire_known.is_set():
             await self._wire_known.wait()
         await trio.lowlevel.checkpoint()
-        if (self._waiting or self.free <= 0) and self._may_open():
+        outbound = self._streams.outbound
+        taken = outbound.used + self._promised  # as ``free`` counts, without a call
+        if (self._waiting or taken >= outbound.limit) and self._may_open():
             self._reclaim()
             if not self._waiting and self.free > 0:
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +142,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           trio.BusyResourceError: another task is receiving.
         """
         limit = DEFAULT_RECEIVE if max_bytes is None else max_bytes
-        if builtins.type(limit) is not int or limit < 1:
+        if type(limit) is not int or limit < 1:
             limit = checked_size("max_bytes", limit)
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
@@ -151,11 +150,15 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         try:
             if self._closed is not None:
                 raise self._closed_error()
-            received, core, first = self._received, self._core, b""
+            received, core, first = self._received, self._core, None
             if received.size or received.ended or core.broken is not None:
                 await checkpoint()
             else:
-                first = await received.wait()
+                try:
+                    first = await received.begin_wait().receive()
+                except BaseException:
+                    received.give_up()
+                    raise
             # Another task may have closed the stream meanwhile, and given all credit back.
             if self._closed is not None:
                 raise self._closed_error()
@@ -225,9 +228,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             if type(data) is not bytes:
                 await self._send_copies(data)
                 return
-            core, engine = self._core, self._engine
-            cut = self._cut
-            if data and self._closed is None and SEND_END in core.allowed:
+            core, engine, cut = self._core, self._engine, self._cut
+            if data and SEND_END in core.allowed:
                 self._cut = True  # until it is queued
             small = len(data) <= SMALL_MESSAGE
             if small:
@@ -238,8 +240,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._unsendable_error()
             if not small:
                 await checkpoint_if_cancelled()
-            self._cut = cut
             if data:
+                self._cut = cut
                 engine.steps.send(core, data, whole=self._converses)
                 self._asked = True
             if core.outgoing.size > engine.room.size:
@@ -374,26 +376,30 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _close_now(self, why: str = "this side has closed the stream") -> None:
         """What :meth:`aclose` does, without its checkpoint."""
-        if self._cut and self._closed is None:
+        if self._closed is not None:
+            return
+        if self._cut:
             self._reset_now(ErrorCode.STREAM_CANCELLED, _CUT)
             return
-        self._close(why)
+        self._let_go(why)
         self._engine.steps.close(self._core)
 
     def _reset_now(self, code: ErrorCode | int, why: str = _RESET) -> None:
         """What :meth:`reset` does, without its checkpoint."""
-        self._close(why)
+        if self._closed is None:
+            self._let_go(why)
         self._engine.steps.reset(self._core, code)
 
-    def _close(self, message: str) -> None:
-        if self._closed is None:
-            self._closed = message
-            self._broke_before = self._core.broken is not None
-            self._received.close(in_use=self._receiving)
-            if self._engine.breaks:
-                wake_for_break(self._engine.breaks, self._core)
-            if self._sending:
-                self._engine.room.wake(self._core)
+    def _let_go(self, why: str) -> None:
+        """This side has closed the stream: drop what came, and wake the tasks that use it."""
+        self._closed = why
+        if self._core.broken is not None:
+            self._broke_before = True
+        self._received.close(in_use=self._receiving)
+        if self._engine.breaks:
+            wake_for_break(self._engine.breaks, self._core)
+        if self._sending:
+            self._engine.room.wake(self._core)
 
     # ---- errors
 

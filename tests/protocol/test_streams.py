@@ -176,13 +176,6 @@ def test_an_extension_is_left_alone() -> None:
 # ---- a stream leaves
 
 
-def test_an_open_stream_stays() -> None:
-    streams = make_streams()
-    stream = remote(streams)
-    streams.settle(stream)
-    assert streams.live == {3: stream}
-
-
 def test_a_stream_that_is_gone_leaves_and_gives_its_place_back() -> None:
     streams = make_streams()
     stream = remote(streams)

@@ -61,31 +61,33 @@ class ReceiveBudget:
             size = min(size, largest)  # or two that follow each other would never stop
         window.grow(window.size + self._reserve(stream, size - window.size))
 
-    def release_read(self, stream: Stream, size: int) -> None:
+    def read_after_end(self, stream: Stream, size: int) -> None:
         """Nothing more comes on a stream, and ``size`` bytes of what came were read."""
-        assert size <= stream.reserved
+        window = stream.receive_window
+        window.unconsumed -= size
+        window.ungranted += size  # and stays so
         self.left += size
         stream.reserved -= size
 
     def stop(self, stream: Stream) -> None:
         """Nothing more comes on a stream: only what is not read yet still takes memory."""
-        if stream.reserved:
-            unread = stream.receive_window.unconsumed
-            self.left += stream.reserved - unread
-            stream.reserved = unread
-            self._fair_until = -math.inf
-            if stream in self._growing or stream.receive_window is self.largest.window:
+        reserved = stream.reserved
+        if reserved:
+            window = stream.receive_window
+            unread = stream.reserved = window.unconsumed
+            self.left += reserved - unread
+            if self._growing or window is self.largest.window:
                 self._leave(stream)  # no call for each of many small streams
 
     def release(self, stream: Stream) -> None:
         """Nobody reads a stream any more: it takes nothing."""
         self.left += stream.reserved
         stream.reserved = 0
-        self._fair_until = -math.inf
         self._leave(stream)
 
     def _leave(self, stream: Stream) -> None:
-        """A stream receives no more."""
+        """A stream receives no more, and its bytes are there for others."""
+        self._fair_until = -math.inf
         if stream.receive_window is self.largest.window:
             self.largest.forget()
         if stream in self._growing:

@@ -82,6 +82,8 @@ class Wire:
     has_syn_frame: bool = field(init=False)
     """Streams are opened by a frame of their own, which carries type and priority."""
     known_codes: Mapping[int, ErrorCode] = field(init=False)
+    bare_syn: int = field(init=False)
+    """The first word of a SYN frame without type and priority; -1 where there is none."""
     data_bits: int = field(init=False)
     fin_bits: int = field(init=False)
     syn_bits: int = field(init=False)
@@ -93,6 +95,8 @@ class Wire:
         set_once = object.__setattr__
         set_once(self, "has_syn_frame", "SYN" in self.types)
         set_once(self, "known_codes", by_number)
+        syn = self.types["SYN"] << self.type_shift if self.has_syn_frame else -1
+        set_once(self, "bare_syn", syn)
         set_once(self, "data_bits", self.types["DATA"] << self.type_shift)
         set_once(self, "fin_bits", SYN_FIN << self.flags_shift)
         set_once(self, "syn_bits", self.syn_flag << self.flags_shift)
@@ -133,6 +137,8 @@ class Wire:
 
         There is no FIN: an acceptor of the Go library takes it for its own direction.
         """
+        if not (priority or stream_type):  # in short what follows in full: so most streams begin
+            return _TWO_WORDS.pack(self.bare_syn, stream_id)
         flags = 0
         body = b""
         if priority:

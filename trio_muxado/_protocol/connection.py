@@ -280,12 +280,11 @@ class Connection:
         Returns whether there is credit to be sent.
         """
         stream.used = True
-        window, budget = stream.receive_window, self.streams.budget
+        budget = self.streams.budget
         if RECEIVE_DATA not in stream.allowed:
-            window.unconsumed -= size
-            window.ungranted += size  # and stays so: nothing more can come
-            budget.release_read(stream, size)
+            budget.read_after_end(stream, size)
             return False
+        window = stream.receive_window
         increment = window.consume(size)
         if window.end_round(self.streams.last_read_at, budget.largest):
             budget.grow(stream, self.streams.last_read_at)

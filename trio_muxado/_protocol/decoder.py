@@ -92,10 +92,8 @@ class Decoder:
             types["WNDINC"]: self._parse_wndinc,
             types["GOAWAY"]: self._parse_goaway,
         }
-        self._bare_syn = -1  # the first word of a SYN without type and priority
         if wire.has_syn_frame:
             self._parsers[types["SYN"]] = self._parse_syn
-            self._bare_syn = types["SYN"] << wire.type_shift
 
     def feed(self, data: _Received) -> list[Frame]:
         """The frames that ``data`` completes, up to the bound; nothing after ``Malformed``.
@@ -119,7 +117,7 @@ class Decoder:
         length_shift, length_mask = wire.length_shift, wire.length_mask
         type_bits = wire.type_mask << wire.type_shift
         data_bits, fin_bits, syn_bits = wire.data_bits, wire.fin_bits, wire.syn_bits
-        bare_syn, unpack = self._bare_syn, _TWO_WORDS.unpack_from
+        bare_syn, unpack = wire.bare_syn, _TWO_WORDS.unpack_from
         last_header = len(data) - HEADER_SIZE  # where the last one that is whole could begin
         left = self._at_once  # frames that this call may add, those of runs beyond the first aside
         if self._left:

@@ -137,11 +137,13 @@ class Inbound:
 
     def _on_data(self, frame: frames.Data) -> None:
         stream_id, length, payload, syn, fin = frame
-        if length > self._largest_data:
-            raise ProtocolViolation(
-                ErrorCode.FRAME_SIZE_ERROR, f"DATA of {length} bytes, larger than any window"
-            )
-        if length or fin or syn:
+        if length:
+            if length > self._largest_data:
+                raise ProtocolViolation(
+                    ErrorCode.FRAME_SIZE_ERROR, f"DATA of {length} bytes, larger than any window"
+                )
+            self._empty_frames = 0
+        elif fin or syn:
             self._empty_frames = 0
         else:
             self._empty_frames += 1
@@ -157,8 +159,9 @@ class Inbound:
                     self._streams.answer_late_data(stream_id)
         if stream is None:
             return
+        may_receive = RECEIVE_DATA in stream.allowed
         if length:
-            if RECEIVE_DATA not in stream.allowed:
+            if not may_receive:
                 if not self._skip_late_data(stream, length):
                     return
             elif not stream.receive_window.take(length):
@@ -169,11 +172,16 @@ class Inbound:
         if not length:
             if fin:
                 self._receive_end(stream)
-        elif len(payload) == length:
-            self._deliver(stream, payload, end=fin)
-        else:
+        elif len(payload) < length:
             self._receiving = (stream, fin)
             self._deliver(stream, payload, end=False)
+        elif fin and not self._run and stream.custody is not UNTYPED and may_receive:
+            # In short what follows in full: so most small messages come, whole and with their end.
+            self._events.append(make_data_received((stream, bytes(payload), True)))
+            self.last_data_of = stream_id
+            self._stop_receiving(stream)
+        else:
+            self._deliver(stream, payload, end=fin)
 
     def _on_data_run(self, frame: frames.DataRun) -> None:
         stream_id, length, payloads = frame
@@ -235,6 +243,10 @@ class Inbound:
             self._end_run()
             if RECEIVE_DATA in stream.allowed:
                 self._events.append(make_data_received((stream, b"", True)))
+        self._stop_receiving(stream)
+
+    def _stop_receiving(self, stream: Stream) -> None:
+        """The peer has ended its direction of a stream, and the events say so."""
         stream.step(RECEIVE_END)
         self._streams.budget.stop(stream)
         if stream.state in OVER:

@@ -19,7 +19,6 @@ from .states import (
     CUSTODY_TRANSITIONS,
     HELD,
     OPEN,
-    OVER,
     RELEASE,
     SEEN,
     SEND_RESET,
@@ -115,8 +114,7 @@ class Streams:
         self.check_opening(stream_id)
         # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
         # processed, also of extensions.
-        unwanted = going and quota is not self.heartbeats
-        if unwanted or quota.used >= quota.limit + extra:
+        if quota.used >= quota.limit + extra or (going and quota is not self.heartbeats):
             self._counts.refused += 1
             self.answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
@@ -311,10 +309,10 @@ class Streams:
         """Forget a stream on which nothing can happen any more.
 
         One that the application has closed is forgotten although the peer has not ended it, as
-        the Go peers do: what still comes is answered with RST.  One that is not
-        ``OVER`` stays; where most are not, the connection looks first, which saves a call each.
+        the Go peers do: what still comes is answered with RST.  Only for one that is ``OVER``:
+        whoever calls looks first, which saves a call each.
         """
-        if stream.state not in OVER or stream.outgoing.size or stream.end_due or stream.open_due:
+        if stream.outgoing.size or stream.end_due or stream.open_due:
             return
         if self.live.get(stream.id) is not stream:
             return
@@ -331,12 +329,9 @@ class Streams:
         # A handler still costs us when its stream has ended, until it lets go of the stream.  Where
         # there may be none, only a reset, which is cheap to send, has to wait for that.
         custody = stream.custody
-        kept = custody is HELD or (
-            stream.broken is not None
-            and not stream.local
-            and (custody is ACCEPTED or custody is WAITING)
-        )
-        if not kept:
+        if custody is HELD:
+            return
+        if stream.broken is None or stream.local or custody not in (ACCEPTED, WAITING):
             stream.leave_slot()
 
     def note_answer(self, stream_id: int) -> None:

@@ -92,13 +92,13 @@ class ReceiveWindow:
     """
 
     __slots__ = (
+        "_initial",
         "_round_left",
         "_shortest_round",
         "credit",
         "pinched",
         "round_since",
         "size",
-        "threshold",
         "unconsumed",
         "ungranted",
     )
@@ -114,10 +114,7 @@ class ReceiveWindow:
         self._shortest_round = math.inf
         self.unconsumed: int = 0
         self.ungranted: int = 0
-        # Granting each read again, as the Go peers do, doubles the number of frames; waiting
-        # for the whole window stalls the sender.  It never grows with the window: a peer that
-        # clamps increments to its initial window would wait for credit forever (Rust).
-        self.threshold: int = initial // 2
+        self._initial = initial
 
     def take(self, size: int) -> bool:
         """``size`` bytes are coming; False when they are more than was promised."""
@@ -130,12 +127,18 @@ class ReceiveWindow:
         return True
 
     def consume(self, size: int) -> int:
-        """The application took ``size`` bytes; the increment to send now, mostly 0."""
+        """The application took ``size`` bytes; the increment to send now, mostly 0.
+
+        Granting each read again, as the Go peers do, doubles the number of frames; waiting for the
+        whole window stalls the sender.  So half of the initial window is granted at a time.  That
+        never grows with the window: a peer that clamps increments to its initial window would wait
+        for credit forever (Rust).
+        """
         assert 0 <= size <= self.unconsumed
         self.unconsumed -= size
         self._round_left -= size
         self.ungranted += size
-        return self.take_grant() if self.ungranted >= self.threshold else 0
+        return self.take_grant() if 2 * self.ungranted >= self._initial else 0
 
     def end_round(self, now: float, largest: LargestWindow) -> bool:
         """The window is what holds the peer back, not the application; to ask after ``consume``.
