@@ -91,7 +91,7 @@ async def test_it_finds_nothing_in_this_library_s_client(wire, typed) -> None:
 def test_it_starts_a_peer_that_dials() -> None:
     start = shlex.join([sys.executable, str(DIALLER)])
     result = invoke(
-        *("check", "127.0.0.1:0", "--role", "server", "--run", f"{start} {{host}} {{port}}"),
+        *("check", "127.0.0.1:0", "--role", "server", "--start", f"{start} {{host}} {{port}}"),
         *("--only", "wndinc-overflow"),
     )
     assert (result.exit_code, result.stderr) == (0, "")
@@ -106,7 +106,7 @@ def test_it_starts_a_peer_that_dials() -> None:
     ],
 )
 def test_a_peer_that_cannot_be_started(start: str, code: int, complaint: str) -> None:
-    result = invoke("check", "127.0.0.1:0", "--role", "server", "--run", start)
+    result = invoke("check", "127.0.0.1:0", "--role", "server", "--start", start)
     assert result.exit_code == code
     (line,) = result.stderr.splitlines()
     assert complaint in line
@@ -223,7 +223,9 @@ async def test_a_peer_that_dies_at_the_first_mistake() -> None:
     [
         (["localhost:1", "--typed"], "--typed is for --wire v2"),
         (["localhost:1", "--only", "dance"], "no vector 'dance' of muxado v1"),
-        (["localhost:1", "--run", "peer"], "--run is for --role server"),
+        (["localhost:1", "--start", "peer"], "--start is for --role server"),
+        (["localhost:1", "--role", "server", "--start", "'peer"], "No closing quotation"),
+        (["localhost:1", "--role", "server", "--start", ""], "there is no command in it"),
         ([":1"], "--role client needs the host"),
         (["localhost:0"], "--role client needs the host"),
         (["localhost:1", "--role", "server", "--tls"], "TLS is for --role client"),

@@ -94,6 +94,7 @@ def test_an_address_to_listen_on_may_leave_things_out() -> None:
     "text, complaint",
     [
         ("localhost", "no port"),
+        ("8765", "no host: write localhost:8765"),
         ("localhost:", "the port must be a number"),
         ("localhost:http", "the port must be a number"),
         ("localhost:0", "from 1 to 65535"),
@@ -126,6 +127,27 @@ def test_the_environment_and_the_file_have_the_same_names(tmp_path: Path) -> Non
     assert "10 (5 from each side)" in result.stdout
     result = invoke("demo", env={"TRIO_MUXADO_CONFIG": str(file)})
     assert "6 (3 from each side)" in result.stdout
+
+
+def test_arguments_have_names_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "muxado.toml"
+    file.write_text('[ping]\naddress = "localhost"\n')
+    result = invoke("--config", str(file), "ping")
+    assert result.exit_code == 2
+    assert f"'localhost' has no port: it must be HOST:PORT (from {file})" in result.stderr
+    result = invoke("ping", env={"TRIO_MUXADO_PING_ADDRESS": "localhost"})
+    assert result.exit_code == 2
+    assert "(from the environment: TRIO_MUXADO_PING_ADDRESS)" in result.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_have_the_same_name_everywhere(name: str) -> None:
+    command = commands.get_command(click.Context(commands), name)
+    assert command is not None
+    for param in command.params:
+        if isinstance(param, click.Option):
+            assert param.name is not None
+            assert f"--{param.name.replace('_', '-')}" in param.opts
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ async def check(
             command += [f"127.0.0.1:{serving.port}"]
         else:
             start = shlex.join([str(binary_of(peer)), "dial", "--addr", "{address}", *options])
-            command += ["127.0.0.1:0", "--role", "server", "--run", start]
+            command += ["127.0.0.1:0", "--role", "server", "--start", start]
         done = await trio.run_process(command, capture_stdout=True, check=False)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(results) == len(vectors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import ssl
@@ -243,9 +244,14 @@ def in_words(error: BaseException) -> str:
     bare = trio.BrokenResourceError
     while (not str(error) or type(error) is bare) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLError):
+        # "[SSL: REASON] reason in words (_ssl.c:1006)"
+        return re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", str(error))
+    if isinstance(error, OSError):
         if error.errno and not isinstance(error, socket.gaierror):
-            return os.strerror(error.errno)  # trio's own text says much that is said already
+            # trio's own text says much that is said already.
+            about = f": {error.filename}" if error.filename else ""
+            return os.strerror(error.errno) + about
         if error.strerror:
             return error.strerror
         if error.__cause__ is not None:  # trio tried several addresses

@@ -30,7 +30,8 @@ async def connect(
     except OSError as error:
         raise Failed(f"no connection to {address}: {in_words(error)}") from None
     except trio.BrokenResourceError as error:
-        raise Failed(f"no TLS with {address}: {in_words(error)}") from None
+        hint = "; does it speak TLS at all?" if _is_no_tls(error.__cause__) else ""
+        raise Failed(f"no TLS with {address}: {in_words(error)}{hint}") from None
 
 
 async def _over_tls(
@@ -43,6 +44,14 @@ async def _over_tls(
         await trio.aclose_forcefully(stream)
         raise
     return stream
+
+
+def _is_no_tls(error: BaseException | None) -> bool:
+    """What came was no TLS: an end, or other bytes."""
+    return isinstance(error, ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError)
+        and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+    )
 
 
 async def listen(address: Address) -> tuple[list[trio.SocketListener], Address]:

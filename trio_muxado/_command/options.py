@@ -53,6 +53,9 @@ class AddressType(_AddressParamType):
         if isinstance(value, Address):
             return value
         host, colon, port = str(value).rpartition(":")
+        if not colon and port.isdecimal():
+            every = f", or :{port} for every address" if self._listening else ""
+            self.fail(f"{value!r} has no host: write localhost:{port}{every}", param, ctx)
         if not colon:
             self.fail(f"{value!r} has no port: it must be HOST:PORT", param, ctx)
         if host.startswith("[") and host.endswith("]"):

@@ -42,10 +42,21 @@ def progress(
 
 
 def print_table(rows: Sequence[Sequence[str]], headers: Sequence[str] | None = None) -> None:
-    """Print a table: with lines on a terminal, else aligned by spaces."""
+    """Print a table: with lines on a terminal, else aligned by spaces.
+
+    Where a terminal is too narrow the last column has lines of its own: nothing is left out.
+    """
     console = terminal()
+    lines = [*([headers] if headers else []), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     if console is None:
-        _print_plain([*([headers] if headers else []), *rows])
+        for row in lines:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            click.echo("  ".join(cells).rstrip())
+        return
+    if sum(widths) + 3 * len(widths) + 1 > console.width:
+        for *first, last in rows:
+            click.echo(f"{'  '.join(first)}\n    {last}")
         return
     from rich.table import Table
     from rich.text import Text
@@ -54,10 +65,3 @@ def print_table(rows: Sequence[Sequence[str]], headers: Sequence[str] | None = N
     for row in rows:
         table.add_row(*map(Text, row))  # brackets in it are no markup
     console.print(table)
-
-
-def _print_plain(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())

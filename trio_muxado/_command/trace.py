@@ -14,8 +14,8 @@ import trio
 
 from trio_muxado import JsonLinesTracer, TableTracer, TracedFrame, forward
 
+from . import network
 from .ending import Failed, in_words, run, tell
-from .network import connect, listen
 from .options import ADDRESS, LISTEN_ADDRESS, Address, argument, tls_client_options
 from .seen import Direction, SeenSession
 
@@ -158,7 +158,7 @@ class Proxy:
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until it is cancelled; it has started with where it listens."""
-        listeners, here = await listen(address)
+        listeners, here = await network.listen(address)
         tell(f"listening on {here}, in front of {self._target}; Ctrl-C ends it")
         async with Lines.open() as lines:
             tracer = self._make_tracer(cast("TextIO", lines))  # as far as a tracer needs one
@@ -175,7 +175,7 @@ class Proxy:
         try:
             peer = client.socket.getpeername()
             session.note("connected", f"from {Address(*peer[:2])} to {self._target}")
-            server = await connect(self._target, self._ssl_context, CONNECT_TIMEOUT)
+            server = await network.connect(self._target, self._ssl_context, CONNECT_TIMEOUT)
         except (Failed, OSError) as error:
             await trio.aclose_forcefully(client)
             reason = error.message if isinstance(error, Failed) else in_words(error)
@@ -191,9 +191,9 @@ class Proxy:
 
 
 @click.command("trace")
-@argument("listen_at", type=LISTEN_ADDRESS, metavar="LISTEN")
-@argument("target", type=ADDRESS, metavar="TARGET")
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each frame.")
+@argument("listen", type=LISTEN_ADDRESS)
+@argument("target", type=ADDRESS)
+@click.option("--json", is_flag=True, help="A line of JSON for each frame.")
 @click.option(
     "--wire",
     type=click.Choice(["auto", "v1", "v2"]),
@@ -202,9 +202,9 @@ class Proxy:
 )
 @tls_client_options
 def command(
-    listen_at: Address,
+    listen: Address,
     target: Address,
-    as_json: bool,
+    json: bool,
     wire: Literal["auto", "v1", "v2"],
     ssl_context: ssl.SSLContext | None,
 ) -> None:
@@ -224,5 +224,5 @@ def command(
         trio-muxado trace --json :8766 [::1]:8765 > frames.jsonl
         trio-muxado trace --ca ca.pem localhost:8766 example.org:443
     """
-    proxy = Proxy(target, ssl_context, wire, JsonLinesTracer if as_json else TableTracer)
-    run(proxy.run, listen_at)
+    proxy = Proxy(target, ssl_context, wire, JsonLinesTracer if json else TableTracer)
+    run(proxy.run, listen)
