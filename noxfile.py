@@ -198,7 +198,7 @@ def applications(session: nox.Session) -> None:
         install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
         session.run(*install, *missing, external=True, env=quiet)
     strict = ["--no-skips"] if os.environ.get("CI") else []
-    where = session.posargs or ["tests/applications"]
+    where = session.posargs or ["tests/applications", "tests/test_snippets.py"]
     session.run("python", "-m", "pytest", "-m", "applications", *strict, *where)
 
 

@@ -8,28 +8,19 @@ that say how; blocks of `sh` run too, where they are not `pip install`.
 The ports of all examples are in `PORTS`; a program runs with free ones instead.
 """
 
-import ast
 import contextlib
-import inspect
 import io
 import os
 import re
 import shlex
 import signal
-import ssl
 import sys
 import types
-from collections.abc import AsyncIterator, Callable, Generator
-from functools import partial
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
-import trio.testing
-import trustme
-
-import trio_muxado
 
 from .helpers.pages import PAGES, ROOT, Block, Page
 from .helpers.programs import DEADLINE, free_port, matches, run_to_its_end, serving
@@ -43,19 +34,6 @@ NEEDS_A_PROCESS = re.compile(r"__file__|sys\.argv|logging\.basicConfig|signal|as
 
 INSTALLS = re.compile(r"(python -m )?(pip|nox|git)\b")
 """How a line begins that no test runs: it changes the machine, or needs the network."""
-
-
-def is_fragment(block: Block) -> bool:
-    if "given" in block.options or block.options.get("client") == "echo":
-        return True
-    flags = compile_block(block, block.text).co_flags
-    return flags & inspect.CO_COROUTINE != 0
-
-
-def compile_block(block: Block, source: str) -> types.CodeType:
-    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    code: types.CodeType = compile(source, str(block.page), "exec", flags, dont_inherit=True)
-    return code
 
 
 def blocks(wanted: Callable[[Block], bool]) -> list[Any]:
@@ -120,7 +98,8 @@ class Stage:
             return run_to_its_end(
                 [sys.executable, "-m", "pytest", *options, path.name], self.folder
             )
-        if NEEDS_A_PROCESS.search(self.page.source(block)):
+        imports = any("file" in other.options for other in self.page.above(block))
+        if imports or NEEDS_A_PROCESS.search(self.page.source(block)):
             return run_to_its_end(
                 [sys.executable, "-W", "error", self.write(block).name], self.folder
             )
@@ -170,11 +149,9 @@ def deadline() -> Generator[None, None, None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize(
-    "page, block", blocks(lambda b: (b.is_python and not is_fragment(b)) or "shell" in b.options)
-)
-def test_program(page: Page, block: Block, folder: Path) -> None:
-    stage = Stage(page, block, folder)
+@pytest.mark.parametrize("page, block", blocks(lambda b: b.is_python or "shell" in b.options))
+def test_program(page: Page, block: Block, tmp_path: Path) -> None:
+    stage = Stage(page, block, tmp_path)
     with stage.stack:
         stage.prepare(block)
         if "client" in block.options:
@@ -193,7 +170,7 @@ def test_program(page: Page, block: Block, folder: Path) -> None:
 def test_no_option_stands_above_another_block() -> None:
     for page in PAGES:
         for block in page.blocks:
-            runs = block.is_python or block.options.keys() <= {"file"} or "go" in block.options
+            runs = block.is_python or block.options.keys() <= {"file"} or "peer" in block.options
             assert runs or (block.is_shell and "shell" in block.options), f"{block} does not run"
 
 
@@ -216,100 +193,6 @@ def test_what_is_installed_exists() -> None:
                     assert set(extras.split(",")) <= known, f"{block}: {extras}"
 
 
-# ---- fragments, which take names as given
-
-
-async def echo(stream: trio.abc.HalfCloseableStream) -> None:
-    async with stream:
-        async for chunk in stream:
-            await stream.send_all(chunk)
-        await stream.send_eof()
-
-
-async def echo_streams(session: trio_muxado.MuxadoSession) -> None:
-    await session.serve_streams(echo)
-
-
-@contextlib.asynccontextmanager
-async def given(contexts: dict[str, ssl.SSLContext]) -> AsyncIterator[dict[str, Any]]:
-    """What a fragment may take as given."""
-    ours, theirs = trio.testing.memory_stream_pair()
-    spare, spare_peer = trio.testing.memory_stream_pair()
-
-    async def peer() -> None:
-        async with trio_muxado.server_session(theirs) as session:
-            await session.serve_streams(echo)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer)
-        async with trio_muxado.client_session(ours) as session:
-            stream = await session.open_stream()
-            yield {
-                "session": session,  # a client's, whose peer echoes every stream
-                "stream": stream,  # one of that session
-                "transport": spare,  # a trio stream that leads to `peer_transport`
-                "peer_transport": spare_peer,
-                "nursery": nursery,
-                "handle_stream": echo,
-                "handle_session": echo_streams,
-                **contexts,  # server_context and client_context, for TLS
-            }
-        nursery.cancel_scope.cancel()
-
-
-@contextlib.asynccontextmanager
-async def hidden_server() -> AsyncIterator[str]:
-    async with trio.open_nursery() as nursery:
-        serve = partial(trio_muxado.serve_muxado, host="127.0.0.1")
-        (listener, *_) = await nursery.start(serve, echo_streams, 0)
-        yield str(listener.socket.getsockname()[1])
-        nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("page, block", blocks(lambda b: b.is_python and is_fragment(b)))
-async def test_fragment(
-    page: Page,
-    block: Block,
-    folder: Path,
-    server_context: ssl.SSLContext,
-    client_context: ssl.SSLContext,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(trio.fail_after(DEADLINE))
-        port = PORT
-        if block.options.get("client") == "echo":
-            port = await stack.enter_async_context(hidden_server())
-        names: dict[str, Any] = {}
-        if wanted := block.named("given"):
-            contexts = {"server_context": server_context, "client_context": client_context}
-            known = await stack.enter_async_context(given(contexts))
-            names = {name: known[name] for name in wanted}
-        monkeypatch.chdir(folder)
-        scope: dict[str, Any] = {"trio": trio, "trio_muxado": trio_muxado, "__name__": "snippet"}
-        scope |= {name: getattr(trio_muxado, name) for name in trio_muxado.__all__} | names
-        capsys.readouterr()
-        source = "\n" * (block.line - 1) + block.text.replace(PORT, port)
-        running = eval(compile_block(block, source), scope)
-        if inspect.iscoroutine(running):
-            await running
-        printed = capsys.readouterr().out
-        if block.output is not None:
-            assert matches(block.output, printed), f"it printed:\n{printed}"
-
-
-@pytest.fixture
-def folder(tmp_path: Path, authority: trustme.CA) -> Path:
-    """Where a program runs; with the certificates that TLS examples name."""
-    leaf = authority.issue_cert("localhost")
-    leaf.private_key_pem.write_to_path(tmp_path / "key.pem")
-    for number, blob in enumerate(leaf.cert_chain_pems):
-        blob.write_to_path(tmp_path / "cert.pem", append=number > 0)
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return tmp_path
-
-
 # ---- README.md
 
 
@@ -323,7 +206,7 @@ def test_the_readme_s_test_command_is_there_for_ci() -> None:
     assert "python -m pytest" in command_of_readme("test")
 
 
-def test_the_readme_s_demo_runs(folder: Path) -> None:
+def test_the_readme_s_demo_runs(tmp_path: Path) -> None:
     """As it stands there; only the installation is CI's to try."""
     steps = re.split(r"&&|\n", command_of_readme("demo"))
     runs = [step.strip() for step in steps if "-m trio_muxado" in step]
@@ -331,4 +214,4 @@ def test_the_readme_s_demo_runs(folder: Path) -> None:
     for run in runs:
         program, *arguments = shlex.split(run)
         assert program == "python"
-        run_to_its_end([sys.executable, "-W", "error", *arguments], folder)
+        run_to_its_end([sys.executable, "-W", "error", *arguments], tmp_path)

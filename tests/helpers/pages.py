@@ -15,11 +15,12 @@ The options:
     server, server=N   it serves until it is stopped, on N ports (1 where it is not said);
                        its test is that it comes to listen
     client             it runs while the last `server` above it does
-    with=NAME,...      it runs while these do, which are started in this order
+    with=NAME,...      it runs while these do, which are started in this order, each as often as
+                       it is named
     pytest             it is a file of tests
     shell              above a fence of `sh`: the commands run, and succeed
     extra=NAME,...     it imports these, which the test extra lacks: `nox -s applications` runs it
-    given=NAME,...     it is a fragment that takes these names as given
+    peer=go-v1, ...    it is a program in another language; tests/interop builds and runs it
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _PYTHON = re.compile(r"^(python|python3|py|pycon|\{code-block\} *python|\{code\}
 _SHELL = re.compile(r"^(sh|bash|shell|console)\b")
 _OPTIONS = {
     *("name", "after", "first", "file", "server", "client", "with", "pytest", "shell"),
-    *("extra", "given", "go"),
+    *("extra", "peer"),
 }
 
 
@@ -130,7 +131,7 @@ def _add(blocks: list[Block], block: Block, comment: str) -> None:
     if mark := _COMMENT.match(comment):
         block.kind, block.words = mark[1], mark[2] or ""
     if block.kind == "output":
-        programs = [b for b in blocks if b.is_python or b.is_shell]
+        programs = [b for b in blocks if b.is_python or b.is_shell or "peer" in b.options]
         assert programs, f"{block}: the output of what?"
         programs[-1].output = block.text
     elif block.kind == "snippet":

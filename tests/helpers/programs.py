@@ -115,8 +115,9 @@ class Serving:
         self._reading.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
-        while (line := self._lines.get()) is not None:
-            self.printed += line
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self.printed += self._lines.get_nowait() or ""
         assert ended is None, f"{self.what} ended while it was used:\n{self.printed}"
 
 

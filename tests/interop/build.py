@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".build"
@@ -86,7 +86,8 @@ def _missing(what: str) -> None:
     pytest.skip(message)
 
 
-def _tool(name: str, oldest: tuple[int, int]) -> str:
+def tool(name: str, oldest: tuple[int, int]) -> str:
+    """A compiler; skips the test where it is missing or too old, and fails it in CI."""
     path = shutil.which(name)
     wanted = f"{name} {oldest[0]}.{oldest[1]} or newer"
     if path is None:
@@ -98,7 +99,8 @@ def _tool(name: str, oldest: tuple[int, int]) -> str:
     return str(path)
 
 
-def _run(command: list[str | Path], *, cwd: Path, **environment: str) -> None:
+def run(command: Sequence[str | Path], *, cwd: Path, **environment: str) -> None:
+    """A command that builds something; the test fails with what it says."""
     done = subprocess.run(  # the tests' own toolchain
         command,
         cwd=cwd,
@@ -114,11 +116,16 @@ def _run(command: list[str | Path], *, cwd: Path, **environment: str) -> None:
         pytest.fail(f"{command[0]} could not build {cwd.name}:\n{done.stdout}", pytrace=False)
 
 
-def _build_go_v1(binary: Path) -> None:
-    """In GOPATH mode: the first generation is older than modules, and is in no module proxy."""
-    go = _tool("go", OLDEST_GO)
+def go_for_v1() -> str:
+    """A Go compiler; skips the test where Debian's package of v1 is missing, and fails it in CI."""
     if not (DEBIAN_GOPATH / "src/github.com/inconshreveable/muxado").is_dir():
         _missing(f"muxado v1 is not here: apt-get install {DEBIAN_MUXADO_V1}")
+    return tool("go", OLDEST_GO)
+
+
+def _build_go_v1(binary: Path) -> None:
+    """In GOPATH mode: v1 is older than modules, and is in no module proxy."""
+    go = go_for_v1()
     gopath = CACHE / "gopath"
     ours = gopath / "src" / "interop.test"
     ours.mkdir(parents=True, exist_ok=True)
@@ -126,7 +133,7 @@ def _build_go_v1(binary: Path) -> None:
     if link.resolve() != HERE / "go_peer":
         link.unlink(missing_ok=True)
         link.symlink_to(HERE / "go_peer")
-    _run(
+    run(
         [go, "build", "-o", binary, "main.go"],
         cwd=HERE / "go_v1",
         GO111MODULE="off",
@@ -138,8 +145,8 @@ def _build_go_v1(binary: Path) -> None:
 
 def build_go_module(folder: Path, binary: Path, modfile: str = "go.mod") -> None:
     """Build a program whose dependencies come from the module proxy."""
-    go = _tool("go", OLDEST_GO)
-    _run(
+    go = tool("go", OLDEST_GO)
+    run(
         [go, "build", "-buildvcs=false", f"-modfile={modfile}", "-o", binary, "."],
         cwd=folder,
         GOFLAGS="",
@@ -157,8 +164,8 @@ def _build_go_v2_old(binary: Path) -> None:
 
 def _build_rust(binary: Path) -> None:
     target = CACHE / "rust-target"
-    _run(
-        [_tool("cargo", OLDEST_CARGO), "build", "--release", "--target-dir", target],
+    run(
+        [tool("cargo", OLDEST_CARGO), "build", "--release", "--target-dir", target],
         cwd=HERE / "rust",
     )
     shutil.copy2(target / "release" / "muxado-interop-peer", binary)
