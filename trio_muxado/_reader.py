@@ -74,7 +74,7 @@ class FrameReader:
         self._trace = trace
         self.stopped = False
         """The session is over: nothing is read any more."""
-        self.alone = False
+        self.alone: bool = False
         """What was read is for one stream, so that it makes one task run."""
         self.bytes_received: int = 0
         self.first_bytes: bytes = b""
