@@ -78,7 +78,11 @@ async def running_relay(
     *tokens: Token, cancel: bool = True, **options: Any
 ) -> AsyncGenerator[Running, None]:
     """A relay; without tokens, with one that allows all."""
-    made = {name: options.pop(name) for name in ("https_tls", "agents_tls") if name in options}
+    made = {
+        name: options.pop(name)
+        for name in ("https_tls", "agents_tls", "heartbeat")
+        if name in options
+    }
     relay = Relay(config(**options), tokens or (EVERYTHING,), **made)
     stop, ended = trio.Event(), trio.Event()
 

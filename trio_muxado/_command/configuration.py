@@ -13,11 +13,16 @@ import click
 def load(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
     """Read the file, and make what it says the defaults of the commands."""
     if path is not None:
-        ctx.default_map = _checked(ctx, path, _read(path))
+        ctx.default_map = _checked(ctx, path, read_toml(path))
     return path
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_toml(path: Path) -> Mapping[str, Any]:
+    """What a TOML file has.
+
+    Raises:
+      click.BadParameter: it cannot be read.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:

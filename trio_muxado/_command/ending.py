@@ -37,6 +37,11 @@ GRACE = 1.0
 SHOW_CURSOR = "\x1b[?25h"
 
 EXTRAS = {
+    "h11": "http",
+    "h2": "http",
+    "hypercorn": "http",
+    "prometheus_client": "cli",
+    "pythonjsonlogger": "cli",
     "rich": "cli",
     "tomli": "cli",
     "trustme": "demo",

@@ -14,7 +14,7 @@ import click
 from .configuration import load
 from .ending import DONE, MISTAKE, Interrupted, exit_code_of
 
-COMMANDS = ("demo", "ping", "trace", "check")
+COMMANDS = ("demo", "ping", "trace", "check", "relay", "expose", "forward")
 """Each is ``command`` in the module of its name, in this package."""
 
 

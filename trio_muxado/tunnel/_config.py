@@ -12,6 +12,10 @@ MOST_STREAMS = 100_000
 """That one agent takes at once; relay and agent bound their visitors by themselves."""
 
 
+HEARTBEAT = Heartbeat(interval=5, tolerance=10)
+"""Shorter than elsewhere: visitors wait for an agent that is gone without a word."""
+
+
 def session_config(heartbeat: Heartbeat | None = None) -> MuxadoConfig:
     """What sessions between relays and agents are made with.
 
@@ -21,7 +25,7 @@ def session_config(heartbeat: Heartbeat | None = None) -> MuxadoConfig:
     return MuxadoConfig(
         wire="v2",
         typed=True,
-        heartbeat=Heartbeat() if heartbeat is None else heartbeat,
+        heartbeat=HEARTBEAT if heartbeat is None else heartbeat,
         max_outbound_streams=None,
         max_inbound_streams=MOST_STREAMS,
         accept_backlog=1024,

@@ -57,6 +57,8 @@ async def open_to_agent(
                     why = await _begin(stream, head)
             except trio.TooSlowError:
                 why = NoAgentError("silent", f"nothing came from the agent for {share:g} s")
+                if agent is not None:
+                    live.suspect(agent)
             if why is None and agent is not None:
                 return stream, agent
             if why is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import trio
 
-from .. import MuxadoSession, SessionPool
+from .. import MuxadoError, MuxadoSession, SessionPool
 from ._config import RelayConfig
 from ._errors import TunnelRefusedError
 from ._messages import Granted
@@ -48,7 +49,10 @@ def shown_peer(address: Any) -> str:
 class LiveTunnel:
     """A tunnel that agents have asked for, and the sessions to them."""
 
-    def __init__(self, tunnel: Tunnel, number: int) -> None:
+    def __init__(
+        self, tunnel: Tunnel, number: int, suspect: Callable[[LiveTunnel, Agent], None]
+    ) -> None:
+        self._suspect = suspect
         self.name = tunnel.name
         self.host = tunnel.host
         self.port: int | None = None
@@ -58,6 +62,10 @@ class LiveTunnel:
         self.agents: dict[MuxadoSession, Agent] = {}
         self.listening = trio.CancelScope()
         self.expiry = trio.CancelScope()
+
+    def suspect(self, agent: Agent) -> None:
+        """An agent says nothing: no more visitors for it, until its session answers."""
+        self._suspect(self, agent)
 
     def is_like(self, tunnel: Tunnel) -> bool:
         """Whether another agent that asks for ``tunnel`` means this one."""
@@ -121,7 +129,7 @@ class Registry:
                     if known is None:
                         self._check_new(tunnel, len(new), [live for live, _ in new])
                         self._last_number += 1
-                        live = LiveTunnel(tunnel, self._last_number)
+                        live = LiveTunnel(tunnel, self._last_number, self._suspect)
                         listeners = await self._bind(live, tunnel, agent.token)
                         new.append((live, listeners))
                     else:
@@ -155,6 +163,17 @@ class Registry:
                 live.expiry = trio.CancelScope()
                 self._nursery.start_soon(self._expire, live, live.expiry)
         agent.tunnels = []
+
+    def _suspect(self, live: LiveTunnel, agent: Agent) -> None:
+        if agent.session in live.pool.sessions:
+            live.pool.discard(agent.session)
+            self._nursery.start_soon(self._wait_for_answer, live, agent)
+
+    async def _wait_for_answer(self, live: LiveTunnel, agent: Agent) -> None:
+        with suppress(MuxadoError):  # or until its session is given up
+            await agent.session.ping()
+            if agent.session in live.agents:
+                live.pool.add(agent.session)
 
     # ---- the parts of a claim
 

@@ -62,7 +62,7 @@ class Relay:
 
     Raises:
       TypeError, ValueError: a wrong argument.
-      ImportError: there are to be HTTP tunnels, and the extra ``http`` is missing.
+      ModuleNotFoundError: there are to be HTTP tunnels, and the extra ``http`` is missing.
     """
 
     def __init__(
@@ -228,13 +228,13 @@ def handler_of_http() -> HandleHttp:
     """What serves HTTP, where its libraries are there.
 
     Raises:
-      ImportError: it says what to install.
+      ModuleNotFoundError: it says what to install.
     """
     try:
         from ._web import handle_http
-    except ImportError as error:
-        raise ImportError(
-            f"HTTP tunnels need h11 and h2: python -m pip install 'trio_muxado[http]' ({error})",
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"HTTP tunnels need {error.name}: python -m pip install 'trio_muxado[http]'",
             name=error.name,
         ) from error
     return handle_http

@@ -43,7 +43,8 @@ class ServerTls:
         client_ca: str | Path | None = None,
         protocols: Sequence[str] = (),
     ) -> None:
-        for name, path in (("certificate", certificate), ("key", key), ("client_ca", client_ca)):
+        paths: dict[str, object] = {"certificate": certificate, "key": key, "client_ca": client_ca}
+        for name, path in paths.items():
             wanted = (str, Path) if name == "certificate" else (str, Path, type(None))
             if not isinstance(path, wanted):
                 raise TypeError(f"{name} must be the path of a file, not {shown(path)}")

@@ -1,0 +1,339 @@
+"""``relay``, ``expose`` and ``forward``, as processes of their own, as users run them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trustme
+
+from ..helpers.programs import ENVIRONMENT, free_port
+from ..tunnel.support import HOST, ask, reverse, saying, service, visit
+from .support import DEADLINE, MODULE, invoke
+
+SECRET = "a secret of the tests"
+TOKEN = {"TRIO_MUXADO_TOKEN": SECRET}
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="a process cannot be sent SIGTERM there"
+)
+
+
+class Running:
+    """A command that runs, and what it says on standard error."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.said = ""
+        self._seen = 0
+
+    async def expect(self, pattern: str) -> re.Match[str]:
+        """Wait until it says a line that matches; what was matched before doesn't count."""
+        assert self.process.stderr is not None
+        while not (found := re.search(pattern, self.said[self._seen :])):
+            chunk = await self.process.stderr.receive_some()
+            assert chunk, f"it ended without {pattern!r}:\n{self.said}"
+            self.said += chunk.decode()
+        self._seen += found.end()
+        return found
+
+    async def wait(self) -> tuple[int, str]:
+        """Its exit code, and all that it said."""
+        assert self.process.stderr is not None
+        async for chunk in self.process.stderr:
+            self.said += chunk.decode()
+        return await self.process.wait(), self.said
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *arguments: object, env: Mapping[str, str] = TOKEN, cwd: Path | None = None
+) -> AsyncGenerator[Running, None]:
+    """A command, until it is not needed any more."""
+    process = await trio.lowlevel.open_process(
+        [*MODULE, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env={**ENVIRONMENT, **env},
+        cwd=cwd,
+    )
+    try:
+        with trio.fail_after(DEADLINE):
+            yield Running(process)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            assert process.stderr is not None
+            await process.stderr.aclose()
+
+
+@contextlib.asynccontextmanager
+async def relaying(*arguments: object, **options: Any) -> AsyncGenerator[tuple[Running, str], None]:
+    """A relay; the agents' address as well."""
+    async with running("relay", "--agents", f"{HOST}:0", *arguments, **options) as relay:
+        yield relay, (await relay.expect(r"listening: .*agents ([\d.]+:\d+)"))[1]
+
+
+async def test_a_tcp_tunnel_from_end_to_end() -> None:
+    port = free_port()
+    async with service(reverse) as behind, relaying("--ports", port) as (relay, agents):
+        expose = ("expose", f"{HOST}:{behind.port}", "--relay", agents, "--port", port)
+        async with running(*expose, "--name", "tcp") as agent:
+            await agent.expect(rf"tcp is at tcp://{HOST}:{port}")
+            assert await ask(port, b"abc") == b"cba"
+            async with running("forward", 0, "tcp", "--relay", agents) as client:
+                local = int((await client.expect(r"listening: [\d.]+:(\d+)"))[1])
+                assert await ask(local, b"abc") == b"cba"
+                client.process.send_signal(signal.SIGTERM)
+                assert (await client.wait())[0] == 0
+            for program in (agent, relay):
+                program.process.send_signal(signal.SIGTERM)
+                code, said = await program.wait()
+                assert code == 0, said
+                assert "Traceback" not in said
+
+
+APPLICATION = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+"""
+
+
+async def test_an_application_by_host_name_and_a_file_of_options(tmp_path: Path) -> None:
+    (tmp_path / "hello_app.py").write_text(APPLICATION)
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[[token]]\nsecret = "{SECRET}"\nnames = ["web"]\nhosts = ["*.test"]\n')
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    config = tmp_path / "relay.toml"
+    config.write_text(
+        f'[relay]\nagents = "{HOST}:0"\nhttp = "{HOST}:0"\ntokens-file = "{tokens}"\n'
+        'log-format = "json"\nlog-level = "debug"\n'
+    )
+    async with running("--config", config, "relay", env={}) as relay:
+        listening = await relay.expect(r"agents ([\d.]+:\d+), http [\d.]+:(\d+)")
+        agent_config = tmp_path / "agent.toml"
+        agent_config.write_text(
+            f'[expose]\nrelay = "{listening[1]}"\ntoken-file = "{tmp_path / "token"}"\n'
+            'tunnels = [{name = "web", service = "hello_app:app", host = "a.test"}]\n'
+        )
+        async with running("--config", agent_config, "expose", env={}, cwd=tmp_path) as agent:
+            await agent.expect("web is at http://a.test")
+            request = b"GET /here HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n"
+            answer = await ask(int(listening[2]), request)
+            assert b" 200 " in answer
+            assert b"/here" in answer
+            await relay.expect(r'"visitor": "127.0.0.1:\d+"')
+            agent.process.send_signal(signal.SIGTERM)
+            assert (await agent.wait())[0] == 0
+        relay.process.send_signal(signal.SIGTERM)
+        code, said = await relay.wait()
+        assert code == 0
+        lines = [line for line in said.splitlines() if line.startswith("{")]
+        records = [json.loads(line) for line in lines]
+        assert {"web"} == {record["tunnel"] for record in records if "tunnel" in record}
+        assert any("agent" in record and "visitor" in record for record in records)
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    "arguments, env, words",
+    [
+        (("--name", "tcp"), {"TRIO_MUXADO_TOKEN": "a wrong secret altogether"}, "this token"),
+        (("--name", "other"), TOKEN, "the name 'other'"),
+        (("--name", "tcp", "--port", "1"), TOKEN, "port"),
+        (("--name", "tcp", "--host", "a.test"), TOKEN, "host"),
+    ],
+)
+async def test_a_refusal_is_one_line_and_exit_code_1(
+    arguments: tuple[str, ...], env: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[[token]]\nsecret = "{SECRET}"\nnames = ["tcp"]\n')
+    async with relaying("--tokens-file", tokens, "--ports", "20000-20001") as (relay, agents):
+        async with running("expose", "1", "--relay", agents, *arguments, env=env) as agent:
+            code, said = await agent.wait()
+        assert code == 1
+        (line,) = said.splitlines()
+        assert line.startswith("trio-muxado: the relay refuses: ")
+        assert words in line
+        await relay.expect("is refused: ")
+        assert relay.said.count("is refused") == 1
+
+
+async def test_a_relay_that_is_away_is_dialled_again() -> None:
+    port = free_port()
+    expose = ("expose", "1", "--relay", f"{HOST}:{port}", "--longest-pause", "0.2")
+    async with running(*expose) as agent:
+        await agent.expect("no relay: .*; again in 0.[12] s")
+        await agent.expect("no relay: .*; again in 0.[12] s")
+        async with running("relay", "--agents", f"{HOST}:{port}"):
+            await agent.expect("main is at main")
+
+
+async def test_ctrl_c_ends_each_at_once() -> None:
+    async with relaying() as (relay, agents):
+        async with running("expose", "1", "--relay", agents) as agent:
+            await agent.expect("main is at")
+            async with running("forward", "0", "main", "--relay", agents) as client:
+                await client.expect("listening")
+                for program in (client, agent, relay):
+                    program.process.send_signal(signal.SIGINT)
+                    code, said = await program.wait()
+                    assert code == 130
+                    assert said.endswith("interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("relay",), "TRIO_MUXADO_TOKEN"),
+        (("relay", "--ports", "high"), "--ports"),
+        (("relay", "--http", "nowhere"), "--http"),
+        (("relay", "--https", "127.0.0.1:0"), "--https-cert"),
+        (("relay", "--agents-key", __file__), "--agents-cert"),
+        (("relay", "--agents-cert", __file__), "--agents-cert"),
+        (("relay", "--tokens-file", __file__), "--tokens-file"),
+        (("relay", "--max-visitors", "0"), "--max-visitors"),
+        (("expose", "--relay", "127.0.0.1:1"), "nothing to expose"),
+        (("expose", "what?", "--relay", "127.0.0.1:1"), "is no service"),
+        (("expose", "nowhere_at_all:app", "--relay", "127.0.0.1:1"), "no module"),
+        (("expose", "json:nothing", "--relay", "127.0.0.1:1"), "has no 'nothing'"),
+        (("expose", "json:__name__", "--relay", "127.0.0.1:1"), "no application"),
+        (("expose", "1", "--relay", "127.0.0.1:1", "--name", "UPPER"), "name must be"),
+        (("expose", "--tunnels", "a", "--relay", "127.0.0.1:1"), "--tunnels"),
+        (("expose", "--tunnels", "service=1,colour=red", "--relay", "127.0.0.1:1"), "colour"),
+        (("expose", "1", "--port", "1", "--host", "a", "--relay", "127.0.0.1:1"), "host"),
+        (("forward", "port", "db", "--relay", "127.0.0.1:1"), "local port"),
+        (("forward", "0", "a b", "--relay", "127.0.0.1:1"), "target"),
+        (("forward", "0", "db"), "--relay"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words: str) -> None:
+    env = {} if arguments == ("relay",) else TOKEN
+    done = invoke(*arguments, env={"TRIO_MUXADO_TOKEN": "", **env})
+    assert done.exit_code == 2, done.output
+    (line,) = done.output.splitlines()
+    assert words in line
+    assert SECRET not in line
+
+
+async def test_a_port_that_is_taken_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        address = f"{HOST}:{taken.getsockname()[1]}"
+        async with running("relay", "--agents", address) as relay:
+            code, said = await relay.wait()
+        assert code == 1
+        assert "cannot listen" in said
+        assert len(said.splitlines()) == 1
+
+
+# ---- while it runs
+
+
+async def test_sighup_reads_tokens_and_certificates_again(
+    authority: trustme.CA, tmp_path: Path
+) -> None:
+    chain, ca = tmp_path / "chain.pem", tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(chain)
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text('[[token]]\nsecret = "somebody else\'s secret"\nnames = ["*"]\n')
+    arguments = ("--tokens-file", tokens, "--agents-cert", chain)
+    async with relaying(*arguments) as (relay, agents):
+        expose = ("expose", "1", "--relay", agents, "--ca", ca)
+        async with running(*expose) as agent:
+            assert (await agent.wait())[0] == 1
+        tokens.write_text(f'[[token]]\nsecret = "{SECRET}"\nnames = ["*"]\n')
+        relay.process.send_signal(signal.SIGHUP)
+        await relay.expect("were read again")
+        async with running(*expose) as agent:
+            await agent.expect("main is at")
+            tokens.write_text("nonsense")
+            relay.process.send_signal(signal.SIGHUP)
+            await relay.expect("nothing is changed by SIGHUP")
+        async with running(*expose) as agent:
+            await agent.expect("main is at")
+
+
+async def test_metrics_and_health() -> None:
+    port, status = free_port(), free_port()
+    async with (
+        service(saying(b"hello")) as behind,
+        relaying("--ports", port, "--status", f"{HOST}:{status}") as (relay, agents),
+        running("expose", behind.port, "--relay", agents, "--port", port) as agent,
+    ):
+        await agent.expect("main is at")
+
+        async def get(path: str) -> tuple[str, str]:
+            request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            head, _, body = (await ask(status, request.encode())).decode().partition("\r\n\r\n")
+            return head.split()[1], body
+
+        assert await ask(port) == b"hello"
+        assert await get("/healthz") == ("200", "ok\n")
+        assert (await get("/other"))[0] == "404"
+        _, metrics = await get("/metrics")
+        assert 'trio_muxado_relay_agents{tunnel="main"} 1.0' in metrics
+        assert 'trio_muxado_relay_visitors_total{end="clean",tunnel="main"} 1.0' in metrics
+        assert 'trio_muxado_relay_bytes_total{tunnel="main",way="out"} 5.0' in metrics
+        async with visit(port):
+            relay.process.send_signal(signal.SIGTERM)
+            await relay.expect("stopping")
+            assert await get("/healthz") == ("503", "stopping\n")
+
+
+async def test_an_agent_that_stops_serves_its_visitors_to_the_end() -> None:
+    port = free_port()
+    async with service(reverse) as behind, relaying("--ports", port) as (_, agents):
+        expose = ("expose", behind.port, "--relay", agents, "--port", port)
+        async with running(*expose) as agent, contextlib.AsyncExitStack() as stack:
+            await agent.expect("main is at")
+            visitor = await stack.enter_async_context(visit(port))
+            await visitor.send_all(b"first ")
+            await trio.sleep(0.2)
+            agent.process.send_signal(signal.SIGTERM)
+            await agent.expect("stopping")
+            await visitor.send_all(b"last")
+            await visitor.send_eof()
+            assert b"".join([bytes(chunk) async for chunk in visitor]) == b"tsal tsrif"
+            assert (await agent.wait())[0] == 0
+
+
+async def test_what_does_not_finish_in_time_is_broken_and_said() -> None:
+    port = free_port()
+    async with service(reverse) as behind, relaying("--ports", port) as (_, agents):
+        expose = ("expose", behind.port, "--relay", agents, "--port", port)
+        patience = ("--drain-timeout", "0.2")
+        async with running(*expose, *patience) as agent, contextlib.AsyncExitStack() as stack:
+            await agent.expect("main is at")
+            visitor = await stack.enter_async_context(visit(port))
+            await visitor.send_all(b"and then?")
+            await trio.sleep(0.2)
+            agent.process.send_signal(signal.SIGTERM)
+            code, said = await agent.wait()
+            assert code == 1
+            assert "was broken" in said
+            with pytest.raises(trio.BrokenResourceError):
+                await visitor.receive_some()

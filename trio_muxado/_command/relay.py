@@ -1,0 +1,213 @@
+"""``trio-muxado relay``: where agents and visitors meet."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from trio_muxado.tunnel import Relay, RelayConfig, RelayPorts, ServerTls
+
+from .ending import DONE, Failed, in_words, run, tell
+from .options import FILE
+from .tunnels import (
+    SECONDS,
+    drain_timeout_option,
+    idle_timeout_option,
+    load_tokens,
+    log_options,
+    run_until_stopped,
+    set_up_logs,
+)
+
+logger = logging.getLogger("trio_muxado.tunnel")
+
+COUNT = click.IntRange(1)
+
+OF_THE_LIBRARY = (
+    "agents",
+    "http",
+    "https",
+    "host",
+    "ports",
+    "allow_targets",
+    "accept_proxy_protocol",
+    "max_agents",
+    "max_tunnels",
+    "max_visitors",
+    "max_visitors_per_address",
+    "idle_timeout",
+    "agent_patience",
+    "keep_tunnel",
+    "drain_timeout",
+)
+"""Options that are fields of a :class:`RelayConfig`, under the same names."""
+
+
+def server_tls(
+    name: str, cert: Path | None, key: Path | None, client_ca: Path | None, *protocols: str
+) -> ServerTls | None:
+    """The certificate of one port.
+
+    Raises:
+      click.UsageError: the files are not what they should be.
+    """
+    if cert is None:
+        if key is not None or client_ca is not None:
+            raise click.UsageError(f"--{name}-key and --{name}-client-ca need --{name}-cert")
+        return None
+    try:
+        return ServerTls(cert, key, client_ca=client_ca, protocols=protocols)
+    except OSError as error:
+        message = f"no certificate with its key in {cert}: {in_words(error)}"
+        raise click.BadParameter(message, param_hint=f"'--{name}-cert'") from None
+
+
+async def serve(
+    relay: Relay, tokens_file: Path | None, status: str | None, drain_timeout: float
+) -> None:
+    """Run a relay until SIGTERM."""
+
+    def reload() -> None:
+        try:
+            relay.reload_certificates()
+            if tokens_file is not None:
+                relay.set_tokens(load_tokens(tokens_file))
+        except (OSError, click.ClickException) as error:
+            text = error.format_message() if isinstance(error, click.ClickException) else error
+            logger.error("nothing is changed by SIGHUP: %s", text)
+        else:
+            logger.info("tokens and certificates were read again")
+
+    async def work(stop: trio.Event) -> None:
+        async with trio.open_nursery() as nursery:
+            if status is not None:
+                from .status import serve_status
+
+                await nursery.start(serve_status, relay, status)
+
+            async def run_relay(task_status: Any) -> None:
+                try:
+                    await relay.run(stop=stop, task_status=task_status)
+                except OSError as error:
+                    raise Failed(f"cannot listen: {in_words(error)}") from None
+                nursery.cancel_scope.cancel()
+
+            tell_ports(await nursery.start(run_relay))
+
+    # The relay keeps its own deadline, and ends its sessions behind it.
+    await run_until_stopped(work, drain_timeout + 15, reload)
+
+
+def tell_ports(ports: RelayPorts) -> None:
+    """Say where the relay listens."""
+    found = {"agents": ports.agents, "http": ports.http, "https": ports.https}
+    shown = [
+        f"{name} {f'[{at[0]}]' if ':' in at[0] else at[0]}:{at[1]}"
+        for name, at in found.items()
+        if at is not None
+    ]
+    tell(f"listening: {', '.join(shown)}")
+
+
+@click.command("relay")
+@click.option("--agents", default="127.0.0.1:4440", metavar="HOST:PORT", help="For agents.")
+@click.option("--agents-cert", type=FILE, help="PEM file of the certificate for agents: TLS.")
+@click.option("--agents-key", type=FILE, help="PEM file of its key.  [in --agents-cert]")
+@click.option("--agents-client-ca", type=FILE, help="Agents must show a certificate of these.")
+@click.option("--tokens-file", type=FILE, help="TOML file with a table [[token]] for each token.")
+@click.option("--host", default="127.0.0.1", help="Address of the ports of TCP tunnels.")
+@click.option("--ports", metavar="FIRST-LAST", help="Ports that TCP tunnels may have.")
+@click.option("--http", metavar="HOST:PORT", help="For visitors of HTTP tunnels.")
+@click.option("--https", metavar="HOST:PORT", help="The same over TLS.")
+@click.option("--https-cert", type=FILE, help="PEM file of the certificate for visitors.")
+@click.option("--https-key", type=FILE, help="PEM file of its key.  [in --https-cert]")
+@click.option("--https-client-ca", type=FILE, help="Visitors must show a certificate of these.")
+@click.option(
+    "--allow-targets",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="What clients may reach from here, besides tunnels.  Can be repeated.",
+)
+@click.option(
+    "--accept-proxy-protocol",
+    is_flag=True,
+    help="A balancer in front begins each visitor's connection with a PROXY header.",
+)
+@click.option("--max-agents", type=COUNT, default=1000, metavar="N", help="Connected at once.")
+@click.option("--max-tunnels", type=COUNT, default=1000, metavar="N", help="Of all agents.")
+@click.option("--max-visitors", type=COUNT, default=10_000, metavar="N", help="At once.")
+@click.option("--max-visitors-per-address", type=COUNT, default=1000, metavar="N", help="At once.")
+@idle_timeout_option
+@click.option(
+    "--agent-patience",
+    type=SECONDS,
+    default=10.0,
+    metavar="SECONDS",
+    help="That a visitor waits for an agent.",
+)
+@click.option(
+    "--keep-tunnel",
+    type=SECONDS,
+    default=60.0,
+    metavar="SECONDS",
+    help="That a tunnel keeps its name and port without an agent.",
+)
+@drain_timeout_option
+@click.option("--status", metavar="HOST:PORT", help="For /metrics (Prometheus) and /healthz.")
+@log_options
+def command(
+    agents_cert: Path | None,
+    agents_key: Path | None,
+    agents_client_ca: Path | None,
+    https_cert: Path | None,
+    https_key: Path | None,
+    https_client_ca: Path | None,
+    tokens_file: Path | None,
+    status: str | None,
+    log_format: str,
+    log_level: str,
+    **options: Any,
+) -> int:
+    """Let visitors in to services behind agents.
+
+    Agents (trio-muxado expose) connect to --agents, and visitors to the ports of tunnels, or by
+    host names to --http and --https. Who may claim what is in the file of --tokens-file:
+
+    \b
+        [[token]]
+        secret = "..."          # 16 characters or more
+        names = ["web", "db-*"]
+        hosts = ["*.example.org"]
+        ports = ["20000-20099"]
+        targets = ["db-*"]      # for trio-muxado forward
+
+    or one secret that may claim everything is in TRIO_MUXADO_TOKEN. SIGHUP has tokens and
+    certificates read again; SIGTERM lets what runs finish.
+
+    \b
+    Examples:
+        trio-muxado relay --ports 20000-20099 --host 0.0.0.0 --tokens-file tokens.toml
+        trio-muxado relay --http 0.0.0.0:80 --https 0.0.0.0:443 --https-cert chain.pem
+        trio-muxado --config relay.toml relay
+    """
+    set_up_logs(log_format, log_level)
+    tokens = load_tokens(tokens_file)
+    try:
+        config = RelayConfig(**{name: options[name] for name in OF_THE_LIBRARY})
+        relay = Relay(
+            config,
+            tokens,
+            agents_tls=server_tls("agents", agents_cert, agents_key, agents_client_ca),
+            https_tls=server_tls("https", https_cert, https_key, https_client_ca, "h2", "http/1.1"),
+        )
+    except (TypeError, ValueError) as error:
+        name, _, rest = str(error).partition(" ")
+        if name == "https_tls":
+            raise click.UsageError("--https and --https-cert need each other") from None
+        raise click.UsageError(f"--{name.replace('_', '-')} {rest}") from None
+    run(serve, relay, tokens_file, status, config.drain_timeout)
+    return DONE
