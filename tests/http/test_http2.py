@@ -18,7 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_muxado import MuxadoError, MuxadoStream, StreamResetError
 from trio_muxado.http import MuxadoBackend
 
-from ..helpers import V2, session_pair
+from ..helpers import V2, Kind, each_wire, session_pair
 from .support import body_of, client_of, echo_app, opened, quiet, respond, served
 
 
@@ -242,3 +242,47 @@ async def test_a_request_that_http2_refuses_is_safe_to_retry(code: int, safe: bo
         assert isinstance(caught.value.__cause__, MuxadoError)
         assert caught.value.__cause__.safe_to_retry is safe
         nursery.cancel_scope.cancel()
+
+
+@each_wire
+@pytest.mark.parametrize("last, safe", [(1, True), (3, False)])
+async def test_the_peer_s_goaway_is_heard_although_its_session_has_ended(
+    kind: Kind, last: int, safe: bool
+) -> None:
+    """Nothing of a request could be sent, and what the server had said before tells about it."""
+    goes = trio.Event()
+
+    async def handle(stream: MuxadoStream) -> None:
+        server = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        server.initiate_connection()
+        answered = False
+        while not answered:
+            for event in server.receive_data(await stream.receive_some()):
+                if isinstance(event, h2.events.RequestReceived):
+                    server.send_headers(event.stream_id, [(":status", "204")], end_stream=True)
+                    answered = True
+            await stream.send_all(server.data_to_send())
+        await goes.wait()
+        server.close_connection(last_stream_id=last)
+        await stream.send_all(server.data_to_send())
+        await stream.aclose()
+
+    async with session_pair(kind, heartbeat=None) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(far.serve_streams, handle)
+        async with client_of(near, http2=True) as http:
+            await http.get("/")
+
+            async def order() -> AsyncGenerator[bytes, None]:
+                # The request has an idle stream by now, and has sent nothing.
+                goes.set()
+                await wait_all_tasks_blocked()
+                await far.aclose()
+                await near.wait_closed()
+                yield b"an order"
+
+            with pytest.raises(httpx.TransportError) as caught:
+                await http.post("/", content=order(), headers={"content-length": "8"})
+        cause = caught.value.__cause__
+        assert isinstance(cause, MuxadoError)
+        assert cause.safe_to_retry is safe
+        assert isinstance(caught.value, httpx.RemoteProtocolError if safe else httpx.WriteError)

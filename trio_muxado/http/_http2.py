@@ -20,7 +20,7 @@ import httpx
 import trio
 
 from .. import ErrorCode, StreamResetError
-from ._errors import refused, translated
+from ._errors import is_safe_to_retry, refused, translated
 
 MAX_RECEIVE = 64 * 1024
 """Bytes to read at once, at most."""
@@ -55,6 +55,7 @@ class HTTP2:
         self._request_sent = self._response_ended = False
         self._goaway_received = False
         self._reused = False
+        self._lost: httpx.WriteError | None = None  # nothing more can be sent
 
     @property
     def reusable(self) -> bool:
@@ -82,10 +83,15 @@ class HTTP2:
         try:
             await self._send(request, body)
         except httpx.WriteError as error:
-            cause = error.__cause__
-            again = refused(cause) if self._reused else None
-            raise httpx.WriteError(str(again or cause)) from (again or cause)
-        status, headers = await self._response()
+            # The peer may have answered, or said that it goes, before it stopped reading.
+            self._lost = error
+        try:
+            status, headers = await self._response()
+        except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+            told = isinstance(error, httpx.RemoteProtocolError) and error.__cause__ is not None
+            if self._lost is None or told or is_safe_to_retry(error.__cause__):
+                raise
+            raise self._lost from self._lost.__cause__
         return status, headers, {"http_version": b"HTTP/2", "stream_id": self._stream_id}
 
     def _begin(self) -> None:
@@ -150,7 +156,7 @@ class HTTP2:
 
     async def _flush(self) -> None:
         data = self._h2.data_to_send()
-        if data:
+        if data and self._lost is None:
             with translated(self._timeouts.get("write"), httpx.WriteTimeout, httpx.WriteError):
                 await self._stream.send_all(data)
 
