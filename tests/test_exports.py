@@ -20,7 +20,7 @@ import pytest
 import trio_muxado
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT / "docs" / "reference.md"
+REFERENCE = [ROOT / "docs" / name for name in ("reference.md", "exceptions.md")]
 PUBLIC_MODULES = [
     name
     for name in ("trio_muxado", "trio_muxado.testing", "trio_muxado.http", "trio_muxado.tunnel")
@@ -90,7 +90,7 @@ def test_a_public_module_says_what_it_is(module_name: str) -> None:
 
 @pytest.mark.parametrize("module_name, name", EXPORTS)
 def test_the_reference_has_every_public_name(module_name: str, name: str) -> None:
-    page = REFERENCE.read_text("utf-8")
+    page = "\n".join(page.read_text("utf-8") for page in REFERENCE)
     directives = re.findall(r"^\.\. (?:auto\w+|py:\w+):: *([\w.]+)", page, re.MULTILINE)
     qualified = name if module_name == "trio_muxado" else f"{module_name.split('.')[-1]}.{name}"
     assert {name, qualified, f"{module_name}.{name}"} & set(directives)
