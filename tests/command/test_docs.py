@@ -15,10 +15,8 @@ from trio_muxado._command.group import COMMANDS
 
 from ..helpers.pages import ROOT, Block, read_page
 from ..helpers.programs import DEADLINE, ENVIRONMENT, matches, run_to_its_end
-from ..test_snippets import Stage, folder
+from ..test_snippets import Stage
 from .support import MODULE
-
-__all__ = ["folder"]
 
 PAGE = read_page(ROOT / "docs" / "command.md")
 
@@ -35,9 +33,9 @@ def command_and_output(block: Block) -> tuple[list[str], str]:
     return words, output
 
 
-def test_the_proxy_prints_what_the_page_shows(folder: Path) -> None:
+def test_the_proxy_prints_what_the_page_shows(tmp_path: Path) -> None:
     trace, ping = [b for b in PAGE.blocks if b.text.startswith("$ ") and ":8766" in b.text]
-    stage = Stage(PAGE, trace, folder)
+    stage = Stage(PAGE, trace, tmp_path)
     with stage.stack:
         stage.serve(PAGE.last_server(trace))
         words, expected = command_and_output(trace)
@@ -51,7 +49,7 @@ def test_the_proxy_prints_what_the_page_shows(folder: Path) -> None:
         assert process.stdout is not None
         printed = process.stdout.readline()  # that it listens
         words, answer = command_and_output(ping)
-        came = run_to_its_end([*MODULE, *map(stage.on_our_ports, words)], folder)
+        came = run_to_its_end([*MODULE, *map(stage.on_our_ports, words)], tmp_path)
         assert matches(stage.on_our_ports(answer), came), came
         while " ended " not in printed:
             printed += process.stdout.readline()
