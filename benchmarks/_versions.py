@@ -76,6 +76,8 @@ def _committed(rev: str, folder: Path, python: str) -> Version:
 
 def head() -> tuple[str, bool]:
     """The commit of the working tree, and whether its library is another than the commit's."""
+    if not (SOURCE / ".git").exists():
+        return "unknown", False  # an unpacked sdist
     changed = bool(_git("status", "--porcelain", "--", PACKAGE))
     return _git("rev-parse", "HEAD").decode().strip(), changed
 
