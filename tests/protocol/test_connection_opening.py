@@ -166,7 +166,6 @@ def test_a_stream_closed_before_any_answer_is_counted_until_one_comes(
     assert streams.live == {}
     assert (streams.outbound.used, streams.idle) == (2, True)
     end.core.close(kept)  # once more, which is allowed
-    end.core.reset(kept, 7)
     assert streams.outbound.used == 2
     end.feed(answer(end, other.id))
     assert (streams.outbound.used, streams.idle) == (1, True)

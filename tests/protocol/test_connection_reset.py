@@ -51,6 +51,19 @@ def test_the_peer_is_not_told_of_an_expired_stream_that_it_does_not_know() -> No
 
 
 @both
+def test_a_reset_frees_the_slot_of_a_stream_that_was_closed_before_its_answer(wire: Wire) -> None:
+    """The state machine found it: nobody answers what was reset, so the slot was lost for good."""
+    end = End(wire, client=True)
+    stream = end.open()
+    end.core.close(stream)
+    end.sent()
+    assert end.core.streams.outbound.used == 1
+    end.core.reset(stream, ErrorCode.STREAM_CANCELLED)
+    assert only(end.sent()) == Rst(stream.id, wire.code_to_wire(ErrorCode.STREAM_CANCELLED))
+    assert end.core.streams.outbound.used == 0
+
+
+@both
 def test_a_reset_tells_the_peer_the_code(wire: Wire) -> None:
     end = End(wire)
     end.core.reset(end.accept(3), ErrorCode.STREAM_CANCELLED)

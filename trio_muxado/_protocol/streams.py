@@ -269,6 +269,7 @@ class Streams:
         """A stream was closed, and its end is on its way: RST says that this was not all."""
         if stream.id in self.tombstones and not self.tombstones.was_reset(stream.id):
             self._put_reset(stream.id, code, answer=False)
+            self.note_answer(stream.id)  # nobody will answer what was reset
 
     def expire(self, stream: Stream, code: ErrorCode | int, message: str) -> None:
         """Reset a half-open stream, for which there will be no answer."""
