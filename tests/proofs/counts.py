@@ -25,7 +25,7 @@ def check_counts(session: MuxadoSession, *, over: bool = False) -> None:
     # What this side has closed before the peer answered: no answer comes once the session is over.
     unanswered = len(streams._unanswered) if over else 0
     used = streams.outbound.used, streams.inbound.used, streams.waiting.used
-    assert used == (unanswered, 0, 0)
+    assert used == (unanswered, 0, 0), (used, live, streams._unanswered)
     reserved = sum(stream.reserved for stream in live)
     assert streams.budget.left + reserved == session.config.receive_budget
     slots = engine.slots

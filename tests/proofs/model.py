@@ -24,7 +24,7 @@ _PATTERN = bytes(number % 199 for number in range(1_000_000))
 class Chunk:
     """What one call of ``send_all`` was given."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     cut: bool = False
     """The call did not return normally: a part of it may never come."""
 

@@ -62,7 +62,7 @@ STEPS = 40
 LATENCY = 0.125
 """Seconds, and a sum of powers of two: so moments that should be the same are the same."""
 
-PATIENCE = 20.0
+PATIENCE = 10.0
 """Seconds that a link may be frozen without anybody giving up."""
 
 ENOUGH = 60.0
@@ -92,6 +92,7 @@ cancels = st.one_of(
 )
 sides = st.sampled_from(NAMES)
 numbers = st.integers(0, 5)
+afterwards = st.sampled_from(["go on", "go on", "eof", "close"])
 
 
 @dataclass(eq=False)
@@ -129,6 +130,10 @@ class Side:
         self.pinging = 0
 
 
+def has_streams(machine: Sessions) -> bool:
+    return any(side.ends for side in machine.sides.values())
+
+
 class Sessions(RuleBasedStateMachine):
     """Rules are what users and links do; the model says what may come of it."""
 
@@ -144,6 +149,8 @@ class Sessions(RuleBasedStateMachine):
         send_buffer=st.sampled_from([1, 5_000, 262_144]),
         budget=st.sampled_from([1 << 20, 1 << 26]),
         heartbeat=st.booleans(),
+        streams=st.lists(sides, max_size=4),
+        mood=st.sampled_from(["calm", "calm", "calm", "going", "violent"]),
         stays_frozen=st.booleans(),
     )
     def begin(
@@ -157,11 +164,14 @@ class Sessions(RuleBasedStateMachine):
         send_buffer: int,
         budget: int,
         heartbeat: bool,
+        streams: list[Name],
+        mood: str,
         stays_frozen: bool,
     ) -> None:
         self.kind = kind
         self.latency = latency
         self.window = WIRES[kind.wire].initial_window
+        self.mood = mood  # what may happen to the sessions
         self.stays_frozen = stays_frozen
         self.config = kind.config(
             max_outbound_streams=slots,
@@ -175,12 +185,15 @@ class Sessions(RuleBasedStateMachine):
         self.references: list[weakref.ref[Any]] = []
         self.calls = 0  # that have not returned
         self.excused = False  # something was done that may end the sessions
-        self.cut_off = False
         self.frozen: dict[Name, float] = {}  # directions, and since when
         self.link = Link(latency, bandwidth, tap=self.delivers)
         self.loop = Loop()
         self.sides = {name: Side(name) for name in NAMES}
         self.loop.run(partial(self.open_sessions, pieces))
+        for name in streams:
+            self.open(name, type=0, priority=0, cancel=NEVER)
+            self.accept(OTHER[name], NEVER)
+        self.pass_time(4)
 
     async def open_sessions(self, pieces: int | None) -> None:
         near, far = self.link.client, self.link.server
@@ -310,33 +323,56 @@ class Sessions(RuleBasedStateMachine):
     # ---- streams go on
 
     def end_of(self, name: Name, number: int) -> tuple[Side, End] | None:
+        """One that this side has not closed; now and then one that it has."""
         side = self.sides[name]
-        return (side, side.ends[number % len(side.ends)]) if side.ends else None
+        ends = [end for end in side.ends if not end.left] if number else side.ends
+        return (side, ends[number % len(ends)]) if ends else None
 
+    @precondition(has_streams)
     @rule(
         name=sides,
         number=numbers,
-        size=st.one_of(
-            st.sampled_from([0, 1, 100, 8_192, 8_193]),
-            st.tuples(st.sampled_from([1, 1, 3]), st.integers(-5, 1)),
-        ),
+        size=st.sampled_from([0, 1, 100, 8_192, 8_193]),
         mutable=st.booleans(),
+        then=afterwards,
         cancel=cancels,
     )
     def send(
+        self, name: Name, number: int, size: int, mutable: bool, then: str, cancel: Cancel
+    ) -> None:
+        if found := self.end_of(name, number):
+            self.start(found[0], cancel, partial(self.uploaded, found[1], size, mutable, then))
+
+    @precondition(has_streams)
+    @rule(
+        name=sides,
+        number=numbers,
+        windows=st.sampled_from([1, 1, 3]),
+        more=st.integers(-5, 1),
+        mutable=st.booleans(),
+        then=afterwards,
+        cancel=cancels,
+    )
+    def send_windows(
         self,
         name: Name,
         number: int,
-        size: int | tuple[int, int],
+        windows: int,
+        more: int,
         mutable: bool,
+        then: str,
         cancel: Cancel,
     ) -> None:
-        if (found := self.end_of(name, number)) is None:
-            return
-        side, end = found
-        if isinstance(size, tuple):  # around windows
-            size = size[0] * self.window + size[1]
-        self.start(side, cancel, partial(self.sent, end, size, mutable))
+        self.send(name, number, windows * self.window + more, mutable, then, cancel)
+
+    async def uploaded(self, end: End, size: int, mutable: bool, then: str) -> None:
+        try:
+            await self.sent(end, size, mutable)
+            if then == "eof":
+                await self.ended(end)
+        finally:
+            if then == "close":  # as the end of a block does, cancelled or not
+                await self.closed(end)
 
     async def sent(self, end: End, size: int, mutable: bool) -> None:
         busy, ended = end.sending, end.out.end is not None or end.dead
@@ -355,6 +391,7 @@ class Sessions(RuleBasedStateMachine):
         finally:
             end.sending = False
 
+    @precondition(has_streams)
     @rule(name=sides, number=numbers, cancel=cancels)
     def send_eof(self, name: Name, number: int, cancel: Cancel) -> None:
         if found := self.end_of(name, number):
@@ -379,16 +416,27 @@ class Sessions(RuleBasedStateMachine):
         finally:
             end.sending = False
 
+    @precondition(has_streams)
     @rule(
         name=sides,
         number=numbers,
         limit=st.sampled_from([None, None, 1, 1_000]),
-        on=st.booleans(),
         cancel=cancels,
     )
-    def receive(self, name: Name, number: int, limit: int | None, on: bool, cancel: Cancel) -> None:
+    def receive(self, name: Name, number: int, limit: int | None, cancel: Cancel) -> None:
         if found := self.end_of(name, number):
-            self.start(found[0], cancel, partial(self.received, found[1], limit, on and limit != 1))
+            self.start(found[0], cancel, partial(self.received, found[1], limit, False))
+
+    @precondition(has_streams)
+    @rule(
+        name=sides,
+        number=numbers,
+        limit=st.sampled_from([None, None, 1_000]),
+        cancel=cancels,
+    )
+    def read_on(self, name: Name, number: int, limit: int | None, cancel: Cancel) -> None:
+        if found := self.end_of(name, number):
+            self.start(found[0], cancel, partial(self.received, found[1], limit, True))
 
     async def received(self, end: End, limit: int | None, on: bool) -> None:
         if end.receiving:
@@ -412,10 +460,11 @@ class Sessions(RuleBasedStateMachine):
         finally:
             end.receiving = False
 
-    @rule(name=sides, number=numbers, cancel=cancels, what=st.sampled_from(["room", "break"]))
-    def wait(self, name: Name, number: int, cancel: Cancel, what: str) -> None:
+    @precondition(has_streams)
+    @rule(name=sides, number=numbers, cancel=cancels, room=st.booleans())
+    def wait(self, name: Name, number: int, cancel: Cancel, room: bool) -> None:
         if found := self.end_of(name, number):
-            call = self.waited_for_room if what == "room" else self.waited_for_break
+            call = self.waited_for_room if room else self.waited_for_break
             self.start(found[0], cancel, partial(call, found[1]))
 
     async def waited_for_room(self, end: End) -> None:
@@ -460,10 +509,12 @@ class Sessions(RuleBasedStateMachine):
 
     # ---- streams end
 
-    @rule(name=sides, number=numbers, cancel=cancels)
-    def aclose(self, name: Name, number: int, cancel: Cancel) -> None:
+    @precondition(has_streams)
+    @rule(name=sides, number=numbers, cancel=cancels, reset=st.booleans())
+    def leave(self, name: Name, number: int, cancel: Cancel, reset: bool) -> None:
         if found := self.end_of(name, number):
-            self.start(found[0], cancel, partial(self.closed, found[1]))
+            call = self.was_reset if reset else self.closed
+            self.start(found[0], cancel, partial(call, found[1]))
 
     async def closed(self, end: End) -> None:
         end.talk.excused = end.left = True
@@ -477,32 +528,31 @@ class Sessions(RuleBasedStateMachine):
             end.dead = True
             raise
 
-    @rule(name=sides, number=numbers, cancel=cancels)
-    def reset(self, name: Name, number: int, cancel: Cancel) -> None:
-        if found := self.end_of(name, number):
-            self.start(found[0], cancel, partial(self.was_reset, found[1]))
-
     async def was_reset(self, end: End) -> None:
         end.talk.excused = end.left = end.dead = True
         await end.stream.reset(77)
 
     # ---- sessions
 
-    @rule(name=sides, cancel=cancels)
-    def ping(self, name: Name, cancel: Cancel) -> None:
+    @rule(name=sides, cancel=cancels, ping=st.booleans())
+    def wait_for_peer(self, name: Name, cancel: Cancel, ping: bool) -> None:
         side = self.sides[name]
+        self.start(side, cancel, partial(self.pinged if ping else self.waited_for_end, side))
 
-        async def call() -> None:
-            try:
-                assert await side.session.ping() >= 2 * self.latency
-            except HeartbeatError:
-                untyped = self.kind.wire == "v2" and not self.kind.typed
-                assert untyped or self.excused
-            except (SessionClosedError, SessionEndedError):
-                assert self.excused
+    async def pinged(self, side: Side) -> None:
+        try:
+            assert await side.session.ping() > 2 * self.latency - 0.001
+        except HeartbeatError:
+            untyped = self.kind.wire == "v2" and not self.kind.typed
+            assert untyped or self.excused
+        except (SessionClosedError, SessionEndedError):
+            assert self.excused
 
-        self.start(side, cancel, call)
+    async def waited_for_end(self, side: Side) -> None:
+        await side.session.wait_closed()
+        assert self.excused
 
+    @precondition(lambda self: self.mood != "calm")
     @rule(name=sides, cancel=cancels, drain=st.booleans())
     def go_away(self, name: Name, cancel: Cancel, drain: bool) -> None:
         side = self.sides[name]
@@ -520,28 +570,20 @@ class Sessions(RuleBasedStateMachine):
 
         self.start(side, cancel, call)
 
+    @precondition(lambda self: self.mood == "violent")
     @rule(name=sides, cancel=cancels)
     def close_session(self, name: Name, cancel: Cancel) -> None:
         self.excused = True
         side = self.sides[name]
         self.start(side, cancel, side.session.aclose)
 
-    @rule(name=sides, cancel=cancels)
-    def wait_closed(self, name: Name, cancel: Cancel) -> None:
-        side = self.sides[name]
-
-        async def call() -> None:
-            await side.session.wait_closed()
-            assert self.excused
-
-        self.start(side, cancel, call)
-
     # ---- the link
 
+    @precondition(lambda self: self.mood == "violent")
     @rule()
     def cut(self) -> None:
         async def cut() -> None:
-            self.excused = self.cut_off = True
+            self.excused = True
             self.link.cut(OSError("the link was cut"))
             await wait_all_tasks_blocked()
 
@@ -549,30 +591,29 @@ class Sessions(RuleBasedStateMachine):
 
     @rule(to=sides)
     def freeze(self, to: Name) -> None:
-        async def freeze() -> None:
-            self.link.freeze(to)
-            self.frozen.setdefault(to, trio.current_time())
+        """Freeze a direction, or let it go on."""
+
+        async def change() -> None:
+            if (since := self.frozen.pop(to, None)) is None:
+                self.frozen[to] = trio.current_time()
+                self.link.freeze(to)
+            else:
+                self.thaw(to, since)
             await wait_all_tasks_blocked()
 
-        self.loop.run(freeze)
+        self.loop.run(change)
 
-    @precondition(lambda self: self.frozen)
-    @rule(to=sides)
-    def thaw(self, to: Name) -> None:
-        async def thaw() -> None:
-            since = self.frozen.pop(to, math.inf)
-            self.excused |= trio.current_time() - since > PATIENCE
-            self.link.thaw(to)
-            await wait_all_tasks_blocked()
+    def thaw(self, to: Name, since: float) -> None:
+        self.excused |= trio.current_time() - since > PATIENCE
+        self.link.thaw(to)
 
-        self.loop.run(thaw)
-
-    @rule(latencies=st.integers(1, 8))
-    def pass_time(self, latencies: int) -> None:
-        self.loop.run(partial(self.sleep, latencies * LATENCY))
-
-    @rule(seconds=st.sampled_from([0.001, 2.0, 70.0]))
-    def pass_more_time(self, seconds: float) -> None:
+    @rule(seconds=st.one_of(st.integers(1, 8), st.sampled_from([0.001, 2.0, 70.0])))
+    def pass_time(self, seconds: float) -> None:
+        """So many latencies, or seconds."""
+        if isinstance(seconds, int):
+            seconds *= LATENCY
+        elif self.mood != "violent":
+            seconds = min(seconds, 2.0)
         self.excused |= bool(self.frozen) and seconds > PATIENCE
         self.loop.run(partial(self.sleep, seconds))
 
@@ -590,25 +631,27 @@ class Sessions(RuleBasedStateMachine):
 
     async def settle(self) -> None:
         """Whoever still has a stream reads it to its end; then all that was sent has come."""
-        if self.frozen and self.stays_frozen:
+        if self.frozen and self.mood == "violent" and self.stays_frozen:
             self.excused = True
             return
         for to, since in self.frozen.items():
-            self.excused |= trio.current_time() - since > PATIENCE
-            self.link.thaw(to)
+            self.thaw(to, since)
         self.frozen.clear()
-        for _ in range(2):
+        # A call that receives once may be waiting, and may be cancelled by what comes then.
+        for _ in range(3):
             for side in self.sides.values():
                 for end in side.ends:
                     if not (end.left or end.receiving):
                         self.begin_call(side, NEVER, partial(self.received, end, None, True))
+                    if not (end.left or end.sending or end.out.end or not end.talk.accepted):
+                        self.begin_call(side, NEVER, partial(self.say_the_rest, end))
             await self.sleep(ENOUGH)
         if self.excused:
             return
         for talk in self.talks.values():
             if talk.accepted and not talk.excused:
                 for way in talk.ways.values():
-                    assert way.complete, f"stream {talk.id}: lost"
+                    assert way.complete, f"lost: {way}"
                     assert way.ended == (way.end is not None), f"stream {talk.id}: the end"
         for side in self.sides.values():
             for end in side.ends:
@@ -617,6 +660,11 @@ class Sessions(RuleBasedStateMachine):
         for side in self.sides.values():
             assert side.session.close_reason is None, side.session.close_reason
             check_counts(side.session)
+
+    async def say_the_rest(self, end: End) -> None:
+        """Whatever was cancelled on it, a stream goes on."""
+        await self.sent(end, 5_000, False)
+        await self.ended(end)
 
     async def close_all(self) -> None:
         """All streams end, also those that nobody has accepted and that tasks wait to open."""
