@@ -17,6 +17,7 @@ from ._nursery import open_bare_nursery
 from ._patience import run_while_running
 from ._session import MuxadoSession
 from ._tcp import connect_tcp
+from ._transport.tls import with_long_reads
 
 
 @asynccontextmanager
@@ -58,7 +59,7 @@ async def open_muxado_session(
     else:
         hostname = host.decode("ascii") if isinstance(host, bytes) else host
         tcp = await connect_tcp(host, port)
-        stream = trio.SSLStream(tcp, ssl_context, server_hostname=hostname, https_compatible=False)
+        stream = trio.SSLStream(tcp, with_long_reads(ssl_context), server_hostname=hostname)
         try:
             if not await run_while_running(config.handshake_timeout, stream.do_handshake):
                 raise trio.TooSlowError("the TLS handshake took too long")

@@ -40,6 +40,7 @@ from ._nursery import open_bare_nursery, without_cancelled
 from ._patience import connect_while_running, run_while_running
 from ._session import MuxadoSession, is_end_of
 from ._tcp import connect_tcp
+from ._transport.tls import with_long_reads
 
 logger = logging.getLogger("trio_muxado")
 
@@ -265,7 +266,7 @@ class _Dialler:
             return stream
         try:
             tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
-                stream, self._ssl_context, server_hostname=self._host
+                stream, with_long_reads(self._ssl_context), server_hostname=self._host
             )
             if not await run_while_running(patience, tls.do_handshake):
                 raise trio.TooSlowError("the TLS handshake took too long")

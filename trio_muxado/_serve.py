@@ -23,6 +23,7 @@ from ._protocol.checks import check_int, shown
 from ._server import Server, SessionHook, check_limits
 from ._session import MuxadoSession
 from ._tcp import listen_tcp
+from ._transport.tls import with_long_reads
 
 ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
 
@@ -105,9 +106,10 @@ async def serve_muxado(
             task_status=task_status,
         )
     else:
+        context = with_long_reads(ssl_context)
         await serve_muxado_listeners(
             handle_session,
-            [trio.SSLListener(listener, ssl_context) for listener in tcp_listeners],
+            [trio.SSLListener(listener, context) for listener in tcp_listeners],
             config=config,
             stop=stop,
             stop_timeout=stop_timeout,

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 import trio
 
+from .tls import read_ahead
+
 Receive: TypeAlias = "Callable[[bool], Awaitable[bytes | memoryview]]"
 
 READ_SIZE = 256 * 1024
@@ -48,8 +50,11 @@ def receive_on(transport: trio.abc.Stream) -> Receive:
     async def receive_new(others_can_wait: bool) -> bytes | memoryview:
         return bytes(await transport.receive_some(READ_SIZE))
 
+    if not hasattr(os, "readv"):
+        return receive_new
     # Not of a class derived from it, which may change what is received.
-    if type(transport) is not trio.SocketStream or not hasattr(os, "readv"):
+    if type(transport) is not trio.SocketStream:
+        read_ahead(transport, _shared_buffer())
         return receive_new
     sock, buffer = transport.socket, _shared_buffer()
     more = False
