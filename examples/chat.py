@@ -9,7 +9,7 @@ messages wait in a bounded channel, and the chat never waits for it.
 
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ LINE_TOO_LONG, TOO_SLOW = 16, 17  # codes of the application's own
 WAITING_LINES = 100  # for a client that does not read
 
 
-async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
+async def lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[bytes, None]:
     """Yield what arrives, line by line; a stream has no boundaries of its own."""
     rest = b""
     async for chunk in stream:
@@ -64,8 +64,12 @@ class Chat:
                     member.scope.cancel()
 
     async def handle_stream(self, stream: MuxadoStream) -> None:
-        """Serve one member. Its first line is its name; then lines go both ways."""
-        incoming = lines(stream)
+        """Serve one member."""
+        async with contextlib.aclosing(lines(stream)) as incoming:
+            await self.welcome(stream, incoming)
+
+    async def welcome(self, stream: MuxadoStream, incoming: AsyncGenerator[bytes, None]) -> None:
+        """Take the first line for a name; then lines go both ways until either side ends."""
         try:
             name = (await anext(incoming, b"")).decode(errors="replace").strip()
         except ValueError:
@@ -97,7 +101,7 @@ class Chat:
         if nursery.cancel_scope.cancelled_caught:
             await stream.reset(code)
 
-    async def listen(self, name: str, incoming: AsyncIterator[bytes]) -> bool:
+    async def listen(self, name: str, incoming: AsyncGenerator[bytes, None]) -> bool:
         """Pass on what a member says; tell whether it was all lines."""
         try:
             async for line in incoming:
@@ -140,8 +144,9 @@ async def join(port: int, name: str) -> None:
 
         async def show() -> None:
             try:
-                async for line in lines(stream):
-                    print(line.decode(), flush=True)
+                async with contextlib.aclosing(lines(stream)) as incoming:
+                    async for line in incoming:
+                        print(line.decode(), flush=True)
             except MuxadoError as error:
                 print("the chat is over:", error, flush=True)
             nursery.cancel_scope.cancel()
