@@ -147,6 +147,7 @@ KINDS: dict[str, Wrong] = {
     "port": PORT,
     "priority": no_none(ints(0, 2**31 - 1)),
     "reason": OPTIONAL,
+    "receive_budget": ints(1),
     "retries": no_none(ints(0)),
     "scheme": {ValueError: [5, "ftp", b"http"]},
     "server_config": CONFIG,

@@ -1,5 +1,6 @@
 """What bounds a server: its sessions, its silent clients, and how long it takes to stop."""
 
+import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -11,10 +12,15 @@ import trio
 import trustme
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
-from trio_muxado import MuxadoSession, client_session, serve_muxado_listeners
+from trio_muxado import (
+    MuxadoSession,
+    StreamResetError,
+    client_session,
+    serve_muxado_listeners,
+)
 from trio_muxado._server import ASSUMED_WAITING, GRACE
 
-from .helpers import MemoryListener, each_wire, read_all
+from .helpers import MemoryListener, each_wire, echo, read_all
 from .helpers.kinds import Kind
 
 Handler = Callable[[MuxadoSession], Awaitable[Any]]
@@ -172,3 +178,71 @@ async def test_a_limit_that_is_none_is_refused_before_anything_is_served(
     with pytest.raises(error, match=name):
         await serve_muxado_listeners(waits, [listener], **limits)
     assert not listener.closed
+
+
+# ---- one budget for all sessions
+
+WINDOW = {"v1": 65_536, "v2": 262_144}
+
+
+async def fill_all(session: MuxadoSession, refused: list[bool]) -> None:
+    """Open streams and fill their windows, until one is refused."""
+    while not refused:
+        stream = await session.open_stream()
+        try:
+            await stream.send_all(bytes(WINDOW[session.wire or "v1"] - 2))
+            for _ in range(2):
+                await wait_all_tasks_blocked()
+                await stream.send_all(b"x")
+        except StreamResetError as error:
+            refused.append(error.safe_to_retry)
+
+
+@each_wire
+async def test_sessions_that_never_read_share_a_budget_and_leave_some_to_others(kind: Kind) -> None:
+    """Forty of them held 640 MiB: each session had a budget of its own."""
+    listener, sessions = MemoryListener(), list[MuxadoSession]()
+    greedy, budget = 6, 16 * WINDOW[kind.wire]
+
+    async def handle(session: MuxadoSession) -> None:
+        sessions.append(session)
+        if len(sessions) > greedy:
+            await session.serve_streams(echo)
+        else:
+            await session.wait_closed()
+
+    config = kind.config(heartbeat=None)
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_muxado_listeners, handle, [listener], config=config)
+        await nursery.start(partial(serve, receive_budget=budget))
+        async with contextlib.AsyncExitStack() as clients:
+            for _ in range(greedy):
+                transport = await listener.connect()
+                client = client_session(transport, config=config)
+                refused: list[bool] = []
+                await fill_all(await clients.enter_async_context(client), refused)
+                assert refused == [True]
+            promised = sum(session.statistics().receive_windows for session in sessions)
+            assert budget <= promised <= budget + greedy * 2 * WINDOW[kind.wire]
+
+            async with client_session(await listener.connect(), config=config) as honest:
+                for _ in range(20):
+                    async with await honest.open_stream() as stream:
+                        await stream.send_all(b"still served?")
+                        await stream.send_eof()
+                        assert await read_all(stream) == b"still served?"
+        await wait_all_tasks_blocked()
+        # All of them are gone, and what they had can be had again.
+        async with client_session(await listener.connect(), config=config) as later:
+            streams = [await later.open_stream() for _ in range(8)]
+            for stream in streams:
+                await stream.send_all(b"and now?")
+                await stream.send_eof()
+                assert await read_all(stream) == b"and now?"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "1"])
+async def test_a_receive_budget_is_checked_before_anything_listens(wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^receive_budget"):
+        await serve_muxado_listeners(waits, [MemoryListener()], receive_budget=wrong)

@@ -15,6 +15,7 @@ from ._ending import CLOSED_HERE
 from ._engine import Engine
 from ._nursery import open_bare_nursery
 from ._patience import run_while_running
+from ._protocol.budget import ServerBudget
 from ._session import MuxadoSession
 from ._tcp import connect_tcp
 from ._transport.tls import with_long_reads
@@ -119,9 +120,14 @@ async def run_session(
     client: bool,
     config: MuxadoConfig,
     first_stream_timeout: float | None = None,
+    server_budget: ServerBudget | None = None,
 ) -> AsyncGenerator[MuxadoSession, None]:
-    """A session over ``transport_stream``, which it owns and closes."""
+    """A session over ``transport_stream``, which it owns and closes.
+
+    Its receive windows are out of the ``server_budget`` as well, if there is one.
+    """
     engine = Engine(transport_stream, client=client, config=config, number=next(_numbers))
+    engine.connection.streams.budget.server = server_budget
     session = MuxadoSession(engine, client=client)
     async with open_bare_nursery() as nursery:
         engine.start(nursery, session.serve_extension)

@@ -41,6 +41,7 @@ async def serve_muxado(
     on_session: SessionHook | None = None,
     max_sessions: int | None = None,
     first_stream_timeout: float | None = None,
+    receive_budget: int | None = None,
     task_status: trio.TaskStatus[
         list[trio.SocketListener] | list[trio.SSLListener[trio.SocketStream]]
     ] = trio.TASK_STATUS_IGNORED,
@@ -72,6 +73,9 @@ async def serve_muxado(
         once, with one line in the log a second at most.  None sets no bound.
       first_stream_timeout: seconds in which a client must have opened its first stream, else its
         session is ended.  Heartbeats don't count.  None sets no bound.
+      receive_budget: bytes that the receive windows of all sessions may take, together.  Streams
+        for which none are left are refused, which is safe to retry.  A session can have two all the
+        same.  None sets no bound: each session has its own ``config.receive_budget``.
       task_status: ``await nursery.start(serve_muxado, handler, port)`` returns the listeners
         once they listen.
 
@@ -91,7 +95,7 @@ async def serve_muxado(
         check_int("backlog", backlog, 0)
     check_ssl_context(ssl_context)
     _check(handle_session, config, stop, on_session, task_status)
-    check_limits(stop_timeout, max_sessions, first_stream_timeout)
+    check_limits(stop_timeout, max_sessions, first_stream_timeout, receive_budget)
     tcp_listeners = await listen_tcp(port, host=host, backlog=backlog)
     if ssl_context is None:
         await serve_muxado_listeners(
@@ -103,6 +107,7 @@ async def serve_muxado(
             on_session=on_session,
             max_sessions=max_sessions,
             first_stream_timeout=first_stream_timeout,
+            receive_budget=receive_budget,
             task_status=task_status,
         )
     else:
@@ -116,6 +121,7 @@ async def serve_muxado(
             on_session=on_session,
             max_sessions=max_sessions,
             first_stream_timeout=first_stream_timeout,
+            receive_budget=receive_budget,
             task_status=task_status,
         )
 
@@ -130,6 +136,7 @@ async def serve_muxado_listeners(
     on_session: SessionHook | None = None,
     max_sessions: int | None = None,
     first_stream_timeout: float | None = None,
+    receive_budget: int | None = None,
     task_status: trio.TaskStatus[list[ListenerT]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Like :func:`serve_muxado`, for listeners that are there already, of any kind.
@@ -145,7 +152,7 @@ async def serve_muxado_listeners(
     for listener in listeners:
         check_instance("listeners", listener, trio.abc.Listener, "trio.abc.Listeners")
     _check(handle_session, config, stop, on_session, task_status)
-    check_limits(stop_timeout, max_sessions, first_stream_timeout)
+    check_limits(stop_timeout, max_sessions, first_stream_timeout, receive_budget)
     server = Server(
         handle_session,
         config=config,
@@ -154,6 +161,7 @@ async def serve_muxado_listeners(
         on_session=on_session,
         max_sessions=max_sessions,
         first_stream_timeout=first_stream_timeout,
+        receive_budget=receive_budget,
     )
     await server.run(listeners, task_status)
 

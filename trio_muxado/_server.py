@@ -20,6 +20,7 @@ from ._connect import run_session
 from ._errors import CloseReason, MuxadoError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_until_any, run_while_running, sleep_while_running
+from ._protocol.budget import ServerBudget
 from ._protocol.checks import check_int, check_number
 from ._session import MuxadoSession, is_end_of
 from ._transport.peer import describe, peer_address
@@ -49,7 +50,12 @@ SessionHook: TypeAlias = Callable[[MuxadoSession, "CloseReason | None"], object]
 ListenerT = TypeVar("ListenerT", bound="trio.abc.Listener[Any]")
 
 
-def check_limits(stop_timeout: object, max_sessions: object, first_stream_timeout: object) -> None:
+def check_limits(
+    stop_timeout: object,
+    max_sessions: object,
+    first_stream_timeout: object,
+    receive_budget: object,
+) -> None:
     """Raise TypeError or ValueError for a limit that is none."""
     for name, seconds in (
         ("stop_timeout", stop_timeout),
@@ -59,6 +65,8 @@ def check_limits(stop_timeout: object, max_sessions: object, first_stream_timeou
             check_number(name, seconds)
     if max_sessions is not None:
         check_int("max_sessions", max_sessions, 1)
+    if receive_budget is not None:
+        check_int("receive_budget", receive_budget, 1)
 
 
 class Server:
@@ -74,6 +82,7 @@ class Server:
         on_session: SessionHook | None,
         max_sessions: int | None,
         first_stream_timeout: float | None,
+        receive_budget: int | None,
     ) -> None:
         self._handle_session = handle_session
         self._config = config
@@ -82,6 +91,7 @@ class Server:
         self._on_session = on_session
         self._max_sessions = math.inf if max_sessions is None else max_sessions
         self._first_stream_timeout = first_stream_timeout
+        self._budget = None if receive_budget is None else ServerBudget(receive_budget)
         self._accepted = 0  # connections so far
         self._live = 0  # clients that are connected
         self._logged_at = -math.inf  # that there are too many
@@ -171,6 +181,7 @@ class Server:
                 client=False,
                 config=self._config,
                 first_stream_timeout=self._first_stream_timeout,
+                server_budget=self._budget,
             ) as session:
                 if self._on_session is not None:
                     self._on_session(session, None)
@@ -190,8 +201,12 @@ class Server:
             if any(isinstance(leaf, StreamResetError) for leaf in leaves(rest)):
                 logger.debug("the handler of %r ended with a stream: %r", session, error)
         finally:
-            if session is not None and self._on_session is not None:
-                self._on_session(session, session.close_reason)
+            if session is not None:
+                if self._budget is not None:
+                    engine = session._engine  # pyright: ignore[reportPrivateUsage]
+                    self._budget.leave(engine.connection.streams.budget)
+                if self._on_session is not None:
+                    self._on_session(session, session.close_reason)
 
     def _handle(self, session: MuxadoSession) -> Awaitable[Any]:
         handler = self._handle_session

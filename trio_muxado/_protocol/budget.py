@@ -14,6 +14,43 @@ RECENT = 5.0
 streams that were busy once take nothing from those that are."""
 
 
+GUARANTEED = 2
+"""Streams of its peer that a session may have although the budget of its server is used up: one to
+work with, and one that may turn out to be the heartbeat's."""
+
+
+class ServerBudget:
+    """The bytes that the receive windows of all sessions of a server may take.
+
+    What is promised can't be taken back.  So a session may take what leaves at least as much as it
+    holds: one alone gets half, and of many that take all they can each leaves something for the
+    next.  The field calls these dynamic thresholds.
+
+    Sessions say what they hold when they want more.  What one has given back meanwhile is looked up
+    where it matters: when somebody would get less than was wanted.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left: int = size
+        """Below zero where sessions hold no more than what is always theirs."""
+        self._held: dict[ReceiveBudget, int] = {}
+
+    def note(self, budget: ReceiveBudget, held: int) -> None:
+        """A session holds that many bytes, or is about to."""
+        self.left += self._held.get(budget, 0) - held
+        self._held[budget] = held
+
+    def look_again(self) -> None:
+        """See what each session holds by now."""
+        for budget in self._held:
+            self.note(budget, budget.held)
+
+    def leave(self, budget: ReceiveBudget) -> None:
+        """A session is over, and nobody uses its streams any more: all goes back."""
+        self.left += self._held.pop(budget, 0)
+        budget.server = None
+
+
 class ReceiveBudget:
     """What is promised, to whom, and what is left.
 
@@ -27,7 +64,10 @@ class ReceiveBudget:
         """Below zero where the windows that streams begin with are more than the budget."""
         self.initial_window = 0
         """Bytes that a window begins with; set when the wire is known."""
+        self._size = limits.receive_budget
         self._kept = limits.receive_budget // 2
+        self.server: ServerBudget | None = None
+        """Shared with other sessions, if there is one."""
         self._most = limits.max_receive_window
         self._live = live
         self.largest: LargestWindow = LargestWindow()
@@ -35,6 +75,23 @@ class ReceiveBudget:
         # What each of them may have, until something comes back or for a while.
         self._fair_size = 0
         self._fair_until = -math.inf
+
+    @property
+    def held(self) -> int:
+        """Bytes that are promised, or came and are unread."""
+        return self._size - self.left
+
+    def admits(self) -> bool:
+        """The server has room for the window that one more stream of the peer begins with."""
+        server, wanted = self.server, self.held + self.initial_window
+        assert server is not None
+        server.note(self, self.held)
+        if wanted > GUARANTEED * self.initial_window and wanted > server.left:
+            server.look_again()
+            if wanted > server.left:
+                return False
+        server.note(self, wanted)
+        return True
 
     def widen(self, stream: Stream, size: int) -> int:
         """Promise a window of ``size`` bytes, as far as the budget goes; the surplus."""
@@ -97,12 +154,23 @@ class ReceiveBudget:
     def _spare(self) -> int:
         """Bytes that windows may grow by."""
         kept = max(0, self._kept - len(self._live) * self.initial_window)
-        return max(0, self.left - kept)
+        spare = self.left - kept
+        if self.server is not None:
+            spare = min(spare, self._shared_spare(self.server))
+        return max(0, spare)
+
+    def _shared_spare(self, server: ServerBudget) -> int:
+        """Windows that grow leave twice as much as the session holds, so that streams can begin."""
+        server.note(self, self.held)
+        server.look_again()
+        return (server.left - 2 * self.held) // 3
 
     def _reserve(self, stream: Stream, size: int) -> int:
         size = max(0, min(size, self._spare))
         self.left -= size
         stream.reserved += size
+        if self.server is not None:
+            self.server.note(self, self.held)
         return size
 
     def _share(self, stream: Stream, now: float) -> int:

@@ -114,7 +114,10 @@ class Streams:
         self.check_opening(stream_id)
         # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
         # processed, also of extensions.
-        if quota.used >= quota.limit + extra or (going and quota is not self.heartbeats):
+        full = quota.used >= quota.limit + extra
+        if quota is not self.heartbeats:
+            full = full or going or (self.budget.server is not None and not self.budget.admits())
+        if full:
             self._counts.refused += 1
             self.answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
