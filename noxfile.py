@@ -63,6 +63,17 @@ def lowest(name: str) -> str:
     raise LookupError(f"no lower bound for {name} in pyproject.toml")
 
 
+def get_programs(session: nox.Session, programs: dict[str, str]) -> None:
+    """Programs by name, with Debian's packages of them, which root gets where they are missing."""
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
+    missing = [packages for name, packages in programs.items() if not shutil.which(name, path=path)]
+    if missing and shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        session.run("apt-get", "update", "-qq", external=True, env=quiet)
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
+        session.run(*install, *" ".join(missing).split(), external=True, env=quiet)
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """The test suite, on each Python we support."""
@@ -170,6 +181,16 @@ def interop(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
+def model(session: nox.Session) -> None:
+    """Models of the protocol, in every order in which things can happen (Spin).
+
+    They need `spin` and a C compiler. On Debian, root gets what is missing.
+    """
+    get_programs(session, {"spin": "spin", "cc": "gcc libc6-dev"})
+    session.run("python", "-m", "tests.model", *(session.posargs or ["--long"][: int(LONG)]))
+
+
+@nox.session(python=MAIN)
 def soak(session: nox.Session) -> None:
     """Sessions of every peer begin, work, break and end: half a minute of that, or ten.
 
@@ -189,14 +210,7 @@ def applications(session: nox.Session) -> None:
     On Debian, root gets what is missing. Elsewhere they skip it, and in CI a skip is a failure.
     """
     session.install("-e", ".[test]", *group("applications"))
-    programs = {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl"}
-    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
-    missing = [package for name, package in programs.items() if not shutil.which(name, path=path)]
-    if missing and shutil.which("apt-get") and os.geteuid() == 0:
-        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-        session.run("apt-get", "update", "-qq", external=True, env=quiet)
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends"]
-        session.run(*install, *missing, external=True, env=quiet)
+    get_programs(session, {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl"})
     strict = ["--no-skips"] if os.environ.get("CI") else []
     where = session.posargs or ["tests/applications", "tests/test_snippets.py"]
     session.run("python", "-m", "pytest", "-m", "applications", *strict, *where)
