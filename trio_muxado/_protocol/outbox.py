@@ -154,12 +154,15 @@ class Outbox:
         Whoever calls looks at ``scheduled`` first, which saves a call.
         """
         # What ``can_send`` says, by a call less for each stream.
-        if stream.outgoing.size and not (stream.send_window.available > 0 or stream.open_due):
-            self._starved.setdefault(stream, 0)
-        elif stream.outgoing.size or stream.end_due or stream.open_due:
-            if self._starved:
-                self._starved.pop(stream, None)
-            self._scheduler.push(stream)
+        if stream.outgoing.size:
+            if not (stream.send_window.available > 0 or stream.open_due):
+                self._starved.setdefault(stream, 0)
+                return
+        elif not (stream.end_due or stream.open_due):
+            return
+        if self._starved:
+            self._starved.pop(stream, None)
+        self._scheduler.push(stream)
 
     def reconsider(self, stream: Stream) -> None:
         """What ``stream`` has to send may be less than before."""
