@@ -65,7 +65,8 @@ def lowest(name: str) -> str:
 
 def get_programs(session: nox.Session, programs: dict[str, str]) -> None:
     """Programs by name, with Debian's packages of them, which root gets where they are missing."""
-    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
+    postgresql = map(str, Path("/usr/lib/postgresql").glob("*/bin"))
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", *postgresql])
     missing = [packages for name, packages in programs.items() if not shutil.which(name, path=path)]
     if missing and shutil.which("apt-get") and os.geteuid() == 0:
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
@@ -203,14 +204,19 @@ def soak(session: nox.Session) -> None:
 
 @nox.session(python=MAIN)
 def applications(session: nox.Session) -> None:
-    """The tests with what people use: HAProxy, nc, curl; FastAPI, Starlette, Quart and Flask.
+    """The tests with what people use: HAProxy, nc, curl, wrk, git, Redis and PostgreSQL; FastAPI,
+    Starlette, Quart and Flask.
 
     And with 100 MB through each tunnel.
 
     On Debian, root gets what is missing. Elsewhere they skip it, and in CI a skip is a failure.
     """
     session.install("-e", ".[test]", *group("applications"))
-    get_programs(session, {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl"})
+    programs = {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl", "git": "git"}
+    programs |= {"wrk": "wrk", "chromium": "chromium", "redis-server": "redis-server"}
+    programs |= {"redis-benchmark": "redis-tools"}
+    programs |= {"psql": "postgresql-client", "postgres": "postgresql"}
+    get_programs(session, programs)
     strict = ["--no-skips"] if os.environ.get("CI") else []
     where = session.posargs or ["tests/applications", "tests/test_snippets.py"]
     session.run("python", "-m", "pytest", "-m", "applications", *strict, *where)

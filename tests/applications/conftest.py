@@ -3,16 +3,30 @@
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-PACKAGES = {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl"}
+PACKAGES = {
+    "haproxy": "haproxy",
+    "nc": "netcat-openbsd",
+    "chromium": "chromium",
+    "curl": "curl",
+    "git": "git",
+    "postgres": "postgresql",
+    "psql": "postgresql-client",
+    "redis-benchmark": "redis-tools",
+    "redis-server": "redis-server",
+    "wrk": "wrk",
+}
 """Of Debian, by the program that each is needed for."""
 
 
 def find(name: str) -> str | None:
     """Where a program is, also where only root looks by default."""
-    return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    folders = [os.environ["PATH"], "/usr/sbin", *map(str, versions)]
+    return shutil.which(name, path=os.pathsep.join(folders))
 
 
 @pytest.fixture

@@ -4,85 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 import trustme
 
-from ..helpers.programs import ENVIRONMENT, free_port
+from ..helpers.programs import free_port
+from ..tunnel.commands import SECRET, TOKEN, relaying, running
 from ..tunnel.support import HOST, ask, reverse, saying, service, visit
-from .support import DEADLINE, MODULE, invoke
-
-SECRET = "a secret of the tests"
-TOKEN = {"TRIO_MUXADO_TOKEN": SECRET}
+from .support import invoke
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="a process cannot be sent SIGTERM there"
 )
-
-
-class Running:
-    """A command that runs, and what it says on standard error."""
-
-    def __init__(self, process: trio.Process) -> None:
-        self.process = process
-        self.said = ""
-        self._seen = 0
-
-    async def expect(self, pattern: str) -> re.Match[str]:
-        """Wait until it says a line that matches; what was matched before doesn't count."""
-        assert self.process.stderr is not None
-        while not (found := re.search(pattern, self.said[self._seen :])):
-            chunk = await self.process.stderr.receive_some()
-            assert chunk, f"it ended without {pattern!r}:\n{self.said}"
-            self.said += chunk.decode()
-        self._seen += found.end()
-        return found
-
-    async def wait(self) -> tuple[int, str]:
-        """Its exit code, and all that it said."""
-        assert self.process.stderr is not None
-        async for chunk in self.process.stderr:
-            self.said += chunk.decode()
-        return await self.process.wait(), self.said
-
-
-@contextlib.asynccontextmanager
-async def running(
-    *arguments: object, env: Mapping[str, str] = TOKEN, cwd: Path | None = None
-) -> AsyncGenerator[Running, None]:
-    """A command, until it is not needed any more."""
-    process = await trio.lowlevel.open_process(
-        [*MODULE, *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        env={**ENVIRONMENT, **env},
-        cwd=cwd,
-    )
-    try:
-        with trio.fail_after(DEADLINE):
-            yield Running(process)
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
-            assert process.stderr is not None
-            await process.stderr.aclose()
-
-
-@contextlib.asynccontextmanager
-async def relaying(*arguments: object, **options: Any) -> AsyncGenerator[tuple[Running, str], None]:
-    """A relay; the agents' address as well."""
-    async with running("relay", "--agents", f"{HOST}:0", *arguments, **options) as relay:
-        yield relay, (await relay.expect(r"listening: .*agents ([\d.]+:\d+)"))[1]
 
 
 async def test_a_tcp_tunnel_from_end_to_end() -> None:

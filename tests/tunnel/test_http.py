@@ -3,18 +3,32 @@
 import logging
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import h11
 import httpx
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
-from trio_muxado.tunnel import AddressService, AsgiService, ServerTls, Tunnel
+from trio_muxado.tunnel import (
+    AddressService,
+    AsgiService,
+    RelayConfig,
+    RelayCounts,
+    ServerTls,
+    Tunnel,
+)
+from trio_muxado.tunnel._http import HttpFront
+from trio_muxado.tunnel._http2 import MOST_UNSENT, Http2Connection
+from trio_muxado.tunnel._registry import Registry
+from trio_muxado.tunnel._visitors import Slots, Visitor
 
+from ..helpers.transports import Gated
 from .support import (
     HOST,
+    PATIENCE,
     ask,
     exposed,
     free_ports,
@@ -521,3 +535,77 @@ async def test_agents_show_a_certificate_where_the_relay_asks_for_one(
         authority.issue_cert("agent.example.org").configure_cert(client_context)
         async with exposed(relay, {tcp: behind}, ssl_context=client_context) as agent:
             assert b" 200 " in await ask(agent.port(), get("x"))
+
+
+# ---- visitors of HTTP/2 that attack
+
+
+@asynccontextmanager
+async def raw_http2(port: int, context: ssl.SSLContext) -> AsyncGenerator[Any, None]:
+    """A connection of HTTP/2, and its state."""
+    h2_connection = pytest.importorskip("h2.connection")
+    context.set_alpn_protocols(["h2"])
+    async with await trio.open_tcp_stream(HOST, port) as tcp:
+        stream = trio.SSLStream(tcp, context, server_hostname="web.example.org")
+        await stream.do_handshake()
+        connection = h2_connection.H2Connection()
+        connection.initiate_connection()
+        await stream.send_all(connection.data_to_send())
+        yield stream, connection
+
+
+HEADERS = [
+    (":method", "GET"),
+    (":path", "/"),
+    (":scheme", "https"),
+    (":authority", "web.example.org"),
+]
+
+
+async def test_a_flood_of_resets_over_http2_ends_its_connection_alone(
+    tls_files: Any, client_context: ssl.SSLContext
+) -> None:
+    async def silent(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+
+    async with service(silent) as behind, https(tls_files) as relay, exposed(relay, {WEB: behind}):
+        async with raw_http2(relay.https, client_context) as (stream, connection):
+
+            async def flood() -> None:
+                for number in range(100_000):
+                    connection.send_headers(2 * number + 1, HEADERS, end_stream=True)
+                    connection.reset_stream(2 * number + 1)
+                    if number % 50 == 49:
+                        await stream.send_all(connection.data_to_send())
+
+            with pytest.raises(trio.BrokenResourceError):
+                await flood()
+        await until(lambda: relay.relay.counts.running["web"] == 0)
+        assert not relay.ended.is_set()
+        async with raw_http2(relay.https, client_context) as (stream, connection):
+            connection.send_headers(1, [*HEADERS[:3], (":authority", "x")], end_stream=True)
+            await stream.send_all(connection.data_to_send())
+            events: list[Any] = []
+            while not any(type(event).__name__ == "ResponseReceived" for event in events):
+                events += connection.receive_data(bytes(await stream.receive_some()))
+
+
+async def test_who_reads_no_answers_over_http2_is_cut_off() -> None:
+    """What waits for him to read must not grow without end."""
+    h2_connection = pytest.importorskip("h2.connection")
+    near, far = memory_stream_pair()
+    gated = Gated(far)
+    gated.shut()
+    options = RelayConfig()
+    counts = RelayCounts()
+    front = HttpFront(options, Registry(options, counts.forget), counts, Slots(options, counts))
+    visitor = Visitor(("192.0.2.1", 5), ("192.0.2.2", 443))
+    connection = h2_connection.H2Connection()
+    connection.initiate_connection()
+    for _ in range(MOST_UNSENT + 1):
+        connection.ping(b"12345678")
+    await near.send_all(connection.data_to_send())
+    with trio.fail_after(PATIENCE):
+        await Http2Connection(front, gated, visitor, None).run()

@@ -1,6 +1,7 @@
 """TCP tunnels: what visitors get, whoever stops, dies or forgets his side."""
 
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -10,6 +11,10 @@ import trio
 from trio_muxado import client_session, proxy_header
 from trio_muxado.tunnel import (
     AddressService,
+    AsgiService,
+    Relay,
+    RelayConfig,
+    ServerTls,
     Token,
     Tunnel,
     TunnelRefusedError,
@@ -526,3 +531,77 @@ async def test_a_client_with_a_wrong_token_is_told() -> None:
     async with running_relay() as relay:
         with pytest.raises(TunnelRefusedError, match="token"):
             await forward_port("tcp", *relay.ports.agents, token="a wrong token altogether")
+
+
+# ---- wrong arguments
+
+
+class Wsgi:
+    """As Flask's applications look."""
+
+    wsgi_app = None
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        return []
+
+
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda: RelayConfig(agents="nowhere"), "agents"),
+        (lambda: RelayConfig(http=80), "http"),  # type: ignore[arg-type]
+        (lambda: RelayConfig(ports="high"), "ports"),
+        (lambda: RelayConfig(host=""), "host"),
+        (lambda: RelayConfig(host=5), "host"),  # type: ignore[arg-type]
+        (lambda: RelayConfig(allow_targets="a:1"), "allow_targets"),  # type: ignore[arg-type]
+        (lambda: RelayConfig(allow_targets=("a",)), "allow_targets"),
+        (lambda: RelayConfig(accept_proxy_protocol=1), "accept_proxy_protocol"),  # type: ignore[arg-type]
+        (lambda: RelayConfig(max_agents=0), "max_agents"),
+        (lambda: RelayConfig(max_visitors=1.5), "max_visitors"),  # type: ignore[arg-type]
+        (lambda: RelayConfig(idle_timeout=0), "idle_timeout"),
+        (lambda: RelayConfig(drain_timeout=True), "drain_timeout"),
+        (lambda: Relay(RelayConfig(), ["a token"]), "tokens"),  # type: ignore[list-item]
+        (lambda: Relay(None, []), "config"),  # type: ignore[arg-type]
+        (lambda: Relay(RelayConfig(https="127.0.0.1:0"), []), "https_tls"),
+        (lambda: Relay(RelayConfig(), [], agents_tls=5), "agents_tls"),  # type: ignore[arg-type]
+        (lambda: AddressService(""), "host"),
+        (lambda: AddressService("a", 0), "port"),
+        (lambda: AddressService("a", 1, proxy_protocol="v3"), "proxy_protocol"),  # type: ignore[arg-type]
+        (lambda: AsgiService(5), "app"),
+        (lambda: AsgiService(Wsgi()), "TrioWSGIMiddleware"),
+        (lambda: Tunnel(name="a b"), "name"),
+        (lambda: Tunnel(name="a", port=-1), "port"),
+        (lambda: Tunnel(name="a", host="a:80"), "host"),
+        (lambda: ServerTls(5), "certificate"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wrong_argument_is_named(make: Callable[[], Any], name: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=name):
+        make()
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({"services": {}}, "services"),
+        ({"services": 5}, "services"),
+        ({"services": {TCP: 5}}, "services"),
+        ({"token": ""}, "token"),
+        ({"token": 5}, "token"),
+        ({"agent": "a\nb"}, "agent"),
+        ({"idle_timeout": 0}, "idle_timeout"),
+        ({"port": 0}, "port"),
+    ],
+)
+async def test_an_agent_with_a_wrong_argument_dials_nobody(
+    arguments: dict[str, Any], name: str
+) -> None:
+    right: dict[str, Any] = {
+        "services": {TCP: AddressService(HOST, 1)},
+        "host": HOST,
+        "port": 1,
+        "token": SECRET,
+    }
+    with pytest.raises((TypeError, ValueError), match=name) as caught:
+        await expose(**{**right, **arguments})
+    assert SECRET not in str(caught.value)

@@ -70,7 +70,7 @@ class TunnelType(_TunnelParamType):
         return fields
 
 
-def service_of(text: str, proxy_protocol: Literal["v1", "v2"] | None) -> Any:
+def service_of(text: str, proxy_protocol: Literal["v1", "v2"] | None, drain_timeout: float) -> Any:
     """What is to be reached: an address, a Unix socket, or an application.
 
     Raises:
@@ -91,7 +91,11 @@ def service_of(text: str, proxy_protocol: Literal["v1", "v2"] | None) -> Any:
         )
     if proxy_protocol is not None:
         raise click.UsageError("an application knows its visitors without --proxy-protocol")
-    return AsgiService(load_application(host, rest))
+    from hypercorn.config import Config
+
+    config = Config()
+    config.graceful_timeout = drain_timeout
+    return AsgiService(load_application(host, rest), config)
 
 
 def load_application(module: str, attribute: str) -> Any:
@@ -119,7 +123,10 @@ def load_application(module: str, attribute: str) -> Any:
 
 
 def tunnels_of(
-    service: str | None, tunnels: tuple[dict[str, Any], ...], **single: Any
+    service: str | None,
+    tunnels: tuple[dict[str, Any], ...],
+    drain_timeout: float,
+    **single: Any,
 ) -> dict[Tunnel, Any]:
     """What is asked for, and what is behind it.
 
@@ -142,7 +149,7 @@ def tunnels_of(
                 port=fields.get("port"),
                 host=fields.get("host"),
             )
-            behind = service_of(str(fields["service"]), fields.get("proxy_protocol"))
+            behind = service_of(str(fields["service"]), fields.get("proxy_protocol"), drain_timeout)
         except (TypeError, ValueError) as error:
             raise click.UsageError(str(error)) from None
         if any(tunnel.name == other.name for other in services):
@@ -226,7 +233,13 @@ def command(
     """
     set_up_logs(log_format, "warning" if log_level == "info" else log_level)
     services = tunnels_of(
-        service, tunnels, name=name, port=port, host=host, proxy_protocol=proxy_protocol
+        service,
+        tunnels,
+        drain_timeout,
+        name=name,
+        port=port,
+        host=host,
+        proxy_protocol=proxy_protocol,
     )
     secret = secret_of(token_file)
     assert relay.host is not None

@@ -23,3 +23,11 @@ class RelayCounts:
     """Who was turned away: agents by the reason; visitors as ``"visitor"``."""
     running: Counter[str] = field(default_factory=Counter[str])
     """Visitors' connections, or requests, that run now, by tunnel."""
+
+    def forget(self, name: str) -> None:
+        """Drop what was counted of a tunnel that is over: agents choose the names."""
+        for counter in (self.visitors, self.moved, self.requests):
+            for key in [key for key in counter if key[0] == name]:
+                del counter[key]
+        if not self.running[name]:
+            del self.running[name]

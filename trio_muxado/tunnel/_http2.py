@@ -39,6 +39,9 @@ WINDOW = 1024 * 1024
 MOST_RESETS = 1000
 """Requests that a visitor may reset on a connection, before it is ended (CVE-2023-44487)."""
 
+MOST_UNSENT = 10_000
+"""Events of a visitor who reads nothing of what answers them."""
+
 Codes = h2.errors.ErrorCodes
 
 
@@ -91,7 +94,9 @@ class Http2Connection:
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._connection = h2.connection.H2Connection(config)
         self._requests: dict[int, _Request] = {}
-        self._sending = trio.Lock()
+        self._to_send = trio.Event()
+        self._sent = trio.Event()
+        self._unsent_events = 0
         self._idle = trio.CancelScope()
         self._last_id = 0
         self._resets = 0
@@ -118,11 +123,9 @@ class Http2Connection:
             with self._idle:
                 self._wait_for_requests()
                 async with open_nursery() as nursery:
-                    await self._flush()
+                    nursery.start_soon(self._write)
                     await self._read(nursery)
             await self._say_goodbye()
-            with trio.move_on_after(GRACE):
-                await self._stream.aclose()
         except (trio.BrokenResourceError, OSError):
             pass
         finally:
@@ -135,22 +138,35 @@ class Http2Connection:
     # ---- receiving
 
     async def _read(self, nursery: trio.Nursery) -> None:
+        """Until the visitor ends, or does what he must not.  It waits for nothing else.
+
+        A reader that waited for the writer would stand still with a visitor whose own does.
+        """
+        self._to_send.set()
         while data := await self._stream.receive_some(65536):
             try:
                 events = self._connection.receive_data(bytes(data))
             except h2.exceptions.ProtocolError:
-                await self._flush()  # it has said why
-                nursery.cancel_scope.cancel()
-                return
+                break  # what is to be sent says why
             for event in events:
                 self._on_event(event, nursery)
-            await self._flush()
-            if self._resets > MOST_RESETS:
+            self._unsent_events += len(events)
+            self._to_send.set()
+            if self._resets > MOST_RESETS or self._unsent_events > MOST_UNSENT:
                 self._connection.close_connection(Codes.ENHANCE_YOUR_CALM)
-                await self._flush()
-                nursery.cancel_scope.cancel()
-                return
+                break
         nursery.cancel_scope.cancel()
+
+    async def _write(self) -> None:
+        """Send what there is to send, in the order in which it was made."""
+        while True:
+            await self._to_send.wait()
+            self._to_send = trio.Event()
+            if data := self._connection.data_to_send():
+                await self._stream.send_all(data)
+                self._unsent_events = 0
+            self._sent.set()
+            self._sent = trio.Event()
 
     def _on_event(self, event: Any, nursery: trio.Nursery) -> None:
         match event:
@@ -369,15 +385,13 @@ class Http2Connection:
             self._connection.reset_stream(stream_id, code)
 
     async def _flush(self) -> None:
-        """Send what there is to send, in the order in which it was made."""
-        async with self._sending:
-            data = self._connection.data_to_send()
-            if data:
-                await self._stream.send_all(data)
+        """Have everything sent that there is, and wait until it is."""
+        self._to_send.set()
+        await self._sent.wait()
 
     async def _say_goodbye(self) -> None:
-        # Only at the end: clients that use h2 can't receive anything behind it.
-        async with self._sending:
-            frame = GoAwayFrame(0, last_stream_id=self._last_id)
-            with trio.move_on_after(GRACE):
-                await self._stream.send_all(frame.serialize())
+        """The last words; no earlier, as clients that use h2 can't receive anything behind them."""
+        with trio.move_on_after(GRACE):
+            goodbye = GoAwayFrame(0, last_stream_id=self._last_id).serialize()
+            await self._stream.send_all(self._connection.data_to_send() + goodbye)
+            await self._stream.aclose()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from ._names import Tunnel, check_name, shown
@@ -50,7 +50,7 @@ class MessageError(ValueError):
 class Hello:
     """The agent's first words."""
 
-    token: str
+    token: str = field(repr=False)
     agent: str
     """What it calls itself, for logs."""
     tunnels: tuple[Tunnel, ...] = ()

@@ -87,8 +87,9 @@ class Registry:
     _nursery: trio.Nursery
     _start_listening: StartListening
 
-    def __init__(self, config: RelayConfig) -> None:
+    def __init__(self, config: RelayConfig, on_removed: Callable[[str], None]) -> None:
         self._config = config
+        self._on_removed = on_removed
         self._by_name: dict[str, LiveTunnel] = {}
         self._by_host: dict[str, LiveTunnel] = {}
         self._ports: dict[int, LiveTunnel] = {}
@@ -264,3 +265,4 @@ class Registry:
             del self._ports[live.port]
         live.listening.cancel()
         live.pool.close()
+        self._on_removed(live.name)

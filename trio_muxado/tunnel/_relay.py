@@ -84,7 +84,7 @@ class Relay:
         self._handle_http = handler_of_http() if config.http or config.https else None
         self.config = config
         self.counts = RelayCounts()
-        self.registry = Registry(config)
+        self.registry = Registry(config, self.counts.forget)
         self._agents_tls = agents_tls
         self._https_tls = https_tls
         self._heartbeat = heartbeat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -114,12 +115,27 @@ class AsgiService(Service):
     """An ASGI application in this process, which needs no port at all.
 
     Needs the extra: ``pip install 'trio_muxado[http]'``.
+
+    Raises:
+      TypeError: ``app`` is no ASGI application.
     """
 
     app: Any
     """An ASGI 3 application that runs on trio."""
     config: Any = None
-    """hypercorn's configuration."""
+    """hypercorn's configuration; its ``graceful_timeout`` is what requests have to finish when the
+    agent stops."""
+
+    def __post_init__(self) -> None:
+        if not callable(self.app):
+            raise TypeError(f"app must be an ASGI application, not {shown(self.app)}")
+        if hasattr(self.app, "wsgi_app") and not inspect.iscoroutinefunction(
+            type(self.app).__call__
+        ):
+            raise TypeError(
+                f"app is a WSGI application, {shown(self.app)}: wrap it, "
+                "hypercorn.middleware.TrioWSGIMiddleware(app) runs it in threads"
+            )
 
     def __str__(self) -> str:
         return getattr(self.app, "__name__", None) or type(self.app).__name__

@@ -1,0 +1,75 @@
+"""The tunnel's commands as processes, until a test is done with them."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ..command.support import DEADLINE, MODULE
+from ..helpers.programs import ENVIRONMENT
+from .support import HOST
+
+SECRET = "a secret of the tests"
+TOKEN = {"TRIO_MUXADO_TOKEN": SECRET}
+
+
+class Running:
+    """A command that runs, and what it says on standard error."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.said = ""
+        self._seen = 0
+
+    async def expect(self, pattern: str) -> re.Match[str]:
+        """Wait until it says a line that matches; what was matched before doesn't count."""
+        assert self.process.stderr is not None
+        while not (found := re.search(pattern, self.said[self._seen :])):
+            chunk = await self.process.stderr.receive_some()
+            assert chunk, f"it ended without {pattern!r}:\n{self.said}"
+            self.said += chunk.decode()
+        self._seen += found.end()
+        return found
+
+    async def wait(self) -> tuple[int, str]:
+        """Its exit code, and all that it said."""
+        assert self.process.stderr is not None
+        async for chunk in self.process.stderr:
+            self.said += chunk.decode()
+        return await self.process.wait(), self.said
+
+
+@contextlib.asynccontextmanager
+async def running(
+    *arguments: object, env: Mapping[str, str] = TOKEN, cwd: Path | None = None
+) -> AsyncGenerator[Running, None]:
+    """A command, until it is not needed any more."""
+    process = await trio.lowlevel.open_process(
+        [*MODULE, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        env={**ENVIRONMENT, **env},
+        cwd=cwd,
+    )
+    try:
+        with trio.fail_after(DEADLINE):
+            yield Running(process)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            assert process.stderr is not None
+            await process.stderr.aclose()
+
+
+@contextlib.asynccontextmanager
+async def relaying(*arguments: object, **options: Any) -> AsyncGenerator[tuple[Running, str], None]:
+    """A relay; the agents' address as well."""
+    async with running("relay", "--agents", f"{HOST}:0", *arguments, **options) as relay:
+        yield relay, (await relay.expect(r"listening: .*agents ([\d.]+:\d+)"))[1]
