@@ -35,7 +35,7 @@ from ._versions import head
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "which.md"
-BLOCK = re.compile(r"(<!-- lossy: (\w+) -->\n\n)(.*?)(\n<!-- end of lossy -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- lossy: (\w+) -->\n\n)((?:(?!<!--).)*)(<!-- end of lossy -->)", re.DOTALL)
 
 ROUND_TRIP = 0.05
 BANDWIDTH = 10_000_000
@@ -220,7 +220,7 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
 def filled(text: str, document: dict[str, Any]) -> str:
     """The page with the figures of a run."""
     found = tables(document)
-    return BLOCK.sub(lambda block: f"{block[1]}{found[block[2]]}{block[4]}", text)
+    return BLOCK.sub(lambda block: f"{block[1]}{found[block[2]]}\n{block[4]}", text)
 
 
 def main() -> None:
