@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -344,3 +345,13 @@ def test_the_script_and_the_module_are_the_same() -> None:
     assert as_module.stdout.rpartition(" ")[2] == as_script.stdout.rpartition(" ")[2]
     assert callable(_command.main)
     assert commands.name
+
+
+def test_a_command_leaves_the_logs_of_the_program_around_it_alone(tmp_path: Path) -> None:
+    logger = logging.getLogger("trio_muxado")
+    before = logger.level, logger.propagate, logger.handlers[:]
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text("no TOML", encoding="utf-8")
+    result = invoke("relay", "--tokens-file", str(tokens))
+    assert result.exit_code == 2
+    assert (logger.level, logger.propagate, logger.handlers) == before

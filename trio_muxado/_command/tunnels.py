@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -148,7 +149,7 @@ def log_options(function: F) -> F:
 
 
 def set_up_logs(log_format: str, log_level: str) -> None:
-    """Log to standard error."""
+    """Log to standard error, until the command ends."""
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         from pythonjsonlogger.json import JsonFormatter
@@ -162,10 +163,23 @@ def set_up_logs(log_format: str, log_level: str) -> None:
         )
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    click.get_current_context().with_resource(_logging_to(handler, log_level.upper()))
+
+
+@contextmanager
+def _logging_to(handler: logging.Handler, level: str) -> Generator[None, None, None]:
+    """A command may be run inside of a program that has logs of its own."""
     ours = logging.getLogger("trio_muxado")
+    before, propagates = ours.level, ours.propagate
     ours.addHandler(handler)
     ours.propagate = False
-    ours.setLevel(log_level.upper())
+    ours.setLevel(level)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.propagate = propagates
+        ours.setLevel(before)
 
 
 # ---- signals
