@@ -17,7 +17,7 @@ class TunnelRefusedError(Exception):
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
         self.reason = reason
-        self.is_final = Refused(reason, text).is_final
+        self.is_final: bool = Refused(reason, text).is_final
 
     def __reduce__(self) -> tuple[type[TunnelRefusedError], tuple[str, str]]:
         return type(self), (self.reason, str(self))

@@ -53,15 +53,15 @@ class LiveTunnel:
         self, tunnel: Tunnel, number: int, suspect: Callable[[LiveTunnel, Agent], None]
     ) -> None:
         self._suspect = suspect
-        self.name = tunnel.name
-        self.host = tunnel.host
+        self.name: str = tunnel.name
+        self.host: str | None = tunnel.host
         self.port: int | None = None
         self.number = number
         """The type of its streams."""
-        self.pool = SessionPool()
+        self.pool: SessionPool = SessionPool()
         self.agents: dict[MuxadoSession, Agent] = {}
-        self.listening = trio.CancelScope()
-        self.expiry = trio.CancelScope()
+        self.listening: trio.CancelScope = trio.CancelScope()
+        self.expiry: trio.CancelScope = trio.CancelScope()
 
     def suspect(self, agent: Agent) -> None:
         """An agent says nothing: no more visitors for it, until its session answers."""

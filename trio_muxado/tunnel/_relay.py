@@ -83,8 +83,8 @@ class Relay:
             raise ValueError("https_tls must be given where config.https is, and only there")
         self._handle_http = handler_of_http() if config.http or config.https else None
         self.config = config
-        self.counts = RelayCounts()
-        self.registry = Registry(config, self.counts.forget)
+        self.counts: RelayCounts = RelayCounts()
+        self.registry: Registry = Registry(config, self.counts.forget)
         self._agents_tls = agents_tls
         self._https_tls = https_tls
         self._heartbeat = heartbeat
