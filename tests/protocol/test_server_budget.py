@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_muxado._protocol.budget import GUARANTEED, ServerBudget
+from trio_muxado._protocol.budget import GUARANTEED, LOOKS, ReceiveBudget, ServerBudget
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.frames import Rst
@@ -174,3 +174,29 @@ def test_a_session_of_its_own_has_no_part_in_it() -> None:
     assert end.core.streams.budget.server is None
     assert Limits().receive_budget < 301 * V2.initial_window
     assert opened(end, 301) == 300
+
+
+class SeenBudget(ReceiveBudget):
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    @property
+    def held(self) -> int:
+        SeenBudget.looks += 1
+        return super().held
+
+
+def test_what_a_refused_stream_costs_is_bounded_however_many_sessions_there_are() -> None:
+    server = ServerBudget(10)
+    sessions = [SeenBudget(Limits(), {}) for _ in range(100 * LOOKS)]
+    for session in sessions:
+        session.server, session.initial_window = server, 1
+        session.left -= GUARANTEED
+        server.note(session, GUARANTEED)
+    SeenBudget.looks = 0
+    assert not any(sessions[0].admits() for _ in range(1000))
+    assert SeenBudget.looks <= 1000 * (LOOKS + 3) + len(sessions)
+    for session in sessions[1:]:
+        session.left += GUARANTEED
+    assert any(sessions[0].admits() for _ in range(100))  # it is seen, if not at once

@@ -19,6 +19,11 @@ GUARANTEED = 2
 work with, and one that may turn out to be the heartbeat's."""
 
 
+LOOKS = 64
+"""Sessions that are looked at for a stream that may be refused, on average.  So what a peer can make
+a server do stays the same however many sessions there are."""
+
+
 class ServerBudget:
     """The bytes that the receive windows of all sessions of a server may take.
 
@@ -34,6 +39,7 @@ class ServerBudget:
         self.left: int = size
         """Below zero where sessions hold no more than what is always theirs."""
         self._held: dict[ReceiveBudget, int] = {}
+        self._looks_due = 0  # since all were looked at
 
     def note(self, budget: ReceiveBudget, held: int) -> None:
         """A session holds that many bytes, or is about to."""
@@ -41,9 +47,12 @@ class ServerBudget:
         self._held[budget] = held
 
     def look_again(self) -> None:
-        """See what each session holds by now."""
-        for budget in self._held:
-            self.note(budget, budget.held)
+        """See what each session holds by now; of many sessions not every time."""
+        self._looks_due += LOOKS
+        if self._looks_due >= len(self._held):
+            self._looks_due = 0
+            for budget in self._held:
+                self.note(budget, budget.held)
 
     def leave(self, budget: ReceiveBudget) -> None:
         """A session is over, and nobody uses its streams any more: all goes back."""
