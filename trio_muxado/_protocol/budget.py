@@ -20,8 +20,8 @@ work with, and one that may turn out to be the heartbeat's."""
 
 
 LOOKS = 64
-"""Sessions that are looked at for a stream that may be refused, on average.  So what a peer can make
-a server do stays the same however many sessions there are."""
+"""Sessions that are looked at for a stream that may be refused, on average.  So what a peer can
+make a server do stays the same however many sessions there are."""
 
 
 class ServerBudget:
