@@ -175,13 +175,32 @@ async def test_a_frame_that_is_wrong_by_itself_is_told_once() -> None:
     assert said.endswith(": 0 answered differently; its frames are wrong")
 
 
+async def test_it_finds_the_version_out() -> None:
+    only = ("--only", "wndinc-overflow", "--timeout", "0.5")
+    said = "2 vectors played to a muxado {} server: nothing differs\n"
+    async with serving(config=config_for("v2")) as address:
+        done = await run_beside("check", address, *only)
+    assert (done.returncode, done.stdout, done.stderr) == (0, said.format("v2"), "")
+    async with serving(config=MuxadoConfig(heartbeat=None)) as address:
+        done = await run_beside("check", address, *only)
+    assert (done.returncode, done.stdout) == (0, said.format("v1"))
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("takes some vectors for the other version: let it speak v1 alone")
+
+
 async def test_who_is_no_echo_peer() -> None:
     async with serving(lambda session: session.wait_closed()) as address:
-        done = await run_beside("check", address, "--timeout", "0.2")
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"trio-muxado: {address} is no echo peer of muxado v1")
+        check = ("check", address, "--timeout", "0.2")
+        found_out = await run_beside(*check)
+        told = await run_beside(*check, "--wire", "v1")
+    assert found_out.returncode == told.returncode == 1
+    (line,) = told.stderr.splitlines()
+    assert line.startswith(f"trio-muxado: {address} is no echo peer, which is needed (")
     assert "docs/specification/vectors.md#an-echo-peer" in line
+    assert ". As a peer of muxado v1: missing: " in line
+    assert "; v2: " not in line
+    (line,) = found_out.stderr.splitlines()
+    assert "; v2: missing: " in line
 
 
 def test_a_peer_that_is_not_there() -> None:
@@ -211,7 +230,8 @@ async def test_a_peer_that_dies_at_the_first_mistake() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
-        done = await run_beside("check", address, "--timeout", "0.2", "--at-once", "1")
+        once = ("--timeout", "0.2", "--at-once", "1", "--wire", "v1")
+        done = await run_beside("check", address, *once)
         nursery.cancel_scope.cancel()
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -221,8 +241,8 @@ async def test_a_peer_that_dies_at_the_first_mistake() -> None:
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["localhost:1", "--typed"], "--typed is for --wire v2"),
-        (["localhost:1", "--only", "dance"], "no vector 'dance' of muxado v1"),
+        (["localhost:1", "--typed", "--wire", "v1"], "--typed is for --wire v2"),
+        (["localhost:1", "--only", "dance"], "no such vector can be played: dance"),
         (["localhost:1", "--start", "peer"], "--start is for --role server"),
         (["localhost:1", "--role", "server", "--start", "'peer"], "No closing quotation"),
         (["localhost:1", "--role", "server", "--start", ""], "there is no command in it"),

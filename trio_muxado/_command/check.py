@@ -4,67 +4,21 @@ from __future__ import annotations
 
 import shlex
 import ssl
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from json import dumps
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
-from trio_muxado._check import Result, Vector, echo_vectors, play_all
+from trio_muxado._check import Result, Vector, echo_vectors
+from trio_muxado._check.vectors import VERSIONS, Role, Version
 
+from .checking import FIRST, SPECIFICATION, Check, no_echo_peer, spoken_versions
 from .ending import DONE, FAILED, Failed, run, tell
 from .options import LISTEN_ADDRESS, Address, argument, tls_client_options, wire_option
 from .output import print_table, progress
-from .peer import Connections, Peer
-
-SPECIFICATION = "docs/specification"
-
-FIRST = ("echo", "echo-typed")
-"""The vectors that are played first, alone: who does not pass them is no echo peer."""
-
-
-@dataclass
-class Check:
-    """What is played, in which way, and what came of it."""
-
-    peer: Peer
-    vectors: Sequence[Vector]
-    at_once: int
-    timeout: float
-    tick: Callable[[Result], Any]
-    _results: list[Result] = field(default_factory=list[Result], init=False)
-
-    async def run(self) -> None:
-        """Play all vectors, and fill ``results``."""
-        async with self.peer.connections(len(self.vectors)) as connections:
-            first = [v for v in self.vectors if v.name in FIRST]
-            (result,) = await self._play(first, connections)
-            if result.difference is not None:
-                raise Failed(
-                    f"{self.peer.address} is no echo peer of muxado {result.vector.version}, which "
-                    f"is needed ({SPECIFICATION}/vectors.md#an-echo-peer): {result.difference}"
-                )
-            await self._play([v for v in self.vectors if v is not result.vector], connections)
-
-    async def _play(self, vectors: Sequence[Vector], connections: Connections) -> list[Result]:
-        return await play_all(
-            vectors,
-            connections,
-            at_once=self.at_once,
-            timeout=self.timeout,
-            on_result=self._note,
-        )
-
-    @property
-    def results(self) -> list[Result]:
-        """What came so far, in the order of the vectors."""
-        return sorted(self._results, key=lambda result: self.vectors.index(result.vector))
-
-    def _note(self, result: Result) -> None:
-        self._results.append(result)
-        self.tick(result)
-
+from .peer import Peer
 
 # ---- what is printed
 
@@ -107,7 +61,7 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, str, str]]:
     default="client",
     help="What this command is: a client, which dials, or a server, which the peer has to dial.",
 )
-@wire_option
+@wire_option("tries both on a server, and is v1 for a client")
 @click.option("--typed", is_flag=True, help="The peer's sessions are typed ones, on v2.")
 @click.option(
     "--only", multiple=True, metavar="NAME", help="Play this vector; may be given several times."
@@ -132,8 +86,8 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, str, str]]:
 @tls_client_options
 def command(
     address: Address,
-    role: Literal["client", "server"],
-    wire: Literal["v1", "v2"],
+    role: Role,
+    wire: Literal["auto", "v1", "v2"],
     typed: bool,
     only: Sequence[str],
     json: bool,
@@ -161,8 +115,9 @@ def command(
         trio-muxado check --role server localhost:8765
         trio-muxado check --role server localhost:0 --start "./peer {host} {port}"
     """
-    vectors = _vectors(role, wire, typed, only)
     words = None if start is None else _words_of(start)
+    if typed and wire == "v1":
+        raise click.UsageError("--typed is for --wire v2: on v1 every stream has a type anyway")
     if role == "client":
         if start is not None:
             raise click.UsageError("--start is for --role server")
@@ -172,6 +127,13 @@ def command(
         raise click.UsageError("TLS is for --role client")
     if start is not None and address.port:
         at_once = 1  # all of them dial the same port
+    _check_names(only, [v for each in VERSIONS for v in _vectors(role, each, typed=typed)])
+    peer = Peer(address, role, ssl_context, words)
+    version = _version(peer, wire, typed=typed, timeout=timeout)
+    vectors = _vectors(role, version, typed=typed)
+    _check_names(only, vectors)
+    if only:
+        vectors = [vector for vector in vectors if vector.name in (*only, *FIRST)]
     with progress("vectors", len(vectors), hidden=json) as advance:
 
         def tick(result: Result) -> None:
@@ -179,7 +141,6 @@ def command(
             if json:
                 click.echo(_as_json(result))
 
-        peer = Peer(address, role, ssl_context, words)
         check = Check(peer, vectors, at_once, timeout, tick)
         try:
             run(check.run)
@@ -187,7 +148,7 @@ def command(
             if not json and (rows := _rows(check.results)):
                 print_table(rows)
             raise
-    return _tell(check, wire, typed=typed, as_json=json)
+    return _tell(check, version, typed=typed, as_json=json)
 
 
 def _words_of(start: str) -> list[str]:
@@ -200,21 +161,38 @@ def _words_of(start: str) -> list[str]:
     return words
 
 
-def _vectors(
-    role: Literal["client", "server"], wire: Literal["v1", "v2"], typed: bool, only: Sequence[str]
-) -> Sequence[Vector]:
-    if typed and wire == "v1":
-        raise click.UsageError("--typed is for --wire v2: on v1 every stream has a type anyway")
-    peer: Literal["client", "server"] = "server" if role == "client" else "client"
-    vectors = echo_vectors(wire, role=peer, typed=typed)
-    known = {vector.name for vector in vectors}
-    for name in only:
-        if name not in known:
-            raise click.BadParameter(
-                f"no vector {name!r} of muxado {wire} can be played to a {peer}",
-                param_hint="--only",
-            )
-    return [v for v in vectors if not only or v.name in only or v.name in FIRST]
+def _version(
+    peer: Peer, wire: Literal["auto", "v1", "v2"], *, typed: bool, timeout: float
+) -> Version:
+    """Which version is to be checked."""
+    if wire != "auto":
+        return wire
+    if typed:
+        return "v2"
+    if peer.role == "server":
+        return "v1"
+    found = run(partial(spoken_versions, peer, typed=typed, timeout=timeout))
+    spoken: list[Version] = [version for version, wrong in found.items() if wrong is None]
+    if not spoken:
+        raise no_echo_peer(peer.address, found)
+    if len(spoken) > 1:
+        tell(
+            f"{peer.address} speaks what its client's first bytes are, and takes some vectors for "
+            f"the other version: let it speak {spoken[0]} alone"
+        )
+    return spoken[0]
+
+
+def _vectors(role: Role, wire: Version, *, typed: bool) -> Sequence[Vector]:
+    """All that can be played to the peer of this role."""
+    return echo_vectors(wire, role="server" if role == "client" else "client", typed=typed)
+
+
+def _check_names(only: Sequence[str], among: Sequence[Vector]) -> None:
+    unknown = set(only) - {vector.name for vector in among}
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise click.BadParameter(f"no such vector can be played: {names}", param_hint="--only")
 
 
 def _tell(check: Check, wire: str, *, typed: bool, as_json: bool) -> int:

@@ -151,7 +151,7 @@ def _tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 @click.command("demo")
-@wire_option
+@wire_option()
 @click.option("--tls", is_flag=True, help="Run over TLS, with a certificate of its own.")
 @click.option(
     "--streams",

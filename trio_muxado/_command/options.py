@@ -89,14 +89,14 @@ def argument(*names: str, **attributes: Any) -> Callable[[F], F]:
     return click.argument(*names, cls=_Argument, **attributes)
 
 
-def wire_option(function: F) -> F:
-    """``--wire``: the protocol version."""
+def wire_option(auto: str | None = None) -> Callable[[F], F]:
+    """``--wire``: the protocol version, where ``auto`` says what else there is to choose."""
     return click.option(
         "--wire",
-        type=click.Choice(["v1", "v2"]),
-        default="v1",
-        help="The protocol version.",
-    )(function)
+        type=click.Choice([*(["auto"] if auto else []), "v1", "v2"]),
+        default="auto" if auto else "v1",
+        help=f"The protocol version; auto {auto}." if auto else "The protocol version.",
+    )
 
 
 def tls_client_options(function: Callable[..., Any]) -> Callable[..., Any]:

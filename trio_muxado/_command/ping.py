@@ -14,7 +14,7 @@ from trio_muxado import MuxadoConfig, MuxadoError, MuxadoSession, client_session
 
 from .ending import DONE, FAILED, Failed, Interrupted, in_words, run, tell
 from .network import connect
-from .options import ADDRESS, Address, argument, tls_client_options
+from .options import ADDRESS, Address, argument, tls_client_options, wire_option
 
 VERSIONS: tuple[Literal["v1", "v2"], ...] = ("v1", "v2")
 
@@ -133,12 +133,7 @@ SECONDS = click.FloatRange(0, min_open=True)
     metavar="SECONDS",
     help="For the connection, and for each answer.",
 )
-@click.option(
-    "--wire",
-    type=click.Choice(["auto", "v1", "v2"]),
-    default="auto",
-    help="The protocol version; auto tries v1, then v2.",
-)
+@wire_option("tries v1, then v2")
 @tls_client_options
 def command(
     address: Address,

@@ -16,7 +16,7 @@ from trio_muxado import JsonLinesTracer, TableTracer, TracedFrame, forward
 
 from . import network
 from .ending import Failed, in_words, run, tell
-from .options import ADDRESS, LISTEN_ADDRESS, Address, argument, tls_client_options
+from .options import ADDRESS, LISTEN_ADDRESS, Address, argument, tls_client_options, wire_option
 from .seen import Direction, SeenSession
 
 CONNECT_TIMEOUT = 30.0
@@ -194,12 +194,7 @@ class Proxy:
 @argument("listen", type=LISTEN_ADDRESS)
 @argument("target", type=ADDRESS)
 @click.option("--json", is_flag=True, help="A line of JSON for each frame.")
-@click.option(
-    "--wire",
-    type=click.Choice(["auto", "v1", "v2"]),
-    default="auto",
-    help="The protocol version; auto goes by the first bytes of each side.",
-)
+@wire_option("goes by the first bytes of each side")
 @tls_client_options
 def command(
     listen: Address,
