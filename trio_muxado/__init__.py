@@ -1,4 +1,23 @@
-"""muxado for Trio: many independent, flow-controlled streams over one connection."""
+"""muxado for Trio: many independent, flow-controlled streams over one connection.
+
+    async with open_muxado_session("localhost", 8765) as session:
+        async with await session.open_stream() as stream:
+            await stream.send_all(b"hello")
+
+============================================ ======================================================
+a session to a server                        open_muxado_session, dial_muxado, SessionPool, Backoff
+a server                                     serve_muxado, serve_muxado_listeners
+a session over any stream                    client_session, server_session
+what they give                               MuxadoSession, MuxadoStream, CloseReason
+choices and limits                           MuxadoConfig, Heartbeat
+tunnels and proxies                          forward, forward_streams, proxy_header
+what happens on the wire                     TableTracer, JsonLinesTracer, SessionStatistics
+errors, each of them one of trio's as well   MuxadoError and its subclasses, ErrorCode
+HTTP, tests, tunnels with tokens             trio_muxado.http, .testing and .tunnel
+============================================ ======================================================
+
+``help(trio_muxado.NAME)`` says what one of them does, what it raises, and what cancelling it does.
+"""
 
 import typing as _typing
 

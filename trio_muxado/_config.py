@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 from ._checks import check_function, check_hook
@@ -67,7 +67,7 @@ class Heartbeat:
             check_number("tolerance", self.tolerance, endless=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MuxadoConfig(Limits):
     """Every choice and limit of a session.  Immutable; ``dataclasses.replace`` makes variants.
 
@@ -157,6 +157,16 @@ class MuxadoConfig(Limits):
             check_number(name, getattr(self, name), endless=True)
         if self.half_open_timeout is not None:
             check_number("half_open_timeout", self.half_open_timeout, endless=True)
+
+    def __repr__(self) -> str:
+        """What differs from the defaults: signatures show the default configuration."""
+        differ: list[str] = []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            factory = each.default_factory
+            if value != (each.default if factory is MISSING else factory()):
+                differ.append(f"{each.name}={value!r}")
+        return f"MuxadoConfig({', '.join(differ)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> MuxadoConfig:
         return self  # a tracer has a file, and a handler may be a method of anything

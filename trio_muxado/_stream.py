@@ -71,7 +71,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     @property
     def id(self) -> int:
-        """The stream's id: odd where the session's client opened it, even where its server did."""
+        """The stream's id, which is odd if the session's client has opened it."""
         return self._core.id
 
     @property
@@ -81,7 +81,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     @property
     def priority(self) -> int:
-        """In which order this side sends on it, 0 to 2^31 - 1: higher goes first.
+        """In which order this side sends on it, from 0 to 2^31 - 1; higher goes first.
 
         At the opener it begins as what ``open_stream`` was given, at the acceptor as what v1
         carries, and as 0 on v2.  Setting it counts from now on, also for what waits already.
