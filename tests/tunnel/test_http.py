@@ -609,3 +609,33 @@ async def test_who_reads_no_answers_over_http2_is_cut_off() -> None:
     await near.send_all(connection.data_to_send())
     with trio.fail_after(PATIENCE):
         await Http2Connection(front, gated, visitor, None).run()
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", bytes(300), b"\x16\x03\x01\xff"])
+async def test_garbage_for_the_port_of_https_is_one_line(
+    garbage: bytes, tls_files: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with https(tls_files) as relay:
+        with caplog.at_level(logging.INFO, "trio_muxado"):
+            with suppress(trio.BrokenResourceError):
+                await ask(relay.https, garbage)
+            await until(lambda: caplog.messages)
+        assert len(caplog.messages) == 1
+        assert "the TLS handshake with 127.0.0.1" in caplog.messages[0]
+        assert not relay.ended.is_set()
+
+
+async def test_a_visitor_of_tls_who_says_nothing_gets_no_slot_for_ever(
+    tls_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_muxado.tunnel._tls.HEADER_TIMEOUT", 0.1)
+    async with https(tls_files) as relay, visit(relay.https) as visitor:
+        with pytest.raises(trio.BrokenResourceError):
+            await visitor.receive_some()
+
+
+async def test_a_slow_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trio_muxado.tunnel._http1.HEAD_TIMEOUT", 0.1)
+    async with relay_and_app() as relay, visit(relay.http) as visitor:
+        await visitor.send_all(b"GET / HTTP/1.1\r\nHost: web.exam")
+        assert await visitor.receive_some() == b""
