@@ -75,7 +75,8 @@ async function main() {
     scheme: scheme,
     client: client,
   };
-  document.getElementById("answers").textContent = JSON.stringify(answers, null, 1);
+  const lines = Object.entries(answers).map(([name, said]) => `${name}: ${JSON.stringify(said)}`);
+  document.getElementById("answers").textContent = lines.join("\\n");
   await fetch("/answers", {method: "POST", body: JSON.stringify(answers)});
 }
 
