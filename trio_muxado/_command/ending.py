@@ -10,7 +10,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 import click
@@ -34,7 +34,9 @@ INTERRUPTED = 130
 GRACE = 1.0
 """Seconds that a command may still take after Ctrl-C: to close its sockets, not its sessions."""
 
-SHOW_CURSOR = "\x1b[?25h"
+SHOW_CURSOR = b"\x1b[?25h"
+
+STDOUT, STDERR = 1, 2
 
 EXTRAS = {
     "h11": "http",
@@ -136,10 +138,12 @@ class _Interrupt:
 
 
 def _end_now() -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(SHOW_CURSOR)  # a progress bar has hidden it
-    sys.stderr.write("interrupted\n")
-    sys.stderr.flush()
+    # Not by way of Python's files: a thread may hold their locks, and rich has replaced them.
+    with suppress(OSError):
+        if os.isatty(STDOUT):
+            os.write(STDOUT, SHOW_CURSOR)  # a progress bar has hidden it
+    with suppress(OSError):
+        os.write(STDERR, b"interrupted\n")
     os._exit(INTERRUPTED)
 
 
