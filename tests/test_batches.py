@@ -14,7 +14,16 @@ from trio_muxado import ErrorCode, Heartbeat, MuxadoError, client_session, serve
 from trio_muxado._protocol.codec import HEADER_SIZE
 from trio_muxado._protocol.frames import Data
 from trio_muxado._protocol.wire import WIRES, Decoder
-from trio_muxado._transport.sending import FIRST, LARGEST, LONG, SHORT, SMALLEST, BatchSize
+from trio_muxado._transport.sending import (
+    FIRST,
+    LARGEST,
+    LARGEST_TLS,
+    LONG,
+    SHORT,
+    SMALLEST,
+    BatchSize,
+)
+from trio_muxado._transport.tls import RECORD
 from trio_muxado.testing import Link, open_session_pair
 
 from .helpers import (
@@ -43,6 +52,14 @@ def after(*batches: tuple[int, float]) -> int:
 def test_a_full_batch_that_is_taken_at_once_doubles_the_next_up_to_the_largest() -> None:
     sizes = [after(*[(LARGEST, 0.0)] * number) for number in range(6)]
     assert sizes == [FIRST, 2 * FIRST, 4 * FIRST, LARGEST, LARGEST, LARGEST]
+
+
+def test_tls_gets_smaller_ones_of_whole_records() -> None:
+    size = BatchSize(LARGEST_TLS)
+    for _ in range(5):
+        size.taken(size.bytes, 0.0)
+    assert size.bytes == LARGEST_TLS < LARGEST
+    assert LARGEST_TLS % RECORD == 0
 
 
 def test_a_batch_that_takes_long_halves_the_next_down_to_the_smallest() -> None:
@@ -108,10 +125,10 @@ async def test_closing_on_a_slow_link_loses_nothing(kind: Kind, autojump_clock: 
 async def test_a_link_that_gets_on_slowly_is_not_taken_for_dead(
     kind: Kind, autojump_clock: MockClock
 ) -> None:
-    """256 KiB would take longer than ``send_timeout``."""
-    size, bandwidth = 1_000_000, 3_000
+    """The largest batch would take longer than ``send_timeout``."""
+    size, bandwidth = 1_000_000, 2_500
     async with slow(kind, bandwidth) as (client, server):
-        assert LARGEST / bandwidth > client.config.send_timeout
+        assert LARGEST_TLS / bandwidth > client.config.send_timeout
         near = await client.open_stream()
         far = await server.accept_stream()
         async with trio.open_nursery() as nursery:
@@ -265,13 +282,13 @@ async def batches_of_bulk(kind: Kind) -> list[bytes]:
     """What goes out for one stream that always has something to send and may."""
     near, far = memory_stream_pair()
     recording = Recording(near)
-    large = 10 * LARGEST
+    large = 10 * LARGEST_TLS
     choices: dict[str, Any] = {"heartbeat": None, "receive_window": large, "send_buffer": large}
     async with session_pair(kind, transports=(recording, far), **choices) as (client, server):
         stream = await client.open_stream()
         inbound = await server.accept_stream()
         await wait_all_tasks_blocked()  # the promise of the larger window has come
-        await stream.send_all(bytes(8 * LARGEST))
+        await stream.send_all(bytes(8 * LARGEST_TLS))
         await together(stream.aclose, lambda: read_all(inbound))
     return recording.sent
 
@@ -285,14 +302,14 @@ def nearly(size: int) -> int:
 async def test_a_fast_transport_gets_the_largest_batches_of_the_largest_frames(kind: Kind) -> None:
     """A turn is as many frames as it takes, and the last is as long as there is room."""
     wire = WIRES[kind.wire]
-    full = [batch for batch in await batches_of_bulk(kind) if len(batch) >= nearly(LARGEST)]
+    full = [batch for batch in await batches_of_bulk(kind) if len(batch) >= nearly(LARGEST_TLS)]
     assert len(full) >= 6
     for batch in full:
-        assert len(batch) <= LARGEST  # more would not fit into the packets of a socket
+        assert len(batch) <= LARGEST_TLS  # more would not fit into its records
         frames = Decoder(wire, lambda stream_id, opening: True).feed(batch)
         lengths = [frame.length for frame in frames if isinstance(frame, Data)]
         whole = [length for length in lengths if length == wire.max_payload]
-        assert len(lengths) <= -(-LARGEST // (HEADER_SIZE + wire.max_payload)) + 1
+        assert len(lengths) <= -(-LARGEST_TLS // (HEADER_SIZE + wire.max_payload)) + 1
         assert len(whole) >= len(lengths) - 2
 
 
@@ -309,6 +326,6 @@ async def test_a_busy_program_is_not_taken_for_a_slow_link(
     busy = Busy()
     trio.lowlevel.add_instrument(busy)
     try:
-        assert max(map(len, await batches_of_bulk(kind))) >= nearly(LARGEST)
+        assert max(map(len, await batches_of_bulk(kind))) >= nearly(LARGEST_TLS)
     finally:
         trio.lowlevel.remove_instrument(busy)

@@ -121,7 +121,12 @@ class ReceiveChannel:
         Chunks are joined until there are ``ENOUGH`` bytes.
         """
         if first is None:
-            if self._rest is not None:
+            rest = self._rest
+            if rest is not None:
+                if len(rest) > limit:  # so bulk goes that is read in smaller pieces than it came in
+                    self._rest = rest[limit:]
+                    self.size -= limit
+                    return bytes(rest[:limit])
                 return self._take_joined([], 0, limit)
             assert self._receive is not None
             first = self._receive.receive_nowait()

@@ -14,7 +14,7 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
 
 from ._transport.closing import unacknowledged
-from ._transport.sending import BatchSender, BatchSize
+from ._transport.sending import LARGEST, LARGEST_TLS, BatchSender, BatchSize
 
 if TYPE_CHECKING:
     from ._protocol.byte_queue import Buffer
@@ -69,7 +69,7 @@ class FrameWriter:
         self._turn_began = 0.0  # the turn of trio's loop before a batch is made,
         self._times_turns = True  # where the batch before that had to wait
         self._batch: list[Buffer] = []
-        self._batch_size = BatchSize()
+        self._batch_size = BatchSize(LARGEST if self._sender.has_socket else LARGEST_TLS)
         self._size = 0  # of the batch, as it was made
         self._error: Exception | None = None  # the transport's
         # What a tracer raises is to end the session, not to come out of a user's call.
