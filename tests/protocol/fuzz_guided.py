@@ -73,7 +73,7 @@ def fuzz(target: str, runs: int, seed: int, kept: Path, options: list[str]) -> N
 
     write(kept, [*seeds(), *corpus_of(target)])
     choices = [f"-runs={runs}", f"-seed={seed}", f"-max_len={LONGEST}", "-print_final_stats=1"]
-    choices += [f"-artifact_prefix={target}-", "-timeout=20", "-rss_limit_mb=4000", *options]
+    choices += [f"-artifact_prefix={target}-", "-timeout=1200", "-rss_limit_mb=4000", *options]
     atheris.Setup([sys.argv[0], *choices, str(kept)], targets.TARGETS[target])
     atheris.Fuzz()
 
