@@ -119,11 +119,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     @idle.setter
     def idle(self, idle: bool) -> None:
         check_bool("idle", idle)
-        slots = self._engine.slots
         if not idle:
-            slots.idle.pop(self._core, None)
+            self._engine.slots.idle.pop(self._core, None)
         elif self._closed is None and self._core.broken is None:
-            slots.offer(self._core, partial(self._close_now, _RECLAIMED))
+            self._engine.slots.offer(self._core, partial(self._close_now, _RECLAIMED))
 
     # ---- receiving
 
@@ -164,8 +163,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._closed_error()
             if received.size:
                 data = received.take(first, limit)
-                if self._asked:
-                    self._converses = True
+                self._converses = self._asked
                 engine = self._engine
                 if engine.connection.consume(core, len(data)) and engine.writer.sleeps:
                     engine.writer.wake_for_credit()
@@ -233,8 +231,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 self._cut = True  # until it is queued
             small = len(data) <= SMALL_MESSAGE
             if small:
-                # Queued behind the checkpoint: an end that follows at once goes in the same frame,
-                # as the writer can't come between them.
+                # Queued behind the checkpoint: an end that follows at once goes in the same frame.
                 await checkpoint()
             if self._closed is not None or SEND_END not in core.allowed or engine.ending.closing:
                 raise self._unsendable_error()
@@ -376,13 +373,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _close_now(self, why: str = "this side has closed the stream") -> None:
         """What :meth:`aclose` does, without its checkpoint."""
-        if self._closed is not None:
-            return
-        if self._cut:
+        if self._closed is None and self._cut:
             self._reset_now(ErrorCode.STREAM_CANCELLED, _CUT)
-            return
-        self._let_go(why)
-        self._engine.steps.close(self._core)
+        elif self._closed is None:
+            self._let_go(why)
+            self._engine.steps.close(self._core)
 
     def _reset_now(self, code: ErrorCode | int, why: str = _RESET) -> None:
         """What :meth:`reset` does, without its checkpoint."""
@@ -393,15 +388,12 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     def _let_go(self, why: str) -> None:
         """This side has closed the stream: drop what came, and wake the tasks that use it."""
         self._closed = why
-        if self._core.broken is not None:
-            self._broke_before = True
+        self._broke_before = self._core.broken is not None
         self._received.close(in_use=self._receiving)
         if self._engine.breaks:
             wake_for_break(self._engine.breaks, self._core)
         if self._sending:
             self._engine.room.wake(self._core)
-
-    # ---- errors
 
     def _closed_error(self) -> StreamClosedError:
         assert self._closed is not None

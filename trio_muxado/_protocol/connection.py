@@ -280,11 +280,10 @@ class Connection:
         Returns whether there is credit to be sent.
         """
         stream.used = True
-        budget = self.streams.budget
+        window, budget = stream.receive_window, self.streams.budget
         if RECEIVE_DATA not in stream.allowed:
             budget.read_after_end(stream, size)
             return False
-        window = stream.receive_window
         increment = window.consume(size)
         if window.end_round(self.streams.last_read_at, budget.largest):
             budget.grow(stream, self.streams.last_read_at)

@@ -137,13 +137,10 @@ class Inbound:
 
     def _on_data(self, frame: frames.Data) -> None:
         stream_id, length, payload, syn, fin = frame
-        if length:
-            if length > self._largest_data:
-                raise ProtocolViolation(
-                    ErrorCode.FRAME_SIZE_ERROR, f"DATA of {length} bytes, larger than any window"
-                )
-            self._empty_frames = 0
-        elif fin or syn:
+        if length > self._largest_data:
+            message = f"DATA of {length} bytes, larger than any window"
+            raise ProtocolViolation(ErrorCode.FRAME_SIZE_ERROR, message)
+        if length or fin or syn:
             self._empty_frames = 0
         else:
             self._empty_frames += 1
@@ -209,7 +206,9 @@ class Inbound:
 
     def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
         if stream.custody is UNTYPED and payload and stream.broken is None:
-            payload = self._take_type(stream, payload)
+            payload = stream.take_type(payload)
+            if len(stream.type_bytes) == TYPE_SIZE:
+                self._announce(stream)
         # Between the pieces of a frame this side may have closed or reset the stream.
         if stream.broken is not None:
             return
@@ -221,16 +220,6 @@ class Inbound:
             self._run.append(payload)
         if end:
             self._receive_end(stream)
-
-    def _take_type(self, stream: Stream, payload: bytes | memoryview) -> bytes | memoryview:
-        """Take the type of a typed v2 stream off its first bytes; what is left of them."""
-        missing = TYPE_SIZE - len(stream.type_bytes)
-        stream.type_bytes += payload[:missing]
-        stream.receive_window.consume(len(payload[:missing]))
-        if len(stream.type_bytes) == TYPE_SIZE:
-            stream.type = int.from_bytes(stream.type_bytes, "big")
-            self._announce(stream)
-        return payload[missing:]
 
     def _receive_end(self, stream: Stream) -> None:
         if stream.custody is UNTYPED:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from .byte_queue import ByteQueue
-from .codec import Wire
+from .codec import TYPE_SIZE, Wire
 from .errors import ErrorCode
 from .guards import Quota
 from .states import (
@@ -100,6 +100,15 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {self.id} {self.state.name}>"
+
+    def take_type(self, payload: bytes | memoryview) -> bytes | memoryview:
+        """Take the type of a typed v2 stream off its first bytes; what is left of them."""
+        missing = TYPE_SIZE - len(self.type_bytes)
+        self.type_bytes += payload[:missing]
+        self.receive_window.consume(len(payload[:missing]))
+        if len(self.type_bytes) == TYPE_SIZE:
+            self.type = int.from_bytes(self.type_bytes, "big")
+        return payload[missing:]
 
     def step(self, what: StreamInput) -> None:
         """Follow the state table; KeyError where it has no cell."""
