@@ -24,6 +24,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import ssl
 import sys
 from collections.abc import Generator
@@ -45,6 +46,15 @@ if sys.implementation.name != "pypy":
     hypothesis.settings.load_profile(
         os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
     )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard, here and in programs that tests start.
+
+    A shell that runs pytest in the background has it ignored, and programs inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
