@@ -108,7 +108,7 @@ def test_what_comes_before_an_error_is_returned_before_it(engines: Engines) -> N
     engines.server_in.write(encrypted)
     assert engines.server.read(READ_SIZE) == b"good"
     for _ in range(2):
-        with pytest.raises(ssl.SSLError, match=r"(?i)mac"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)mac|record layer"):
             engines.server.read(READ_SIZE)
 
 
@@ -278,6 +278,7 @@ async def test_a_sender_that_has_to_receive_ends_it(engines: Engines) -> None:
         def write(self, data: bytes) -> int:
             raise ssl.SSLWantReadError
 
+    near: Any
     async with tcp_pair() as (near, _):
         records = ManyRecords(Renegotiating(), ssl.MemoryBIO())  # type: ignore[arg-type]
         records.take_from(near.socket, memoryview(bytearray(1)))
@@ -299,7 +300,7 @@ async def test_other_transports_and_other_tls_are_read_as_before(
         assert received == CONTENT
         nursery.start_soon(far.send_all, CONTENT)
         receive = receive_on(near)  # no long reads
-        first = await receive(False)
+        first = bytes(await receive(False))
         assert len(first) <= RECORD
         assert first + await read_exactly(near, len(CONTENT) - len(first)) == CONTENT
 
