@@ -389,7 +389,7 @@ async def test_untyped_v2_does_not_notice_a_dead_peer(
     async with open_session_pair(config=V2, link=link) as (client, server):
         stream = await client.open_stream()
         await stream.send_all(b"hello")
-        await server.accept_stream()
+        assert await (await server.accept_stream()).receive_some() == b"hello"
         link.freeze()
         with trio.move_on_after(1000):
             await stream.receive_some()
