@@ -17,7 +17,7 @@ from trio_muxado import Backoff, DialLoss
 from trio_muxado.tunnel import AddressService, AsgiService, Tunnel, TunnelRefusedError, expose
 
 from .ending import DONE, run, tell
-from .options import ADDRESS, Address, argument, tls_client_options
+from .options import ADDRESS, Address, argument, tls_client_options, without_brackets
 from .tunnels import (
     SECONDS,
     drain_timeout_option,
@@ -82,9 +82,8 @@ def service_of(text: str, proxy_protocol: Literal["v1", "v2"] | None, drain_time
     if text.isdecimal():
         host, colon, rest = "127.0.0.1", ":", text
     if colon and rest.isascii() and rest.isdecimal():
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        return AddressService(host or "127.0.0.1", int(rest), proxy_protocol=proxy_protocol)
+        host = without_brackets(host) or "127.0.0.1"
+        return AddressService(host, int(rest), proxy_protocol=proxy_protocol)
     if not colon or not all(part.isidentifier() for part in [*host.split("."), *rest.split(".")]):
         raise click.UsageError(
             f"{text!r} is no service: HOST:PORT, PORT, unix:PATH, or module:application"

@@ -14,7 +14,7 @@ from trio_muxado import DialLoss
 from trio_muxado.tunnel import TunnelRefusedError, forward_port
 
 from .ending import DONE, Failed, in_words, run, tell
-from .options import ADDRESS, Address, argument, tls_client_options
+from .options import ADDRESS, Address, argument, tls_client_options, without_brackets
 from .tunnels import (
     drain_timeout_option,
     idle_timeout_option,
@@ -35,10 +35,9 @@ def local_address(text: str) -> Address:
       click.UsageError: it is neither.
     """
     host, _, port = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not (port.isascii() and port.isdecimal()) or int(port) > 0xFFFF:
         raise click.UsageError(f"{text!r} is no local port: PORT or HOST:PORT")
-    return Address(host or "127.0.0.1", int(port))
+    return Address(without_brackets(host) or "127.0.0.1", int(port))
 
 
 async def serve(work: Any, address: Address, stop: trio.Event) -> None:

@@ -34,6 +34,11 @@ class Address(NamedTuple):
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
+def without_brackets(host: str) -> str:
+    """A host, of which an IPv6 address may stand in brackets."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 class AddressType(_AddressParamType):
     """``HOST:PORT``, where a host that is an IPv6 address stands in brackets.
 
@@ -58,18 +63,17 @@ class AddressType(_AddressParamType):
             self.fail(f"{value!r} has no host: write localhost:{port}{every}", param, ctx)
         if not colon:
             self.fail(f"{value!r} has no port: it must be HOST:PORT", param, ctx)
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        elif ":" in host or "[" in host or "]" in host:
+        bare = without_brackets(host)
+        if bare == host and (":" in host or "[" in host or "]" in host):
             self.fail(f"{value!r}: an IPv6 address stands in brackets, [::1]:8765", param, ctx)
         if not (port.isascii() and port.isdecimal()):
             self.fail(f"{value!r}: the port must be a number, not {port!r}", param, ctx)
         least = 0 if self._listening else 1
         if not least <= int(port) <= 0xFFFF:
             self.fail(f"{value!r}: the port must be from {least} to 65535", param, ctx)
-        if not host and not self._listening:
+        if not bare and not self._listening:
             self.fail(f"{value!r} has no host: it must be HOST:PORT", param, ctx)
-        return Address(host or None, int(port))
+        return Address(bare or None, int(port))
 
 
 ADDRESS = AddressType()
