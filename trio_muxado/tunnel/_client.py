@@ -28,7 +28,7 @@ from ._config import check_seconds, session_config
 from ._control import receive_message
 from ._errors import TunnelRefusedError
 from ._messages import Hello, MessageError, Opened, Refused, Target, encode
-from ._names import check_name, check_port, parse_address, shown_address
+from ._names import check_name, check_port, checked_target
 from ._nursery import open_nursery
 
 logger = logging.getLogger("trio_muxado.tunnel")
@@ -84,7 +84,7 @@ async def forward_port(
       TunnelRefusedError: the relay refuses the token.
       TypeError, ValueError: a wrong argument; nothing listens then.
     """
-    target = checked_target(target)
+    target = checked_target("target", target, check_name)
     check_port("local_port", local_port, least=0)
     check_seconds("idle_timeout", idle_timeout)
     hello = Hello(checked_token(token), "a client")
@@ -114,15 +114,6 @@ async def forward_port(
             await (trio.Event() if stop is None else stop).wait()
             pool.close()
             accepting.cancel_scope.cancel()
-
-
-def checked_target(target: object) -> str:
-    """A tunnel's name, or an address, as the relay compares it."""
-    if isinstance(target, str) and ":" in target:
-        return shown_address(*parse_address("target", target, least=1))
-    check_name("target", target)
-    assert isinstance(target, str)
-    return target
 
 
 async def open_target(stream: MuxadoStream, target: str) -> None:

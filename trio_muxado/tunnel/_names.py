@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -165,6 +166,15 @@ def parse_address(name: str, text: object, *, least: int = 0) -> tuple[str, int]
     if not host or not least <= port <= 0xFFFF or (":" in host and "[" not in text):
         raise ValueError(f"{name} must be HOST:PORT such as '127.0.0.1:8000', not {shown(text)}")
     return host, port
+
+
+def checked_target(name: str, target: object, check: Callable[[str, object], None]) -> str:
+    """HOST:PORT as the relay compares it, or what ``check``, which is given ``name`` too, takes."""
+    if isinstance(target, str) and ":" in target:
+        return shown_address(*parse_address(name, target, least=1))
+    check(name, target)
+    assert isinstance(target, str)
+    return target
 
 
 def shown_address(host: str, port: int) -> str:

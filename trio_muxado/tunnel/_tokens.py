@@ -12,12 +12,11 @@ from ._names import (
     Tunnel,
     check_name_pattern,
     checked_host_pattern,
+    checked_target,
     host_matches,
     name_matches,
-    parse_address,
     parse_ports,
     shown,
-    shown_address,
 )
 
 SHORTEST_SECRET = 16
@@ -66,7 +65,8 @@ class Token:
         hosts = tuple(checked_host_pattern("hosts", pattern) for pattern in self.hosts)
         object.__setattr__(self, "hosts", hosts)
         object.__setattr__(self, "ports", tuple(parse_ports("ports", each) for each in self.ports))
-        object.__setattr__(self, "targets", tuple(_checked_target(each) for each in self.targets))
+        targets = (checked_target("targets", each, check_name_pattern) for each in self.targets)
+        object.__setattr__(self, "targets", tuple(targets))
 
     def __repr__(self) -> str:
         allowed = ", ".join(
@@ -112,14 +112,6 @@ class Token:
         if ":" in target:
             return target in self.targets
         return any(":" not in each and name_matches(target, each) for each in self.targets)
-
-
-def _checked_target(target: object) -> str:
-    if isinstance(target, str) and ":" in target:
-        return shown_address(*parse_address("targets", target, least=1))
-    check_name_pattern("targets", target)
-    assert isinstance(target, str)
-    return target
 
 
 class Tokens:
