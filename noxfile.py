@@ -196,7 +196,7 @@ def model(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Sessions of every peer begin, work, break and end: half a minute of that, or ten.
 
-    `nox -s soak -- --minutes 60 --picture docs/soak.svg` is the run that the docs show.
+    `nox -s soak -- --minutes 60 --picture soak.svg` is an hour of it, with a picture.
     """
     session.install("-e", ".[test]", *group("interop"), *group("soak"))
     short = ["--minutes", "10" if LONG else "0.5"]

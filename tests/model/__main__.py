@@ -69,11 +69,15 @@ def stream(says: str, *options: str, peer: str = "ours", fails: str | None = Non
     return Configuration(says, (f"PEER={PEERS[peer]}", *options), fails=fails)
 
 
+OPENERS = "we open", "it opens"
+"""Who opens the stream: side 0 or side 1."""
+
+
 def sound(long: bool) -> list[Configuration]:
     """Our rules are kept, so nothing may be found."""
     found: list[Configuration] = []
     for peer in PEERS:
-        for opener, who in ((0, "we open"), (1, "it opens")):
+        for opener, who in enumerate(OPENERS):
             if not long and opener and peer in ("Go v1", "Go v2.0.1"):
                 continue  # no other rule is about who opens
             units = ("M=3",) if long else ()
@@ -88,7 +92,8 @@ def sound(long: bool) -> list[Configuration]:
         for side, whose in goes if long or peer == "ours" else goes[peer == "Go v2" :][:1]:
             for opener in (0, 1) if long else (1 - side,):
                 options = (f"GOES={side}", f"OPENER={opener}", *units)
-                found.append(stream(f"{peer}: {whose}", *options, peer=peer))
+                says = f"{peer}: {whose}, {OPENERS[opener]}"
+                found.append(stream(says, *options, peer=peer))
     found.append(stream("ours: both sides are judged", "JUDGES_BOTH"))
     found.append(stream("Rust: a window that grows", "GROWN=4", peer="Rust"))
     if long:
