@@ -13,7 +13,7 @@ import pytest
 import trio
 import trustme
 
-from ..tunnel.commands import relaying, running
+from ..tunnel.commands import relaying, running, terminated
 from ..tunnel.support import HOST
 
 pytestmark = pytest.mark.applications
@@ -107,9 +107,4 @@ async def browse(chromium: str, url: str, folder: Path, answers: Path) -> None:
                 await trio.sleep(0.1)
         assert is_there(answers), (folder / "chromium.log").read_text(errors="replace")[-3000:]
     finally:
-        process.terminate()
-        with trio.CancelScope(shield=True), trio.move_on_after(10):
-            await process.wait()
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+        await terminated(process)

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from ..helpers.programs import free_port
-from ..tunnel.commands import Running, relaying, running
+from ..tunnel.commands import APPLICATION, Running, relaying, running, terminated
 from ..tunnel.support import HOST
 
 pytestmark = pytest.mark.applications
@@ -73,12 +73,7 @@ async def daemon(port: int, *command: object, cwd: Path) -> AsyncGenerator[trio.
         await wait_for_port(port)
         yield process
     finally:
-        process.terminate()
-        with trio.CancelScope(shield=True), trio.move_on_after(10):
-            await process.wait()
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+        await terminated(process)
 
 
 class Tunnel:
@@ -302,18 +297,12 @@ async def test_sigterm_under_a_hundred_requests(who: str, program: Program, tmp_
             assert results[0].count("5 bytes\n") == 100, results[0]
 
 
-SLOW = """
-import trio
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": message["type"] + ".complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
+SLOW = (
+    f"import trio\n{APPLICATION}"
+    + """\
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"w", "more_body": True})
     await trio.sleep(2)
     await send({"type": "http.response.body", "body": b"hole"})
 """
+)

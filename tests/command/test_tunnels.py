@@ -14,7 +14,7 @@ import trio
 import trustme
 
 from ..helpers.programs import free_port
-from ..tunnel.commands import SECRET, TOKEN, relaying, running
+from ..tunnel.commands import APPLICATION, SECRET, TOKEN, relaying, running
 from ..tunnel.support import HOST, ask, reverse, saying, service, visit
 from .support import invoke
 
@@ -42,21 +42,17 @@ async def test_a_tcp_tunnel_from_end_to_end() -> None:
                 assert "Traceback" not in said
 
 
-APPLICATION = """
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": message["type"] + ".complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
+HELLO = (
+    APPLICATION
+    + """\
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": scope["path"].encode()})
 """
+)
 
 
 async def test_an_application_by_host_name_and_a_file_of_options(tmp_path: Path) -> None:
-    (tmp_path / "hello_app.py").write_text(APPLICATION)
+    (tmp_path / "hello_app.py").write_text(HELLO)
     tokens = tmp_path / "tokens.toml"
     tokens.write_text(f'[[token]]\nsecret = "{SECRET}"\nnames = ["web"]\nhosts = ["*.test"]\n')
     (tmp_path / "token").write_text(f"{SECRET}\n")

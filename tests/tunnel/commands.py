@@ -19,6 +19,18 @@ SECRET = "a secret of the tests"
 TOKEN = {"TRIO_MUXADO_TOKEN": SECRET}
 
 
+APPLICATION = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": message["type"] + ".complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+"""
+"""How a program's ASGI application begins; what it answers follows."""
+
+
 class Running:
     """A command that runs, and what it says on standard error."""
 
@@ -73,3 +85,13 @@ async def relaying(*arguments: object, **options: Any) -> AsyncGenerator[tuple[R
     """A relay; the agents' address as well."""
     async with running("relay", "--agents", f"{HOST}:0", *arguments, **options) as relay:
         yield relay, (await relay.expect(r"listening: .*agents ([\d.]+:\d+)"))[1]
+
+
+async def terminated(process: trio.Process) -> None:
+    """Ask a program to end, and end it when it does not; its output is nobody's."""
+    process.terminate()
+    with trio.CancelScope(shield=True), trio.move_on_after(10):
+        await process.wait()
+    process.kill()
+    with trio.CancelScope(shield=True):
+        await process.wait()

@@ -24,6 +24,8 @@ from trio_muxado.tunnel._services import Service
 HOST = "127.0.0.1"
 SECRET = "everything is allowed"
 EVERYTHING = Token(secret=SECRET, names=("*",), hosts=("*",), ports=("1-65535",), targets=("*",))
+TCP = Tunnel(name="tcp", port=0)
+"""A tunnel with any port of the relay's."""
 QUICK = Backoff(first=0.02, longest=0.1)
 PATIENCE = 30
 """Seconds after which a test hangs."""

@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from trio_muxado import Heartbeat
-from trio_muxado.tunnel import Tunnel
 
 from .support import (
     HOST,
+    TCP,
     ask,
     exposed,
     reset_on_close,
@@ -25,8 +25,6 @@ from .support import (
     until,
     visit,
 )
-
-TCP = Tunnel(name="tcp", port=0)
 
 
 async def test_visitors_that_leave_in_the_middle_of_a_download() -> None:

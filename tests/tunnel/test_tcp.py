@@ -30,6 +30,7 @@ from .support import (
     PATIENCE,
     QUICK,
     SECRET,
+    TCP,
     ask,
     exposed,
     free_ports,
@@ -41,8 +42,6 @@ from .support import (
     until,
     visit,
 )
-
-TCP = Tunnel(name="tcp", port=0)
 
 
 async def test_visitors_reach_the_service() -> None:
