@@ -127,12 +127,11 @@ def _build_go_v1(binary: Path) -> None:
     """In GOPATH mode: v1 is older than modules, and is in no module proxy."""
     go = go_for_v1()
     gopath = CACHE / "gopath"
-    ours = gopath / "src" / "interop.test"
-    ours.mkdir(parents=True, exist_ok=True)
-    link = ours / "peer"
-    if link.resolve() != HERE / "go_peer":
-        link.unlink(missing_ok=True)
-        link.symlink_to(HERE / "go_peer")
+    # A copy: a tool that walks the repository would find the folder twice by a link to it, and
+    # hatchling, which takes each once, would leave the one that counts out of the sdist.
+    copy = gopath / "src" / "interop.test" / "peer"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(HERE / "go_peer", copy)
     run(
         [go, "build", "-o", binary, "main.go"],
         cwd=HERE / "go_v1",
