@@ -218,15 +218,16 @@ async def test_a_peer_that_dies_at_the_first_mistake() -> None:
     address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
 
     async def serve() -> None:
-        for _ in range(2):
+        for is_last in (False, True):
             stream = await listener.accept()
+            if is_last:  # before it serves, so that the next is refused and never reset
+                await listener.aclose()
             try:
                 transport = Mistaken(stream, "v1", without("RST"))
                 async with server_session(transport, config=config_for("v1")) as session:
                     await echo_streams(session)
             except MuxadoError:
                 pass
-        await listener.aclose()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
