@@ -1,7 +1,6 @@
 """A rolling restart of two servers behind HAProxy, under load: nothing lost, nothing done twice."""
 
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ from trio_muxado import Backoff, DialLoss, MuxadoStream, SessionPool, dial_muxad
 from trio_muxado.http import MuxadoTransport
 
 from ..helpers import Kind, each_wire
+from ..helpers.programs import free_port
 
 pytestmark = pytest.mark.applications
 
@@ -50,14 +50,6 @@ backend servers
     server one {host}:{one} check inter 100ms fastinter 20ms
     server two {host}:{two} check inter 100ms fastinter 20ms
 """
-
-
-def free_ports(count: int) -> list[int]:
-    socks = [socket.create_server((HOST, 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in socks]
-    for sock in socks:
-        sock.close()
-    return ports
 
 
 @asynccontextmanager
@@ -234,7 +226,8 @@ class HTTPLoad(Load):
 
 async def roll(load: Load, script: str, front: int, haproxy: str, tmp_path: Path) -> None:
     """Restart two servers in turn under that load, and compare what they did with it."""
-    ports = free_ports(2)
+    ports = [free_port({front})]
+    ports.append(free_port({front, *ports}))
     notes = tmp_path / "executed"
     servers = [Server(script, port, notes) for port in ports]
     config = tmp_path / "haproxy.cfg"
@@ -270,7 +263,7 @@ async def roll(load: Load, script: str, front: int, haproxy: str, tmp_path: Path
 async def test_no_request_is_lost_and_none_is_done_twice(
     kind: Kind, program: Program, tmp_path: Path
 ) -> None:
-    (front,) = free_ports(1)
+    front = free_port()
     load = Load(front, kind)
     await roll(load, "counting_server.py", front, program("haproxy"), tmp_path)
 
@@ -280,6 +273,6 @@ async def test_no_request_is_lost_and_none_is_done_twice(
 async def test_no_http_request_is_lost_and_none_is_done_twice(
     kind: Kind, http2: bool, program: Program, tmp_path: Path
 ) -> None:
-    (front,) = free_ports(1)
+    front = free_port()
     load = HTTPLoad(front, kind, http2)
     await roll(load, "counting_http_server.py", front, program("haproxy"), tmp_path)
