@@ -524,6 +524,35 @@ async def test_cancelling_a_server_comes_out_as_nothing_else() -> None:
     assert listener.closed
 
 
+async def test_a_handler_that_fails_as_its_server_is_cancelled_comes_out_bare() -> None:
+    listener = MemoryListener()
+    waiting: list[MuxadoSession] = []
+
+    async def handle(session: MuxadoSession) -> None:
+        waiting.append(session)
+        try:
+            await trio.sleep_forever()
+        finally:
+            if session is waiting[0]:
+                raise LookupError("bare")
+
+    async def client() -> None:
+        async with client_session(await listener.connect()) as session:
+            await session.wait_closed()
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope, pytest.raises(LookupError, match="bare"):
+
+            async def cancel() -> None:
+                await wait_all_tasks_blocked()
+                assert len(waiting) == 2  # and the other's handler is cancelled only
+                scope.cancel()
+
+            for task in (client, client, cancel):
+                nursery.start_soon(task)
+            await serve_muxado_listeners(handle, [listener])
+
+
 # ---- stopping gently
 
 

@@ -70,9 +70,13 @@ async def open_bare_nursery() -> AsyncGenerator[BareNursery, None]:
                 raised = error
                 nursery.cancel()
     except BaseExceptionGroup as group:
-        # The body and the tasks let nothing out: it is a KeyboardInterrupt, which came while the
-        # nursery waited for the tasks.
-        failures += group.exceptions
+        # The body and the guarded tasks let nothing out.  It is a KeyboardInterrupt, which came
+        # while the nursery waited for them; or trio has started a task here, as
+        # ``serve_listeners`` does, and that was cancelled.  Then it comes again below, unless a
+        # task has failed, whose error it would put into a group.
+        rest = without_cancelled(group)
+        if rest is not None:
+            failures += cast("BaseExceptionGroup[BaseException]", rest).exceptions
     if raised is not None and (without_cancelled(raised) is not None or not failures):
         for failure in failures:  # which would be lost otherwise
             logger.error("a task failed while another error was raised", exc_info=failure)
