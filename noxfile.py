@@ -193,6 +193,14 @@ def model(session: nox.Session) -> None:
 
 
 @nox.session(python=MAIN)
+def attacks(session: nox.Session) -> None:
+    """Every attack of docs/security.md, on a server with a good client: a second each, or five."""
+    session.install("-e", ".", "trustme")
+    short = ["--seconds", "5" if LONG else "1"]
+    session.run("python", "-m", "benchmarks.attacks", *(session.posargs or short))
+
+
+@nox.session(python=MAIN)
 def soak(session: nox.Session) -> None:
     """Sessions of every peer begin, work, break and end: half a minute of that, or ten.
 
