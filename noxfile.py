@@ -45,6 +45,8 @@ ALONE = [
     *("tests/protocol/test_vectors.py", "tests/test_conformance.py"),
     *("tests/test_testing.py", "tests/http/test_requests.py"),
 ]
+# For tests that take minutes, which elsewhere is a hang.
+PATIENT_PYTEST = ("python", "-m", "pytest", "-o", "faulthandler_timeout=0")
 # Inputs for each target of the guided fuzzer: about ten seconds each; a hundred times as many in
 # the longer run.
 GUIDED_RUNS = {"decoder": 10_000, "connection": 8_000, "application": 10_000}
@@ -156,16 +158,15 @@ def fuzz_guided(session: nox.Session) -> None:
 def properties(session: nox.Session) -> None:
     """The tests with random input, with ten thousand examples of each property."""
     session.install("-e", ".[test]")
-    # One property takes minutes, which elsewhere is a hang.
-    command = ["python", "-m", "pytest", "-o", "faulthandler_timeout=0"]
-    session.run(*command, *(session.posargs or PROPERTIES), env={"HYPOTHESIS_PROFILE": "thorough"})
+    where = session.posargs or PROPERTIES
+    session.run(*PATIENT_PYTEST, *where, env={"HYPOTHESIS_PROFILE": "thorough"})
 
 
 @nox.session(python=MAIN)
 def proofs(session: nox.Session) -> None:
     """What holds of all runs: cancellation, cuts, and whatever users and links may do."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "pytest", "-m", "proofs", *(session.posargs or ["tests/proofs"]))
+    session.run(*PATIENT_PYTEST, "-m", "proofs", *(session.posargs or ["tests/proofs"]))
 
 
 @nox.session(python=MAIN)
