@@ -2,33 +2,19 @@
 
 import logging
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import h11
 import httpx
 import pytest
 import trio
-from trio.testing import memory_stream_pair
 
-from trio_muxado.tunnel import (
-    AddressService,
-    AsgiService,
-    RelayConfig,
-    RelayCounts,
-    ServerTls,
-    Tunnel,
-)
-from trio_muxado.tunnel._http import HttpFront
-from trio_muxado.tunnel._http2 import MOST_UNSENT, Http2Connection
-from trio_muxado.tunnel._registry import Registry
-from trio_muxado.tunnel._visitors import Slots, Visitor
+from trio_muxado.tunnel import AddressService, AsgiService, ServerTls, Tunnel
 
-from ..helpers.transports import Gated
 from .support import (
     HOST,
-    PATIENCE,
     ask,
     exposed,
     free_ports,
@@ -38,106 +24,7 @@ from .support import (
     until,
     visit,
 )
-
-WEB = Tunnel(name="web", host="web.example.org")
-OTHER = Tunnel(name="other", host="other.example.org")
-
-
-async def scope_app(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with what it heard: the request's line, some headers, and its body."""
-    if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.accept"})
-        while (message := await receive())["type"] == "websocket.receive":
-            await send({"type": "websocket.send", "text": (message.get("text") or "")[::-1]})
-        return
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    headers = dict(scope["headers"])
-    said = (
-        f"{scope['method']} {scope['path']} {scope['scheme']} {headers.get(b'host', b'').decode()} "
-        f"{scope['client'][0]} {len(body)}"
-    )
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"yes")]})
-    await send({"type": "http.response.body", "body": said.encode(), "more_body": True})
-    await send({"type": "http.response.body", "body": b"."})
-
-
-def plain(word: bytes, *, keep_open: bool = False) -> Any:
-    """A service that answers each request with a word, by hand."""
-
-    async def answer(stream: trio.SocketStream) -> None:
-        connection = h11.Connection(h11.SERVER)
-        while (event := connection.next_event()) is not h11.PAUSED:
-            if event is h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some())
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            elif isinstance(event, h11.ConnectionClosed):
-                return
-        head = h11.Response(status_code=200, headers=[("content-length", str(len(word)))])
-        for part in (head, h11.Data(data=word), h11.EndOfMessage()):
-            await stream.send_all(connection.send(part) or b"")
-
-    return answer
-
-
-def get(host: str, path: str = "/", *more: str) -> bytes:
-    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *more]
-    return "\r\n".join([*lines, "", ""]).encode()
-
-
-class Client:
-    """Reads answers one by one, from a connection that it keeps."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self.stream = stream
-        self.connection = h11.Connection(h11.CLIENT)
-
-    async def ask(self, host: str, path: str = "/", **more: Any) -> tuple[int, bytes]:
-        headers = [("host", host), *more.get("headers", [])]
-        request = h11.Request(method=more.get("method", "GET"), target=path, headers=headers)
-        parts = [request, *(h11.Data(data=each) for each in more.get("body", []))]
-        for part in [*parts, h11.EndOfMessage()]:
-            await self.stream.send_all(self.connection.send(part) or b"")
-        answer = await self.receive()
-        if self.connection.our_state is h11.DONE and self.connection.their_state is h11.DONE:
-            self.connection.start_next_cycle()
-        return answer
-
-    async def receive(self) -> tuple[int, bytes]:
-        status, body = 0, b""
-        while True:
-            event = self.connection.next_event()
-            if event is h11.NEED_DATA:
-                self.connection.receive_data(bytes(await self.stream.receive_some()))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-                self.headers = dict(event.headers)
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                return status, body
-            elif isinstance(event, h11.ConnectionClosed):
-                return 0, body
-
-
-@asynccontextmanager
-async def relay_and_app(**options: Any) -> AsyncGenerator[Any, None]:
-    """A relay with an application behind it; gives the relay."""
-    async with running_relay(http=f"{HOST}:0", **options) as relay:
-        async with exposed(relay, {WEB: AsgiService(scope_app)}):
-            yield relay
+from .web import OTHER, WEB, Client, get, https, plain, relay_and_app, resolving, scope_app
 
 
 async def test_an_application_without_any_port_is_reached_by_its_host() -> None:
@@ -374,35 +261,9 @@ async def test_a_relay_that_stops_answers_what_runs_and_closes_what_is_kept() ->
 # ---- TLS, and HTTP/2
 
 
-@pytest.fixture
-def tls_files(authority: Any, tmp_path: Any) -> Any:
-    """The files of a certificate for both hosts."""
-    certificate = authority.issue_cert("web.example.org", "other.example.org")
-    path = tmp_path / "chain.pem"
-    certificate.private_key_and_cert_chain_pem.write_to_path(path)
-    return path
-
-
-@asynccontextmanager
-async def https(tls_files: Any, **options: Any) -> AsyncGenerator[Any, None]:
-    tls = ServerTls(tls_files, protocols=["h2", "http/1.1"])
-    async with running_relay(https=f"{HOST}:0", https_tls=tls, **options) as relay:
-        yield relay
-
-
-def resolving(monkeypatch: pytest.MonkeyPatch, here: int) -> None:
-    """All hosts are here, at that port."""
-    right = trio.open_tcp_stream
-
-    async def connect(host: Any, **options: Any) -> trio.SocketStream:
-        return await right(HOST, here)
-
-    monkeypatch.setattr(trio, "open_tcp_stream", connect)
-
-
 @pytest.mark.parametrize("http2", [False, True])
 async def test_over_tls_with_either_version(
-    http2: bool, tls_files: Any, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+    http2: bool, tls_files: Path, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with https(tls_files) as relay, exposed(relay, {WEB: AsgiService(scope_app)}):
         port = relay.https
@@ -428,67 +289,8 @@ async def test_over_tls_with_either_version(
             )
 
 
-async def test_http2_to_a_host_that_the_connection_is_not_for(
-    tls_files: Any, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with AsyncExitStack() as stack:
-        relay = await stack.enter_async_context(https(tls_files))
-        for tunnel, word in ((WEB, b"web"), (OTHER, b"other")):
-            behind = await stack.enter_async_context(service(plain(word)))
-            await stack.enter_async_context(exposed(relay, {tunnel: behind}))
-        resolving(monkeypatch, relay.https)
-        client = httpx.AsyncClient(verify=client_context, http2=True)
-        async with client:
-            assert (await client.get("https://web.example.org")).text == "web"
-            wrong = await client.get(
-                "https://web.example.org", headers={"host": "other.example.org"}
-            )
-            assert wrong.status_code == 421
-            assert (await client.get("https://other.example.org")).text == "other"
-
-
-async def test_a_large_answer_and_a_slow_reader_over_http2(
-    tls_files: Any, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = 3_000_000
-
-    async with AsyncExitStack() as stack:
-        relay = await stack.enter_async_context(https(tls_files))
-        behind = await stack.enter_async_context(service(plain(bytes(size))))
-        await stack.enter_async_context(exposed(relay, {WEB: behind}))
-        resolving(monkeypatch, relay.https)
-        async with httpx.AsyncClient(verify=client_context, http2=True) as client:
-            received = 0
-            async with client.stream("GET", "https://web.example.org") as response:
-                async for chunk in response.aiter_bytes(100_000):
-                    received += len(chunk)
-                    # Another request is answered meanwhile.
-                    if received == 100_000:
-                        other = await client.get("https://web.example.org/nobody")
-                        assert len(other.content) == size
-            assert received == size
-
-
-async def test_half_an_answer_over_http2_is_a_reset(
-    tls_files: Any, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def half(stream: trio.SocketStream) -> None:
-        await stream.receive_some()
-        await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\nhalf")
-        await trio.sleep(0.05)
-        reset_on_close(stream)
-
-    async with service(half) as behind, https(tls_files) as relay, exposed(relay, {WEB: behind}):
-        resolving(monkeypatch, relay.https)
-        async with httpx.AsyncClient(verify=client_context, http2=True) as client:
-            with pytest.raises(httpx.RemoteProtocolError):
-                await client.get("https://web.example.org")
-            async with client.stream("GET", "https://web.example.org") as response:
-                assert response.status_code == 200  # the connection lives on
-
-
 async def test_certificates_are_read_again(
-    authority: Any, tls_files: Any, client_context: ssl.SSLContext
+    authority: Any, tls_files: Path, client_context: ssl.SSLContext
 ) -> None:
     async with https(tls_files) as relay:
 
@@ -507,7 +309,7 @@ async def test_certificates_are_read_again(
         relay.relay.reload_certificates()
         after = await names()
         assert ("DNS", "new.example.org") in after
-        tls_files.write_text("nonsense")
+        await trio.Path(tls_files).write_text("nonsense")
         with pytest.raises(OSError, match=r"PEM|SSL"):
             relay.relay.reload_certificates()
         assert await names() == after
@@ -537,83 +339,9 @@ async def test_agents_show_a_certificate_where_the_relay_asks_for_one(
             assert b" 200 " in await ask(agent.port(), get("x"))
 
 
-# ---- visitors of HTTP/2 that attack
-
-
-@asynccontextmanager
-async def raw_http2(port: int, context: ssl.SSLContext) -> AsyncGenerator[Any, None]:
-    """A connection of HTTP/2, and its state."""
-    h2_connection = pytest.importorskip("h2.connection")
-    context.set_alpn_protocols(["h2"])
-    async with await trio.open_tcp_stream(HOST, port) as tcp:
-        stream = trio.SSLStream(tcp, context, server_hostname="web.example.org")
-        await stream.do_handshake()
-        connection = h2_connection.H2Connection()
-        connection.initiate_connection()
-        await stream.send_all(connection.data_to_send())
-        yield stream, connection
-
-
-HEADERS = [
-    (":method", "GET"),
-    (":path", "/"),
-    (":scheme", "https"),
-    (":authority", "web.example.org"),
-]
-
-
-async def test_a_flood_of_resets_over_http2_ends_its_connection_alone(
-    tls_files: Any, client_context: ssl.SSLContext
-) -> None:
-    async def silent(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):
-            while await stream.receive_some():
-                pass
-
-    async with service(silent) as behind, https(tls_files) as relay, exposed(relay, {WEB: behind}):
-        async with raw_http2(relay.https, client_context) as (stream, connection):
-
-            async def flood() -> None:
-                for number in range(100_000):
-                    connection.send_headers(2 * number + 1, HEADERS, end_stream=True)
-                    connection.reset_stream(2 * number + 1)
-                    if number % 50 == 49:
-                        await stream.send_all(connection.data_to_send())
-
-            with pytest.raises(trio.BrokenResourceError):
-                await flood()
-        await until(lambda: relay.relay.counts.running["web"] == 0)
-        assert not relay.ended.is_set()
-        async with raw_http2(relay.https, client_context) as (stream, connection):
-            connection.send_headers(1, [*HEADERS[:3], (":authority", "x")], end_stream=True)
-            await stream.send_all(connection.data_to_send())
-            events: list[Any] = []
-            while not any(type(event).__name__ == "ResponseReceived" for event in events):
-                events += connection.receive_data(bytes(await stream.receive_some()))
-
-
-async def test_who_reads_no_answers_over_http2_is_cut_off() -> None:
-    """What waits for him to read must not grow without end."""
-    h2_connection = pytest.importorskip("h2.connection")
-    near, far = memory_stream_pair()
-    gated = Gated(far)
-    gated.shut()
-    options = RelayConfig()
-    counts = RelayCounts()
-    front = HttpFront(options, Registry(options, counts.forget), counts, Slots(options, counts))
-    visitor = Visitor(("192.0.2.1", 5), ("192.0.2.2", 443))
-    connection = h2_connection.H2Connection()
-    connection.initiate_connection()
-    for _ in range(MOST_UNSENT + 1):
-        connection.ping(b"12345678")
-    await near.send_all(connection.data_to_send())
-    with trio.fail_after(PATIENCE):
-        await Http2Connection(front, gated, visitor, None).run()
-
-
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", bytes(300), b"\x16\x03\x01\xff"])
 async def test_garbage_for_the_port_of_https_is_one_line(
-    garbage: bytes, tls_files: Any, caplog: pytest.LogCaptureFixture
+    garbage: bytes, tls_files: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with https(tls_files) as relay:
         with caplog.at_level(logging.INFO, "trio_muxado"):
@@ -626,7 +354,7 @@ async def test_garbage_for_the_port_of_https_is_one_line(
 
 
 async def test_a_visitor_of_tls_who_says_nothing_gets_no_slot_for_ever(
-    tls_files: Any, monkeypatch: pytest.MonkeyPatch
+    tls_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trio_muxado.tunnel._tls.HEADER_TIMEOUT", 0.1)
     async with https(tls_files) as relay, visit(relay.https) as visitor:

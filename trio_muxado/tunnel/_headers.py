@@ -35,6 +35,10 @@ ABOUT_THE_VISITOR = frozenset(
 )
 """Only the relay knows: what the visitor says of himself is not passed on."""
 
+OF_THE_MESSAGE = frozenset({b"content-length", b"host", b"transfer-encoding"})
+"""Whom a message is for, and where it ends.  ``Connection`` can't remove these, and trailers can't
+add them."""
+
 
 def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
     """What the ``Connection`` headers name, in lower case."""
@@ -49,11 +53,17 @@ def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
 def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """What goes on to the other side, in either direction."""
     headers = list(headers)
-    gone = ONE_HOP | named_by_connection(headers)
+    gone = ONE_HOP | (named_by_connection(headers) - OF_THE_MESSAGE)
     # Chunks say how long a body is, and a length beside them may lie.
     if any(name == b"transfer-encoding" for name, _ in headers):
         gone = gone | {b"content-length"}
     return [(name, value) for name, value in headers if name not in gone]
+
+
+def trailers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """What goes on of the fields behind a body.  Some servers add them to the headers."""
+    gone = ABOUT_THE_VISITOR | OF_THE_MESSAGE
+    return [each for each in passed_on(headers) if each[0] not in gone]
 
 
 def request_headers(
@@ -68,14 +78,15 @@ def request_headers(
 
 
 def upgrade_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
-    """The protocol that a request asks to switch to, where it may have that.
+    """The protocols of which a request asks to switch to one, where it may have that.
 
     HTTP/2 it may not: what follows would be requests for any host, which nobody looks at.
     """
     headers = list(headers)
     if b"upgrade" not in named_by_connection(headers):
         return None
-    for name, value in headers:
-        if name == b"upgrade":
-            return None if value.strip().lower().startswith(b"h2c") else value
-    return None
+    named = [
+        word.strip() for name, value in headers if name == b"upgrade" for word in value.split(b",")
+    ]
+    wanted = [word for word in named if word and not word.lower().startswith(b"h2")]
+    return b", ".join(wanted) or None

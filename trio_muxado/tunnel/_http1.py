@@ -9,7 +9,7 @@ import h11
 import trio
 
 from .. import break_stream, forward
-from ._headers import passed_on, request_headers, upgrade_of
+from ._headers import Headers, passed_on, request_headers, trailers, upgrade_of
 from ._http import HttpFront
 from ._nursery import open_nursery
 from ._opening import NoAgentError
@@ -47,7 +47,9 @@ class Http1Connection:
         self._secure = secure
         self._connection = h11.Connection(h11.SERVER)
         self._waiting = trio.CancelScope()  # for a request
-        self._handed_over = False  # to another protocol
+        self._method = b""  # of the request that is served
+        self._may_switch = False  # to another protocol, as the visitor has asked
+        self._handed_over = False  # to it
 
     def stop(self) -> None:
         """Take no further requests, but for one that is on its way."""
@@ -69,6 +71,7 @@ class Http1Connection:
 
     async def _serve_one(self) -> bool:
         """Serve a request; gives whether another may follow."""
+        self._method = b""
         try:
             request = await self._next_request()
             if request is None:
@@ -96,6 +99,7 @@ class Http1Connection:
 
     async def _serve(self, request: h11.Request) -> None:
         headers = list(request.headers)
+        self._method = request.method
         hosts = [value for name, value in headers if name == b"host"]
         if request.method == b"CONNECT":
             await self._answer(page(HTTPStatus.METHOD_NOT_ALLOWED, "This is no open proxy."))
@@ -109,6 +113,7 @@ class Http1Connection:
             await self._answer(self._front.no_tunnel(host))
             return
         upgrade = upgrade_of(headers)
+        self._may_switch = upgrade is not None
         passed = request_headers(headers, self._visitor, secure=self._secure)
         if upgrade is None:
             passed.append((b"connection", b"close"))
@@ -161,13 +166,16 @@ class Http1Connection:
         """The request's body, and then whatever the visitor does while he is answered."""
         while isinstance(event := await self._next_event(), h11.Data | h11.EndOfMessage):
             self._moved(idle)
-            await upstream.send(event)
             if isinstance(event, h11.EndOfMessage):
+                await upstream.send(h11.EndOfMessage(headers=trailers(event.headers)))
                 break
+            await upstream.send(event)
         buffered = 0
         while buffered < PIPELINED:
             size = await self._receive()
             if not size:
+                if self._may_switch:
+                    return  # the end comes after what came before it
                 if not isinstance(self._stream, trio.abc.HalfCloseableStream):
                     raise VisitorGoneError  # TLS has no half that could be open
                 await upstream.send_eof()
@@ -198,20 +206,22 @@ class Http1Connection:
                     await self._send(
                         h11.Response(status_code=status, headers=headers, reason=event.reason)
                     )
+                case h11.EndOfMessage():
+                    # HTTP/1.0 has no place for what comes behind a body.
+                    has_trailers = self._connection.their_http_version != b"1.0"
+                    behind = trailers(event.headers) if has_trailers else []
+                    await self._send(h11.EndOfMessage(headers=behind))
+                    self._front.note_answer(live, self._visitor, status, upstream.agent)
+                    return False
                 case _:
                     await self._send(event)
-                    if isinstance(event, h11.EndOfMessage):
-                        self._front.note_answer(live, self._visitor, status, upstream.agent)
-                        return False
             self._moved(idle)
 
     async def _join(self, upstream: Upstream) -> None:
         """Both sides speak another protocol from here on."""
         self._handed_over = True
-        if data := bytes(self._connection.trailing_data[0]):
-            await upstream.stream.send_all(data)
-        if data := upstream.trailing_data:
-            await self._stream.send_all(data)
+        await upstream.write(bytes(self._connection.trailing_data[0]))
+        await self._write(upstream.trailing_data)
         await forward(self._stream, upstream.stream, idle_timeout=self._front.config.idle_timeout)
 
     # ---- answers of the relay's own
@@ -223,9 +233,7 @@ class Http1Connection:
             self._connection.next_event()  # where there is no body, it is its end
         if self._connection.their_state is h11.SEND_BODY or self._front.stopping:
             headers.append((b"connection", b"close"))
-        await self._send(h11.Response(status_code=answer.status, headers=headers))
-        await self._send(h11.Data(data=answer.body))
-        await self._send(h11.EndOfMessage())
+        await self._send_page(answer, headers)
 
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
         """The visitor does not speak HTTP, or not well."""
@@ -234,9 +242,12 @@ class Http1Connection:
             return
         status = HTTPStatus(error.error_status_hint)
         answer = page(status, "This is no request of HTTP/1.1.")
-        headers = [*answer.headers, (b"connection", b"close")]
+        await self._send_page(answer, [*answer.headers, (b"connection", b"close")])
+
+    async def _send_page(self, answer: Page, headers: Headers) -> None:
         await self._send(h11.Response(status_code=answer.status, headers=headers))
-        await self._send(h11.Data(data=answer.body))
+        if self._method != b"HEAD":
+            await self._send(h11.Data(data=answer.body))
         await self._send(h11.EndOfMessage())
 
     # ---- the visitor's connection
@@ -255,12 +266,13 @@ class Http1Connection:
         return len(data)
 
     async def _send(self, event: Any) -> None:
-        data = cast("bytes | None", self._connection.send(event))
-        if data:
-            try:
-                await self._stream.send_all(data)
-            except (trio.BrokenResourceError, OSError) as error:
-                raise VisitorGoneError from error
+        await self._write(cast("bytes | None", self._connection.send(event)) or b"")
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, OSError) as error:
+            raise VisitorGoneError from error
 
     async def _end(self) -> None:
         """Close it, so that what was sent last is read: unread bytes would make it an RST.

@@ -18,7 +18,7 @@ import trio
 from hyperframe.frame import GoAwayFrame
 
 from .. import break_stream
-from ._headers import Headers, passed_on, request_headers
+from ._headers import Headers, passed_on, request_headers, trailers
 from ._http import HttpFront
 from ._nursery import open_nursery
 from ._opening import NoAgentError
@@ -164,7 +164,7 @@ class Http2Connection:
             self._to_send = trio.Event()
             if data := self._connection.data_to_send():
                 await self._stream.send_all(data)
-                self._unsent_events = 0
+            self._unsent_events = 0  # whoever sends much and is owed nothing does no harm
             self._sent.set()
             self._sent = trio.Event()
 
@@ -220,7 +220,7 @@ class Http2Connection:
         try:
             with request.scope:
                 await self._answer(stream_id, request)
-        except (UpstreamError, h11.LocalProtocolError):
+        except UpstreamError:
             self._reset(stream_id, Codes.INTERNAL_ERROR)
         except h2.exceptions.ProtocolError:
             pass  # the visitor has reset it meanwhile
@@ -247,16 +247,16 @@ class Http2Connection:
         method, path = request.pseudo.get(b":method", b""), request.pseudo.get(b":path", b"")
         if method == b"CONNECT" or not path.startswith((b"/", b"*")):
             why = "The request must name a path."
-            await self._send_page(stream_id, page(HTTPStatus.BAD_REQUEST, why))
+            await self._send_page(stream_id, request, page(HTTPStatus.BAD_REQUEST, why))
             return
         live, host = self._front.find(authority)
         if self._server_name is not None and host != self._server_name:
             # A browser takes any connection whose certificate fits, and comes anew for this one.
             why = f"This connection is for {self._server_name}, not for {host}."
-            await self._send_page(stream_id, page(HTTPStatus.MISDIRECTED_REQUEST, why))
+            await self._send_page(stream_id, request, page(HTTPStatus.MISDIRECTED_REQUEST, why))
             return
         if live is None:
-            await self._send_page(stream_id, self._front.no_tunnel(host))
+            await self._send_page(stream_id, request, self._front.no_tunnel(host))
             return
         running = self._front.counts.running
         running[live.name] += 1
@@ -267,7 +267,12 @@ class Http2Connection:
 
     async def _exchange(self, stream_id: int, request: _Request, live: LiveTunnel) -> None:
         front, visitor = self._front, self._visitor
-        onward = request.onward(visitor)
+        try:
+            onward = request.onward(visitor)
+        except h11.LocalProtocolError:  # HTTP/2 allows what HTTP/1.1 can't say
+            why = "The request has what HTTP/1.1 does not allow."
+            await self._send_page(stream_id, request, page(HTTPStatus.BAD_REQUEST, why))
+            return
         with trio.CancelScope() as idle:
             try:
                 patience = front.config.agent_patience
@@ -279,18 +284,20 @@ class Http2Connection:
                         nursery.cancel_scope.cancel()
                 return
             except NoAgentError as error:
-                await self._send_page(stream_id, front.no_agent(live, visitor, error))
+                await self._send_page(stream_id, request, front.no_agent(live, visitor, error))
                 return
             except UpstreamError as error:
                 if request.answered:
                     front.note_failure(live, visitor, str(error))
                     raise
-                await self._send_page(stream_id, front.no_answer(live, visitor, str(error)))
+                await self._send_page(
+                    stream_id, request, front.no_answer(live, visitor, str(error))
+                )
                 return
         if request.answered:
             front.note_failure(live, visitor, "nothing moved for too long")
             raise UpstreamError("idle")
-        await self._send_page(stream_id, front.too_slow(live, visitor))
+        await self._send_page(stream_id, request, front.too_slow(live, visitor))
 
     def _moved(self, idle: trio.CancelScope) -> None:
         idle.deadline = trio.current_time() + self._front.config.idle_timeout
@@ -318,21 +325,17 @@ class Http2Connection:
             event = await upstream.next_event()
             self._moved(idle)
             match event:
-                case h11.InformationalResponse():
-                    if event.status_code != 101:
-                        self._send_head(stream_id, event)
-                        await self._flush()
-                case h11.Response():
-                    status = event.status_code
-                    request.answered = True
+                case h11.InformationalResponse() | h11.Response():
+                    if isinstance(event, h11.Response):
+                        status = event.status_code
+                        request.answered = True
                     self._send_head(stream_id, event)
                     await self._flush()
                 case h11.Data():
                     await self._send_data(stream_id, request, bytes(event.data))
-                case h11.EndOfMessage():
-                    if event.headers:
-                        trailers = passed_on(event.headers)
-                        self._connection.send_headers(stream_id, trailers, end_stream=True)
+                case _:  # the end; nobody has asked for another protocol
+                    if behind := trailers(event.headers):
+                        self._connection.send_headers(stream_id, behind, end_stream=True)
                     else:
                         self._connection.end_stream(stream_id)
                     if not request.has_ended and self._is_sending(request):
@@ -341,8 +344,6 @@ class Http2Connection:
                     await self._flush()
                     self._front.note_answer(live, self._visitor, status, upstream.agent)
                     return
-                case _:
-                    raise UpstreamError("the service switched to another protocol")
             self._moved(idle)
 
     def _is_sending(self, request: _Request) -> bool:
@@ -359,10 +360,12 @@ class Http2Connection:
         status = b"%d" % event.status_code
         self._connection.send_headers(stream_id, [(b":status", status), *headers])
 
-    async def _send_page(self, stream_id: int, answer: Page) -> None:
-        status = b"%d" % answer.status
-        self._connection.send_headers(stream_id, [(b":status", status), *answer.headers])
-        self._connection.send_data(stream_id, answer.body, end_stream=True)
+    async def _send_page(self, stream_id: int, request: _Request, answer: Page) -> None:
+        headers = [(b":status", b"%d" % answer.status), *answer.headers]
+        has_body = request.pseudo[b":method"] != b"HEAD"
+        self._connection.send_headers(stream_id, headers, end_stream=not has_body)
+        if has_body:
+            self._connection.send_data(stream_id, answer.body, end_stream=True)
         await self._flush()
 
     async def _send_data(self, stream_id: int, request: _Request, data: bytes) -> None:

@@ -35,12 +35,18 @@ class Upstream:
         Raises:
           UpstreamError: the service has gone.
         """
-        data = self._connection.send(event)
-        if data:
-            try:
-                await self.stream.send_all(data)
-            except MuxadoError as error:
-                raise UpstreamError(str(error)) from None
+        await self.write(self._connection.send(event) or b"")
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes of another protocol, which the service has switched to.
+
+        Raises:
+          UpstreamError: the service has gone.
+        """
+        try:
+            await self.stream.send_all(data)
+        except MuxadoError as error:
+            raise UpstreamError(str(error)) from None
 
     async def send_eof(self) -> None:
         """Say that the visitor has ended his direction."""
@@ -91,10 +97,7 @@ async def open_upstream(
     upstream = Upstream(connection, stream, agent)
     try:
         if not first:
-            try:
-                await stream.send_all(head)
-            except MuxadoError as error:
-                raise UpstreamError(str(error)) from None
+            await upstream.write(head)
         yield upstream
     except BaseException:
         await stream.reset()
