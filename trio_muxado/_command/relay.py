@@ -73,9 +73,10 @@ async def serve(
 
     def reload() -> None:
         try:
+            tokens = None if tokens_file is None else load_tokens(tokens_file)
             relay.reload_certificates()
-            if tokens_file is not None:
-                relay.set_tokens(load_tokens(tokens_file))
+            if tokens is not None:
+                relay.set_tokens(tokens)
         except (OSError, click.ClickException) as error:
             text = error.format_message() if isinstance(error, click.ClickException) else error
             logger.error("nothing is changed by SIGHUP: %s", text)

@@ -20,12 +20,13 @@ from .. import (
     MuxadoSession,
     MuxadoStream,
     ProxyHeaderError,
+    StreamResetError,
     dial_muxado,
 )
 from ._config import check_seconds, session_config
 from ._control import CONTROL_TYPE, HELLO_TIMEOUT, receive_message
 from ._errors import TunnelRefusedError
-from ._messages import Accepted, Granted, Hello, MessageError, Refused, encode
+from ._messages import MOST_TUNNELS, Accepted, Granted, Hello, MessageError, Refused, encode
 from ._names import Tunnel, shown
 from ._nursery import open_nursery
 from ._services import Handle, Service
@@ -92,9 +93,10 @@ async def expose(
     names = [tunnel.name for tunnel in services]
     if len(set(names)) < len(names):
         raise ValueError("services must map Tunnels of different names")
+    if len(names) > MOST_TUNNELS:
+        raise ValueError(f"services must map at most {MOST_TUNNELS} Tunnels, not {len(names)}")
     check_seconds("idle_timeout", idle_timeout)
     hello = Hello(checked_token(token), _checked_agent(agent), tuple(services))
-    encode(hello)  # too long, and it raises
     async with AsyncExitStack() as stack:
         handlers: dict[str, Handle] = {}
         for tunnel, service in services.items():
@@ -139,19 +141,37 @@ async def say_hello(session: MuxadoSession, hello: Hello) -> tuple[MuxadoStream,
       MuxadoError: the session has ended.
     """
     control = await session.open_stream(type=CONTROL_TYPE)
-    await control.send_all(encode(hello))
     try:
         with trio.fail_after(HELLO_TIMEOUT):
+            await control.send_all(encode(hello))
             answer = await receive_message(control)
     except MessageError as error:
         raise TunnelRefusedError("message", f"this is no relay: {error}") from None
     except trio.TooSlowError:
         raise TunnelRefusedError("message", "this is no relay: it does not answer") from None
+    except StreamResetError as error:
+        if error.code is ErrorCode.STREAM_REFUSED:
+            raise TunnelRefusedError("message", "this is no relay: it refuses agents") from None
+        raise TunnelRefusedError("busy", f"the relay failed: {error}") from None
     if isinstance(answer, Refused):
         raise TunnelRefusedError(answer.reason, answer.text)
     if not isinstance(answer, Accepted):
         raise TunnelRefusedError("message", "this is no relay: it answers something else")
     return control, answer
+
+
+async def wait_until_ended(session: MuxadoSession) -> None:
+    """Wait until a relay that refuses has ended the session: then it is dialled again.
+
+    Raises:
+      TunnelRefusedError: it does not.
+    """
+    try:
+        with trio.fail_after(HELLO_TIMEOUT):
+            await session.wait_closed()
+    except trio.TooSlowError:
+        why = "this is no relay: it refuses, and does not end the session"
+        raise TunnelRefusedError("message", why) from None
 
 
 class _Agent:
@@ -189,10 +209,8 @@ class _Agent:
             if refusal.is_final:
                 raise
             self._tell("refused", refusal)
-            with trio.move_on_after(HELLO_TIMEOUT):
-                await session.wait_closed()  # the relay ends it: then it is dialled again
-                return
-            raise
+            await wait_until_ended(session)
+            return
         self._tell("connected", accepted.tunnels)
         async with open_nursery() as nursery:
             nursery.start_soon(self._end_control, control)

@@ -23,7 +23,7 @@ from .. import (
     dial_muxado,
     forward,
 )
-from ._agent import checked_token, say_hello
+from ._agent import checked_token, say_hello, wait_until_ended
 from ._config import check_seconds, session_config
 from ._control import receive_message
 from ._errors import TunnelRefusedError
@@ -151,7 +151,7 @@ class _Client:
             if refusal.is_final:
                 raise
             logger.warning("the relay refuses: %s", refusal)
-            await session.wait_closed()
+            await wait_until_ended(session)
             return
         try:
             await control.aclose()  # only an agent has to be found

@@ -15,8 +15,8 @@ from ._names import Tunnel, check_name, shown
 VERSION = 1
 """Of this conversation.  A relay refuses what it doesn't know."""
 
-LONGEST = 64 * 1024
-"""Bytes of a message at most: some hundred tunnels, and nobody's memory."""
+LONGEST = 128 * 1024
+"""Bytes of a message at most: as many tunnels as there may be, and nobody's memory."""
 
 PREFIX = 4
 """Bytes of the length in front of a message, most significant first."""
@@ -129,7 +129,8 @@ def _fields(message: Message) -> dict[str, Any]:
             ]
             return {"type": "accepted", "tunnels": granted}
         case Refused():
-            return {"type": "refused", "reason": message.reason, "text": message.text}
+            text = message.text[:LONGEST_TEXT]
+            return {"type": "refused", "reason": message.reason, "text": text}
         case Target():
             return {"type": "target", "target": message.target}
         case Opened():

@@ -49,7 +49,7 @@ async def open_to_agent(
                 stream = await live.pool.open_stream(type=live.number)
             except trio.ClosedResourceError:
                 raise failure from None
-            agent = live.agents.get(stream.session)
+            agent = live.agents[stream.session]
             others = any(each is not stream.session for each in live.pool.sessions)
             share = patience / 2 if others else patience
             try:
@@ -57,15 +57,13 @@ async def open_to_agent(
                     why = await _begin(stream, head)
             except trio.TooSlowError:
                 why = NoAgentError("silent", f"nothing came from the agent for {share:g} s")
-                if agent is not None:
-                    live.suspect(agent)
-            if why is None and agent is not None:
+                live.suspect(agent)
+            if why is None:
                 return stream, agent
-            if why is not None:
-                failure = why
-                logger.info("%s: %s: %s", live.name, agent, why, extra={"visitor": str(visitor)})
-                if why.reason == "service" and not others:
-                    break
+            failure = why
+            logger.info("%s: %s: %s", live.name, agent, why, extra={"visitor": str(visitor)})
+            if why.reason == "service" and not others:
+                break
     raise failure
 
 

@@ -252,9 +252,10 @@ class Registry:
     async def _expire(self, live: LiveTunnel, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(self._config.keep_tunnel)
-            if not live.agents and self._by_name.get(live.name) is live:
-                logger.info("the tunnel %s is over: no agent came back", live.name)
-                self._remove(live)
+            async with self._claiming:  # an agent may be about to have it again
+                if not live.agents and self._by_name.get(live.name) is live:
+                    logger.info("the tunnel %s is over: no agent came back", live.name)
+                    self._remove(live)
 
     def _remove(self, live: LiveTunnel) -> None:
         live.expiry.cancel()

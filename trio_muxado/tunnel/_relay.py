@@ -107,11 +107,11 @@ class Relay:
         """Read the files of certificates again, for whoever connects from now on.
 
         Raises:
-          OSError: one cannot be read, or does not fit; what was read before stays then.
+          OSError: one cannot be read, or does not fit; what was read before stays then, of all.
         """
-        for tls in (self._agents_tls, self._https_tls):
-            if tls is not None:
-                tls.reload()
+        all_tls = [tls for tls in (self._agents_tls, self._https_tls) if tls is not None]
+        for tls, context in [(tls, tls.load()) for tls in all_tls]:
+            tls.use(context)
 
     @property
     def is_stopping(self) -> bool:

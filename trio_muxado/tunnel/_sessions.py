@@ -7,7 +7,7 @@ from functools import partial
 
 import trio
 
-from .. import CloseReason, MuxadoSession, MuxadoStream
+from .. import CloseReason, ErrorCode, MuxadoError, MuxadoSession, MuxadoStream
 from ._control import HELLO_TIMEOUT, receive_message
 from ._counts import RelayCounts
 from ._errors import TunnelRefusedError
@@ -35,6 +35,7 @@ class Sessions:
         self._counts = counts
         self._targets = targets
         self._agents: dict[MuxadoSession, Agent | None] = {}  # None before they are admitted
+        self._greeting: set[MuxadoSession] = set()  # whose control stream is open
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -65,7 +66,24 @@ class Sessions:
             await session.aclose()
 
     async def handle_control(self, stream: MuxadoStream) -> None:
-        """An agent's first words, and then its presence."""
+        """An agent's first words, and then its presence: on one stream of its session."""
+        session = stream.session
+        if session in self._greeting:
+            await stream.reset(ErrorCode.STREAM_REFUSED)
+            return
+        self._greeting.add(session)
+        try:
+            await self._serve_control(stream)
+        except MuxadoError:
+            raise  # the stream's end, which is not ours
+        except Exception:  # it would end the relay
+            logger.exception("the control stream of %s failed", shown_peer(session.peer_address))
+            await stream.reset(ErrorCode.INTERNAL_ERROR)
+            await session.aclose()
+        finally:
+            self._greeting.discard(session)
+
+    async def _serve_control(self, stream: MuxadoStream) -> None:
         session = stream.session
         peer = shown_peer(session.peer_address)
         try:
@@ -106,7 +124,7 @@ class Sessions:
             raise TunnelRefusedError("token", "the relay does not know this token")
         if self.stopping:
             raise TunnelRefusedError("stopping", "the relay is stopping")
-        if session not in self._agents or self._agents[session] is not None:
+        if self._agents.get(session) is not None:
             raise TunnelRefusedError("message", "a session has one control stream")
         name = hello.agent or token.label or "an agent"
         agent = Agent(session, name, token)

@@ -113,4 +113,7 @@ def _own_address(session: MuxadoSession) -> Any:
     stream: Any = session.transport_stream
     while (below := getattr(stream, "transport_stream", None)) is not None:
         stream = below
-    return stream.socket.getsockname() if isinstance(stream, trio.SocketStream) else None
+    try:
+        return stream.socket.getsockname()
+    except OSError:  # it is closed: the client has gone
+        return None

@@ -52,7 +52,7 @@ class ServerTls:
         self._key = key
         self._client_ca = client_ca
         self._protocols = list(protocols)
-        self._context = self._load()
+        self._context = self.load()
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -65,9 +65,18 @@ class ServerTls:
         Raises:
           OSError: as above.
         """
-        self._context = self._load()
+        self.use(self.load())
 
-    def _load(self) -> ssl.SSLContext:
+    def use(self, context: ssl.SSLContext) -> None:
+        """Take what :meth:`load` has returned, for connections that begin afterwards."""
+        self._context = context
+
+    def load(self) -> ssl.SSLContext:
+        """A context of what the files have now, which nothing uses yet.
+
+        Raises:
+          OSError: as above.
+        """
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self._certificate, self._key)
         if self._client_ca is not None:
