@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
+
+from trio_muxado._command.status import RelayCollector
+from trio_muxado.tunnel import Relay, RelayConfig
 
 from ..helpers.programs import free_port
 from ..tunnel.commands import APPLICATION, SECRET, TOKEN, relaying, running
@@ -157,6 +161,26 @@ async def test_ctrl_c_ends_each_at_once() -> None:
         (("expose", "--tunnels", "a", "--relay", "127.0.0.1:1"), "--tunnels"),
         (("expose", "--tunnels", "service=1,colour=red", "--relay", "127.0.0.1:1"), "colour"),
         (("expose", "1", "--port", "1", "--host", "a", "--relay", "127.0.0.1:1"), "host"),
+        (("expose", "--tunnels", "name=a", "--relay", "127.0.0.1:1"), "has no service"),
+        (("expose", "--tunnels", "service=1,port=x", "--relay", "127.0.0.1:1"), "must be a number"),
+        (("expose", "--tunnels", "service=1,port=70000", "--relay", "127.0.0.1:1"), "port must be"),
+        (("expose", "1", "--tunnels", "service=2", "--relay", "127.0.0.1:1"), "two tunnels"),
+        (
+            (
+                ("expose", "json:loads", "--proxy-protocol", "v1", "--relay", "127.0.0.1:1"),
+                "without --proxy-protocol",
+            ),
+            "without --p",
+        ),
+        (("expose", "unix:", "--relay", "127.0.0.1:1"), "host must not be empty"),
+        (("expose", "--port", "1", "--relay", "127.0.0.1:1"), "need a SERVICE"),
+        (("expose", "1", "--key", __file__, "--relay", "127.0.0.1:1"), "--key needs --cert"),
+        (
+            ("expose", "1", "--cert", __file__, "--relay", "127.0.0.1:1"),
+            "no certificate with",
+        ),
+        (("expose", "1", "--ca", __file__, "--relay", "127.0.0.1:1"), "no certificates in"),
+        (("expose", "1", "--token-file", os.devnull, "--relay", "127.0.0.1:1"), "is empty"),
         (("forward", "port", "db", "--relay", "127.0.0.1:1"), "local port"),
         (("forward", "0", "a b", "--relay", "127.0.0.1:1"), "target"),
         (("forward", "0", "db"), "--relay"),
@@ -169,6 +193,52 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words
     (line,) = done.output.splitlines()
     assert words in line
     assert SECRET not in line
+
+
+def test_an_agent_needs_a_token() -> None:
+    done = invoke("expose", "1", "--relay", "127.0.0.1:1", env={"TRIO_MUXADO_TOKEN": ""})
+    assert (done.exit_code, "a token is needed" in done.output) == (2, True)
+
+
+def test_a_relay_s_only_token_is_checked_as_well() -> None:
+    done = invoke("relay", env={"TRIO_MUXADO_TOKEN": "short"})
+    assert (done.exit_code, "TRIO_MUXADO_TOKEN: secret" in done.output) == (2, True)
+    assert "short" not in done.output
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("", "at least one table [[token]]"),
+        ("token = 5", "at least one table [[token]]"),
+        ("[other]", "no 'other'"),
+        ("token = [5]", "token 1: must be a table"),
+        ('[[token]]\nnames = ["a"]', "token 1: secret is missing"),
+    ],
+)
+def test_a_file_of_tokens_that_has_none(content: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(content)
+    done = invoke("relay", "--tokens-file", str(path))
+    assert (done.exit_code, words in done.output) == (2, True), done.output
+
+
+def test_a_file_that_is_no_text_has_no_token(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(b"\xff\xff")
+    done = invoke("expose", "1", "--relay", "127.0.0.1:1", "--token-file", str(path))
+    assert (done.exit_code, "utf-8" in done.output) == (2, True), done.output
+
+
+def test_an_application_that_needs_more_than_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_more.py").write_text("import not_there_at_all")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    arguments = ("expose", "needs_more:app", "--relay", "127.0.0.1:1")
+    done = invoke(*arguments, env=TOKEN)
+    assert (done.exit_code, "needs not_there_at_all" in done.output) == (2, True), done.output
 
 
 async def test_a_port_that_is_taken_is_one_line() -> None:
@@ -209,6 +279,44 @@ async def test_sighup_reads_tokens_and_certificates_again(
             await relay.expect("nothing is changed by SIGHUP")
         async with running(*expose) as agent:
             await agent.expect("main is at")
+
+
+def test_metrics_have_who_was_turned_away() -> None:
+    relay = Relay(RelayConfig(), [])
+    relay.counts.refused["token"] += 2
+    (family,) = [each for each in RelayCollector(relay).collect() if "refused" in each.name]
+    assert [(each.labels, each.value) for each in family.samples] == [({"reason": "token"}, 2)]
+
+
+async def test_a_second_sigterm_waits_for_nobody() -> None:
+    port = free_port()
+    options = ("--ports", port, "--max-tunnels", "1")
+    async with service(reverse) as behind, relaying(*options) as (relay, agents):
+        expose = ("expose", behind.port, "--relay", agents)
+        async with running(*expose, "--port", port) as agent, contextlib.AsyncExitStack() as stack:
+            await agent.expect("main is at")
+            visitor = await stack.enter_async_context(visit(port))
+            await visitor.send_all(b"first")
+            async with running(*expose, "--name", "other") as other:
+                await other.expect("the relay refuses, for now: .*as many tunnels")
+            for program in (agent, relay):
+                program.process.send_signal(signal.SIGTERM)
+                await program.expect("stopping, when")
+            relay.process.send_signal(signal.SIGTERM)
+            code, said = await relay.wait()
+            assert code == 1
+            assert "by a second SIGTERM" in said
+
+
+async def test_forward_says_in_one_line_why_it_ends() -> None:
+    async with relaying() as (_, agents):
+        wrong = {"TRIO_MUXADO_TOKEN": "a wrong secret altogether"}
+        async with running("forward", "0", "db", "--relay", agents, env=wrong) as client:
+            code, said = await client.wait()
+        assert (code, "the relay refuses: " in said) == (1, True)
+        async with running("forward", agents, "db", "--relay", agents) as client:
+            code, said = await client.wait()
+        assert (code, "cannot listen on" in said) == (1, True)
 
 
 async def test_metrics_and_health() -> None:

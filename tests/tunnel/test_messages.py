@@ -83,6 +83,20 @@ def test_what_was_said_is_heard(message: Message) -> None:
     assert decode(encode(message)[PREFIX:]) == message
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "nothing"},
+        {"type": "accepted", "tunnels": [{"name": "a", "number": 0, "address": "a"}]},
+        {"type": "accepted", "tunnels": [{"name": "A", "number": 1, "address": "a"}]},
+        {"type": "accepted", "tunnels": [{"name": "a", "number": 1}]},
+    ],
+)
+def test_a_message_with_a_wrong_field(message: dict[str, Any]) -> None:
+    with pytest.raises(MessageError):
+        decode(json.dumps(message).encode())
+
+
 @given(body=st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_one_error(body: bytes) -> None:
     with pytest.raises(MessageError):

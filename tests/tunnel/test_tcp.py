@@ -564,6 +564,11 @@ class Wsgi:
         (lambda: Relay(RelayConfig(https="127.0.0.1:0"), []), "https_tls"),
         (lambda: Relay(RelayConfig(), [], agents_tls=5), "agents_tls"),  # type: ignore[arg-type]
         (lambda: AddressService(""), "host"),
+        (lambda: AddressService(5), "host"),  # type: ignore[arg-type]
+        (lambda: Relay(RelayConfig(), 5), "tokens"),  # type: ignore[arg-type]
+        (lambda: Tunnel(name=5), "name"),  # type: ignore[arg-type]
+        (lambda: Tunnel(name="a", host=5), "host"),  # type: ignore[arg-type]
+        (lambda: Tunnel(name="a", port="1"), "port"),  # type: ignore[arg-type]
         (lambda: AddressService("a", 0), "port"),
         (lambda: AddressService("a", 1, proxy_protocol="v3"), "proxy_protocol"),  # type: ignore[arg-type]
         (lambda: AsgiService(5), "app"),
@@ -585,6 +590,9 @@ def test_a_wrong_argument_is_named(make: Callable[[], Any], name: str) -> None:
         ({"services": {}}, "services"),
         ({"services": 5}, "services"),
         ({"services": {TCP: 5}}, "services"),
+        ({"services": {5: AddressService(HOST, 1)}}, "services"),
+        ({"services": dict.fromkeys([TCP, Tunnel(name="tcp")], AddressService(HOST, 1))}, "names"),
+        ({"agent": 5}, "agent"),
         ({"token": ""}, "token"),
         ({"token": 5}, "token"),
         ({"agent": "a\nb"}, "agent"),

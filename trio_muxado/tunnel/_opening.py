@@ -52,11 +52,12 @@ async def open_to_agent(
             agent = live.agents[stream.session]
             others = any(each is not stream.session for each in live.pool.sessions)
             share = patience / 2 if others else patience
-            try:
-                with trio.fail_after(share):
-                    why = await _begin(stream, head)
-            except trio.TooSlowError:
-                why = NoAgentError("silent", f"nothing came from the agent for {share:g} s")
+            # Where the visitor's patience ends first, too.
+            failure = NoAgentError("silent", f"nothing came from the agent for {share:g} s")
+            why: NoAgentError | None = failure
+            with trio.move_on_after(share) as waiting:
+                why = await _begin(stream, head)
+            if waiting.cancelled_caught:
                 live.suspect(agent)
             if why is None:
                 return stream, agent
