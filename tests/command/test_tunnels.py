@@ -166,11 +166,8 @@ async def test_ctrl_c_ends_each_at_once() -> None:
         (("expose", "--tunnels", "service=1,port=70000", "--relay", "127.0.0.1:1"), "port must be"),
         (("expose", "1", "--tunnels", "service=2", "--relay", "127.0.0.1:1"), "two tunnels"),
         (
-            (
-                ("expose", "json:loads", "--proxy-protocol", "v1", "--relay", "127.0.0.1:1"),
-                "without --proxy-protocol",
-            ),
-            "without --p",
+            ("expose", "json:loads", "--proxy-protocol", "v1", "--relay", "127.0.0.1:1"),
+            "without --proxy-protocol",
         ),
         (("expose", "unix:", "--relay", "127.0.0.1:1"), "host must not be empty"),
         (("expose", "--port", "1", "--relay", "127.0.0.1:1"), "need a SERVICE"),

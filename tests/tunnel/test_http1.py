@@ -217,6 +217,7 @@ async def test_a_visitor_of_tls_that_leaves_ends_his_request(
 
     async with service(note) as behind, https(tls_files) as relay, exposed(relay, {WEB: behind}):
         async with visit(relay.https) as tcp:
+            client_context.set_alpn_protocols(["http/1.1"])
             visitor = trio.SSLStream(tcp, client_context, server_hostname=WEB.host)
             await visitor.send_all(get(str(WEB.host)))
             await until(lambda: relay.relay.counts.running["web"] == 1)
