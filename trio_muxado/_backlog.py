@@ -32,7 +32,7 @@ class Backlog:
         self._takers = 0
         self._start: Start | None = None
 
-    def put(self, offered: Offered, *, at_once: bool) -> None:
+    def put(self, offered: Offered, at_once: bool) -> None:
         """The peer has opened a stream.
 
         With ``at_once`` whoever waits, and can start it in this step, does so; else it waits in the

@@ -251,7 +251,7 @@ class Engine:
         core = event.stream
         if core.custody is WAITING and not self.ending.closing:  # so most come
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
-            self.backlog.put((core, received), at_once=self.reader.alone)
+            self.backlog.put((core, received), self.reader.alone)
             self._was_offered = True
         elif core.type in self.config.extensions:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)

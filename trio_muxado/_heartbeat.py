@@ -56,7 +56,7 @@ class Responder:
         # that the wire carries.
         steps.connection.put_above_all(stream)
 
-    def put(self, data: bytes, *, ended: bool) -> None:
+    def put(self, data: bytes, ended: bool) -> None:
         """Echo what is whole; the peer's end ends this side as well."""
         stream, steps = self._stream, self._steps
         if stream.broken is not None:
@@ -189,7 +189,7 @@ class Heartbeats:
 
     # ---- what the frame reader hands over
 
-    def put(self, data: bytes, *, ended: bool) -> None:
+    def put(self, data: bytes, ended: bool) -> None:
         """Match echoes with heartbeats; they come in the order in which those were sent."""
         assert self._stream is not None
         received = self._echo + data

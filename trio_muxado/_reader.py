@@ -32,7 +32,7 @@ FRAMES_OF_ONE = 2
 class Receiver(Protocol):
     """Who gets what comes on a stream.  Neither call waits."""
 
-    def put(self, data: bytes, *, ended: bool) -> None:
+    def put(self, data: bytes, ended: bool) -> None:
         """Bytes came, or the peer's end, or both."""
 
     def break_off(self) -> None:
@@ -132,6 +132,6 @@ class FrameReader:
         stream, data, ended = event
         receiver = self._receivers.get(stream)
         if receiver is not None:
-            receiver.put(data, ended=ended)
+            receiver.put(data, ended)
             if ended and stream.state in OVER:  # this side has ended as well: nothing can break it
                 self._receivers.pop(stream, None)

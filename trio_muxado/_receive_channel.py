@@ -66,7 +66,7 @@ class ReceiveChannel:
 
     # ---- the frame reader's side; none of it waits
 
-    def put(self, data: bytes, *, ended: bool) -> None:
+    def put(self, data: bytes, ended: bool) -> None:
         """Bytes came, or the peer's end, or both."""
         self.ended = ended
         if not data:
@@ -134,7 +134,7 @@ class ReceiveChannel:
         if size == self.size and size <= limit:  # in short what follows in full: so most go
             self.size = 0
             self._tail = None
-            return bytes(first)
+            return first if type(first) is bytes else bytes(first)
         return self._take_joined([first], size, limit)
 
     def _take_joined(
@@ -165,7 +165,7 @@ class ReceiveChannel:
             return bytes(pieces[0])
         return b"".join(pieces)
 
-    def close(self, *, in_use: bool) -> None:
+    def close(self, in_use: bool) -> None:
         """Drop what waits, and wake a task that does; ``in_use`` says that a task is in a call."""
         send, receive = self._send, self._receive
         if send is None or receive is None:

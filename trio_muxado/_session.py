@@ -141,9 +141,10 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         try:
             if engine.ending.over:
                 raise engine.ending.error("open_stream", safe_to_retry=True)
-            wire = engine.connection.wire
-            if type and wire is not None and type == wire.heartbeat_type:
-                raise ValueError(f"{type:#x} is the type of heartbeats: see ping()")
+            if type:
+                wire = engine.connection.wire
+                if wire is not None and type == wire.heartbeat_type:
+                    raise ValueError(f"{type:#x} is the type of heartbeats: see ping()")
             core = engine.steps.open(type, priority)
         except OpenRefused as refused:
             engine.steps.done()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
+from trio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from ._protocol.stream import Stream
@@ -81,7 +82,7 @@ class Slots:
         """
         if not self._wire_known.is_set():
             await self._wire_known.wait()
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         outbound = self._streams.outbound
         taken = outbound.used + self._promised  # as ``free`` counts, without a call
         if (self._waiting or taken >= outbound.limit) and self._may_open():

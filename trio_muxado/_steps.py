@@ -52,12 +52,12 @@ class Steps:
 
     def open(self, stream_type: int, priority: int) -> Stream:
         """Open a stream.  Raises what :meth:`Connection.open_stream` raises."""
-        stream = self.connection.open_stream(stream_type=stream_type, priority=priority)
+        stream = self.connection.open_stream(stream_type, priority)
         if self.writer.sleeps:
             self.writer.wake()
         return stream
 
-    def send(self, stream: Stream, data: bytes, *, whole: bool = False) -> None:
+    def send(self, stream: Stream, data: bytes, whole: bool = False) -> None:
         """Queue data, which is not empty; ``whole`` says that nothing belongs into its frame."""
         self.connection.send(stream, data)
         if whole and self.writer.alone:

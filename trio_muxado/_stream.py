@@ -140,9 +140,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
           TypeError, ValueError: ``max_bytes`` is no int, or less than 1.
           trio.BusyResourceError: another task is receiving.
         """
-        limit = DEFAULT_RECEIVE if max_bytes is None else max_bytes
-        if type(limit) is not int or limit < 1:
-            limit = checked_size("max_bytes", limit)
+        if max_bytes is None:
+            max_bytes = DEFAULT_RECEIVE
+        elif type(max_bytes) is not int or max_bytes < 1:
+            max_bytes = checked_size("max_bytes", max_bytes)
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving from this stream")
         self._receiving = True
@@ -158,16 +159,16 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 except BaseException:
                     received.give_up()
                     raise
-            # Another task may have closed the stream meanwhile, and given all credit back.
-            if self._closed is not None:
-                raise self._closed_error()
+            # Where another task has closed the stream meanwhile, nothing waits any more.
             if received.size:
-                data = received.take(first, limit)
+                data = received.take(first, max_bytes)
                 self._converses = self._asked
                 engine = self._engine
                 if engine.connection.consume(core, len(data)) and engine.writer.sleeps:
                     engine.writer.wake_for_credit()
                 return data
+            if self._closed is not None:
+                raise self._closed_error()
             # The peer's end counts, also when a reset came after it.
             if received.ended:
                 return b""
@@ -195,12 +196,9 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             await wait_for_break(self._engine.breaks, core)
         if self._closed is not None:
             raise self._closed_error()
-        # Where both directions had ended, only the session's end broke it.
-        return (
-            ending.error(f"stream {self.id}")
-            if core.broken is None
-            else self._engine.ending.broken_error(self._core)
-        )
+        if core.broken is not None:
+            return ending.broken_error(core)
+        return ending.error(f"stream {self.id}")  # where both directions had ended
 
     # ---- sending
 
@@ -230,16 +228,16 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             if data and SEND_END in core.allowed:
                 self._cut = True  # until it is queued
             small = len(data) <= SMALL_MESSAGE
+            # Queued behind the checkpoint: an end that follows at once goes in the same frame.
             if small:
-                # Queued behind the checkpoint: an end that follows at once goes in the same frame.
                 await checkpoint()
+            else:
+                await checkpoint_if_cancelled()
             if self._closed is not None or SEND_END not in core.allowed or engine.ending.closing:
                 raise self._unsendable_error()
-            if not small:
-                await checkpoint_if_cancelled()
             if data:
                 self._cut = cut
-                engine.steps.send(core, data, whole=self._converses)
+                engine.steps.send(core, data, self._converses)
                 self._asked = True
             if core.outgoing.size > engine.room.size:
                 await self._wait_until_accepted()
@@ -373,9 +371,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _close_now(self, why: str = "this side has closed the stream") -> None:
         """What :meth:`aclose` does, without its checkpoint."""
-        if self._closed is None and self._cut:
+        if self._closed is not None:
+            return
+        if self._cut:
             self._reset_now(ErrorCode.STREAM_CANCELLED, _CUT)
-        elif self._closed is None:
+        else:
             self._let_go(why)
             self._engine.steps.close(self._core)
 
@@ -389,7 +389,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         """This side has closed the stream: drop what came, and wake the tasks that use it."""
         self._closed = why
         self._broke_before = self._core.broken is not None
-        self._received.close(in_use=self._receiving)
+        self._received.close(self._receiving)
         if self._engine.breaks:
             wake_for_break(self._engine.breaks, self._core)
         if self._sending:

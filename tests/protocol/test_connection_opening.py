@@ -59,7 +59,7 @@ def test_v1_tells_the_peer_type_and_priority() -> None:
 @both
 @pytest.mark.parametrize("wrong", [-1, 2**32])
 def test_a_type_is_an_unsigned_32_bit_number(wire: Wire, wrong: int) -> None:
-    with pytest.raises(ValueError, match="stream type"):
+    with pytest.raises(ValueError, match="type must be 0 to"):
         End(wire, client=True, typed=True).core.open_stream(stream_type=wrong)
 
 

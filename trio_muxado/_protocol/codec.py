@@ -122,7 +122,7 @@ class Wire:
         return _TWO_WORDS.pack(word, stream_id)
 
     def data_header(
-        self, stream_id: int, length: int, *, fin: bool = False, syn: bool = False
+        self, stream_id: int, length: int, fin: bool = False, syn: bool = False
     ) -> bytes:
         """The header of a DATA frame; the payload follows it as it is, uncopied."""
         word = length << self.length_shift | self.data_bits

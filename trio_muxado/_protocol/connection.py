@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from .byte_queue import Buffer
+from .checks import check_opening
 from .codec import TYPE_SIZE, check_priority
 from .counts import Counts
 from .errors import ErrorCode, OpenRefused, ProtocolViolation
@@ -176,7 +177,7 @@ class Connection:
 
     # ---- calls in
 
-    def open_stream(self, *, stream_type: int = 0, priority: int = 0) -> Stream:
+    def open_stream(self, stream_type: int = 0, priority: int = 0) -> Stream:
         """Open a stream; the frame that opens it is queued.
 
         Raises:
@@ -184,12 +185,10 @@ class Connection:
           ValueError: type or priority cannot be carried by this wire.
         """
         wire = self._wire
-        if not 0 <= stream_type <= 0xFFFFFFFF:
-            raise ValueError(f"a stream type is an unsigned 32-bit number, not {stream_type}")
-        if priority:
-            check_priority(priority)
-        if stream_type and not (wire.has_syn_frame or self._typed):
-            raise ValueError("v2 carries stream types in typed sessions only (typed=True)")
+        if stream_type or priority:
+            check_opening(stream_type, priority)
+            if stream_type and not (wire.has_syn_frame or self._typed):
+                raise ValueError("v2 carries stream types in typed sessions only (typed=True)")
         if not self._session.can_open:
             if self._session.state is SessionState.ENDED:
                 raise OpenRefused(ErrorCode.SESSION_CLOSED, "the session has ended")
@@ -280,10 +279,11 @@ class Connection:
         Returns whether there is credit to be sent.
         """
         stream.used = True
-        window, budget = stream.receive_window, self.streams.budget
+        budget = self.streams.budget
         if RECEIVE_DATA not in stream.allowed:
             budget.read_after_end(stream, size)
             return False
+        window = stream.receive_window
         increment = window.consume(size)
         if window.end_round(self.streams.last_read_at, budget.largest):
             budget.grow(stream, self.streams.last_read_at)

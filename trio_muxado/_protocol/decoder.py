@@ -20,6 +20,7 @@ from .codec import (
 )
 from .errors import ErrorCode
 from .frames import (
+    Data,
     DataRest,
     DataRun,
     Frame,
@@ -27,10 +28,10 @@ from .frames import (
     GoAwayDebug,
     Malformed,
     Rst,
+    Syn,
     Unknown,
     WndInc,
-    make_data,
-    make_syn,
+    new_tuple,
 )
 
 COPY_BELOW = 2048
@@ -129,7 +130,7 @@ class Decoder:
             if word & type_bits != data_bits:
                 if word == bare_syn:  # so most streams of v1 begin; a parser's call less for each
                     self._newest_syn = stream_id
-                    frames.append(make_syn((stream_id, 0, 0, False)))
+                    frames.append(new_tuple(Syn, (stream_id, 0, 0, False)))
                     position += HEADER_SIZE
                     continue
                 used = self._control_frame(data, position, word, length, stream_id, frames)
@@ -146,11 +147,11 @@ class Decoder:
             fin, syn = word & fin_bits != 0, word & syn_bits != 0
             if length < COPY_BELOW:
                 payload = data[position : position + length]
-                frames.append(make_data((stream_id, length, payload, syn, fin)))
+                frames.append(new_tuple(Data, (stream_id, length, payload, syn, fin)))
                 position += length
                 continue
             view = memoryview(data)[position : position + length]
-            frames.append(make_data((stream_id, length, view, syn, fin)))
+            frames.append(new_tuple(Data, (stream_id, length, view, syn, fin)))
             position += length
             if self._runs and not (fin or syn) and len(frames) < left:
                 most = left - len(frames)
@@ -269,7 +270,7 @@ class Decoder:
             priority = _WORD.unpack_from(data, at)[0] & MAX_PRIORITY
         if flags & SYN_TYPE:
             stream_type = _WORD.unpack_from(data, at + length - 4)[0]
-        return make_syn((stream_id, priority, stream_type, flags & SYN_FIN != 0)), length
+        return new_tuple(Syn, (stream_id, priority, stream_type, flags & SYN_FIN != 0)), length
 
     def _parse_rst(
         self, data: _Received, at: int, length: int, flags: int, stream_id: int

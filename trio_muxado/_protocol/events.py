@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from .codec import Wire
@@ -56,10 +55,6 @@ class SessionFailed(NamedTuple):
     code: ErrorCode
     message: str
 
-
-# What the class of a named tuple does as well, by one call more for each event.
-make_stream_opened = partial(tuple.__new__, StreamOpened)  # pyright: ignore[reportUnknownMemberType]
-make_data_received = partial(tuple.__new__, DataReceived)  # pyright: ignore[reportUnknownMemberType]
 
 Event: TypeAlias = (
     WireDetected

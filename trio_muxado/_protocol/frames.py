@@ -6,10 +6,11 @@ v1; on v2 the ``syn`` flag of ``Data`` opens a stream.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from .errors import ErrorCode
+
+_Kind = TypeVar("_Kind")
 
 
 class Syn(NamedTuple):
@@ -103,9 +104,12 @@ class Malformed(NamedTuple):
     message: str
 
 
-# What the class of a named tuple does as well, by one call more for each frame.
-make_syn = partial(tuple.__new__, Syn)  # pyright: ignore[reportUnknownMemberType]
-make_data = partial(tuple.__new__, Data)  # pyright: ignore[reportUnknownMemberType]
+class _NewTuple(Protocol):
+    def __call__(self, kind: type[_Kind], fields: tuple[object, ...], /) -> _Kind: ...
+
+
+# What the class itself does as well, by one call more for each frame and event.
+new_tuple = cast("_NewTuple", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
 Frame: TypeAlias = (
     Syn | Data | DataRun | DataRest | Rst | WndInc | GoAway | GoAwayDebug | Unknown | Malformed

@@ -15,19 +15,21 @@ from .counts import Counts
 from .decoder import FRAMES_AT_ONCE, Decoder
 from .errors import ErrorCode, ProtocolViolation
 from .events import (
+    DataReceived,
     Event,
     GoAwayReceived,
     PeerEnded,
     StreamBroken,
-    make_data_received,
-    make_stream_opened,
+    StreamOpened,
 )
+from .frames import new_tuple
 from .guards import Allowance, Quota, calm
 from .limits import Limits
 from .outbox import Outbox
 from .session import Session
 from .states import (
     ACCEPT,
+    ACT,
     CLOSED_LOCAL,
     OVER,
     PEER_VIEW_TRANSITIONS,
@@ -127,7 +129,7 @@ class Inbound:
     def _on_syn(self, frame: frames.Syn) -> None:
         stream_id, priority, stream_type, fin = frame
         quota = self._extensions.get(stream_type, self._streams.inbound)
-        stream = self._streams.accept_syn(stream_id, quota, going=self._session.goaway_sent)
+        stream = self._streams.accept_syn(stream_id, quota, self._session.goaway_sent)
         if stream is None:
             return
         stream.type = stream_type
@@ -146,15 +148,12 @@ class Inbound:
             self._empty_frames += 1
             if self._empty_frames > self._limits.empty_frames:
                 raise calm("DATA frames without data")
-        if syn:
-            stream = self._open_by_data(stream_id)
-        else:
-            stream = self._streams.live.get(stream_id)
-            if stream is None:
+        stream = self._open_by_data(stream_id) if syn else self._streams.live.get(stream_id)
+        if stream is None:
+            if not syn:
                 self._streams.note_answer(stream_id)
                 if length:
                     self._streams.answer_late_data(stream_id)
-        if stream is None:
             return
         may_receive = RECEIVE_DATA in stream.allowed
         if length:
@@ -165,20 +164,21 @@ class Inbound:
                 self._refuse_overflow(stream, length)
                 return
         if stream.peer_view is not SEEN:
-            stream.peer_view = PEER_VIEW_TRANSITIONS[stream.peer_view][PeerInput.ACT]
+            stream.peer_view = PEER_VIEW_TRANSITIONS[stream.peer_view][ACT]
         if not length:
             if fin:
                 self._receive_end(stream)
         elif len(payload) < length:
             self._receiving = (stream, fin)
-            self._deliver(stream, payload, end=False)
+            self._deliver(stream, payload, False)
         elif fin and not self._run and stream.custody is not UNTYPED and may_receive:
             # In short what follows in full: so most small messages come, whole and with their end.
-            self._events.append(make_data_received((stream, bytes(payload), True)))
+            data = payload if type(payload) is bytes else bytes(payload)
+            self._events.append(new_tuple(DataReceived, (stream, data, True)))
             self.last_data_of = stream_id
             self._stop_receiving(stream)
         else:
-            self._deliver(stream, payload, end=fin)
+            self._deliver(stream, payload, fin)
 
     def _on_data_run(self, frame: frames.DataRun) -> None:
         stream_id, length, payloads = frame
@@ -202,9 +202,9 @@ class Inbound:
         stream, fin = self._receiving
         if frame.last:
             self._receiving = None
-        self._deliver(stream, frame.payload, end=fin and frame.last)
+        self._deliver(stream, frame.payload, fin and frame.last)
 
-    def _deliver(self, stream: Stream, payload: bytes | memoryview, *, end: bool) -> None:
+    def _deliver(self, stream: Stream, payload: bytes | memoryview, end: bool) -> None:
         if stream.custody is UNTYPED and payload and stream.broken is None:
             payload = stream.take_type(payload)
             if len(stream.type_bytes) == TYPE_SIZE:
@@ -227,11 +227,11 @@ class Inbound:
             self._answer_with_reset(stream, ErrorCode.STREAM_CLOSED, message)
             return
         if stream is self._run_of:
-            self._end_run(ended=True)
+            self._end_run(True)
         else:
             self._end_run()
             if RECEIVE_DATA in stream.allowed:
-                self._events.append(make_data_received((stream, b"", True)))
+                self._events.append(new_tuple(DataReceived, (stream, b"", True)))
         self._stop_receiving(stream)
 
     def _stop_receiving(self, stream: Stream) -> None:
@@ -241,13 +241,13 @@ class Inbound:
         if stream.state in OVER:
             self._streams.settle(stream)
 
-    def _end_run(self, *, ended: bool = False) -> None:
+    def _end_run(self, ended: bool = False) -> None:
         """Make one event of the payloads that came for a stream in a row: one copy serves all."""
         run, stream = self._run, self._run_of
         if stream is None:
             return
         data = bytes(run[0]) if len(run) == 1 else b"".join(run)
-        self._events.append(make_data_received((stream, data, ended)))
+        self._events.append(new_tuple(DataReceived, (stream, data, ended)))
         self.last_data_of = stream.id
         self._run = []
         self._run_of = None
@@ -276,7 +276,7 @@ class Inbound:
             return
         if stream.peer_view is not SEEN:
             shown = stream.is_returned_credit(frame.increment, self._wire)
-            what = PeerInput.ACT if shown else PeerInput.WIDEN
+            what = ACT if shown else PeerInput.WIDEN
             stream.peer_view = PEER_VIEW_TRANSITIONS[stream.peer_view][what]
         if stream.send_window.increase(frame.increment):
             if not stream.scheduled:
@@ -329,8 +329,8 @@ class Inbound:
         if self._types_in_band:
             # It may turn out to be an extension, which has a slot even in a full session.
             extra = self._limits.max_extension_streams
-            return streams.accept_syn(stream_id, streams.inbound, going=going, extra=extra)
-        stream = streams.accept_syn(stream_id, streams.inbound, going=going)
+            return streams.accept_syn(stream_id, streams.inbound, going, extra)
+        stream = streams.accept_syn(stream_id, streams.inbound, going)
         return stream if stream is not None and self._announce(stream) else None
 
     def _announce(self, stream: Stream) -> bool:
@@ -357,7 +357,7 @@ class Inbound:
             self._answer_with_reset(stream, refusal, "refused")
             return False
         self._counts.offered += 1
-        self._events.append(make_stream_opened((stream,)))
+        self._events.append(new_tuple(StreamOpened, (stream,)))
         return True
 
     # ---- data that is answered with RST

@@ -81,7 +81,7 @@ class Outbox:
         """Something waits to be sent, if only for the peer's window."""
         return bool(self) or bool(self._starved)
 
-    def put(self, frame: bytes, *, answer: bool = False) -> None:
+    def put(self, frame: bytes, answer: bool = False) -> None:
         """Queue a control frame."""
         self._control.append(frame)
         self.answers += answer
@@ -194,6 +194,7 @@ class Outbox:
         streams: list[Stream] = []
         scheduler = self._scheduler
         least = self._least
+        most = wire.max_payload
         size = max(size, least)
         longest_turn = max(min(QUANTUM, (size + 1) // 2), least)
         least_deficit = max(longest_turn // SMALL_DEFICIT, least)
@@ -205,7 +206,7 @@ class Outbox:
             if self._deficit:
                 deficit = self._deficit.pop(stream, 0)
                 turn = min(turn, deficit) if deficit >= least_deficit else turn + deficit
-            used, more = self._take_turn(stream, batch, min(turn, size), wire.max_payload)
+            used, more = self._take_turn(stream, batch, turn if turn < size else size, most)
             size -= used
             streams.append(stream)
             if not more:
@@ -256,14 +257,13 @@ class Outbox:
         waiting, allowed = outgoing.size, window.available
         if waiting <= allowed and waiting <= most and waiting <= left - HEADER_SIZE:
             # In short what follows in full: so most turns go.
-            batch.append(wire.data_header(stream.id, waiting, fin=stream.end_due))
+            batch.append(wire.data_header(stream.id, waiting, stream.end_due))
             if waiting:
                 outgoing.take(waiting, batch)
                 window.available = allowed - waiting
             stream.end_due = False
             self._counts.frames_sent += 1
-            left -= HEADER_SIZE + waiting
-            return turn - left, False
+            return turn - left + HEADER_SIZE + waiting, False
         frames = 0
         header, header_size = b"", -1  # of the frame before, and of which size it had no flags
         while True:

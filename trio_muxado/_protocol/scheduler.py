@@ -37,7 +37,7 @@ class Scheduler:
         """The stream whose turn it is, which waits no more."""
         priority = self.priorities[-1]
         queue = self._queues[priority]
-        stream, _ = queue.popitem(last=False)
+        stream, _ = queue.popitem(False)
         stream.scheduled = False
         if not queue:
             del self._queues[priority]

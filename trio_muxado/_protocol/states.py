@@ -100,6 +100,7 @@ for _kind in (
     type.__setattr__(_kind, "__hash__", object.__hash__)
 
 # Up to Python 3.11 to find a member in its class takes as long as a call.
+OFFER = CustodyInput.OFFER
 ACCEPT = CustodyInput.ACCEPT
 HOLD = CustodyInput.HOLD
 RELEASE = CustodyInput.RELEASE
@@ -118,6 +119,7 @@ ACCEPTED = Custody.ACCEPTED
 HELD = Custody.HELD
 UNHEARD = PeerView.UNHEARD
 SEEN = PeerView.SEEN
+ACT = PeerInput.ACT
 OVER = frozenset((StreamState.CLOSED, StreamState.CLOSED_LOCAL))
 """The application is done with the stream: once all that is due has gone out, so is the session."""
 

@@ -36,6 +36,9 @@ class BreakReason(NamedTuple):
     """The whole session ended."""
 
 
+_ALLOWED_AT_FIRST = STREAM_TRANSITIONS[OPEN]
+
+
 class Stream:
     """One stream of a connection.  All changes go through the connection."""
 
@@ -62,7 +65,7 @@ class Stream:
         "reserved",
     )
 
-    def __init__(self, stream_id: int, wire: Wire, *, local: bool) -> None:
+    def __init__(self, stream_id: int, wire: Wire, local: bool) -> None:
         window = wire.initial_window
         # Written where it begins, by Connection.open_stream or Inbound:
         self.id: int = stream_id
@@ -88,7 +91,7 @@ class Stream:
         self.peer_view: PeerView = UNHEARD if local else SEEN
         # By both, in the steps of the tables, and what Streams counts it for:
         self.state: StreamState = OPEN
-        self.allowed: Mapping[StreamInput, StreamState] = STREAM_TRANSITIONS[OPEN]
+        self.allowed: Mapping[StreamInput, StreamState] = _ALLOWED_AT_FIRST
         """What can happen to it now: the row of its state in the table."""
         self.broken: BreakReason | None = None
         self.custody: Custody = ACCEPTED if local else UNTYPED

@@ -18,6 +18,7 @@ from .states import (
     CLOSED_LOCAL,
     CUSTODY_TRANSITIONS,
     HELD,
+    OFFER,
     OPEN,
     RELEASE,
     SEEN,
@@ -99,12 +100,12 @@ class Streams:
         if stream_id >= self.never_used_id:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
         self._next_id = stream_id + 2
-        stream = self.live[stream_id] = Stream(stream_id, self._wire, local=True)
+        stream = self.live[stream_id] = Stream(stream_id, self._wire, True)
         self.budget.left -= stream.reserved
         return stream
 
     def accept_syn(
-        self, stream_id: int, quota: Quota, *, going: bool, extra: int = 0
+        self, stream_id: int, quota: Quota, going: bool, extra: int = 0
     ) -> Stream | None:
         """A stream that the peer opens, counted in ``quota``; or refuse it.
 
@@ -114,14 +115,14 @@ class Streams:
         self.check_opening(stream_id)
         # A heartbeat is answered to the end.  Of all others our GOAWAY says that they are not
         # processed, also of extensions.
-        full = quota.used >= quota.limit + extra
-        if quota is not self.heartbeats:
-            full = full or going or (self.budget.server is not None and not self.budget.admits())
-        if full:
+        if quota.used >= quota.limit + extra or (
+            quota is not self.heartbeats
+            and (going or (self.budget.server is not None and not self.budget.admits()))
+        ):
             self._counts.refused += 1
             self.answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
-        stream = self.live[stream_id] = Stream(stream_id, self._wire, local=False)
+        stream = self.live[stream_id] = Stream(stream_id, self._wire, False)
         self.budget.left -= stream.reserved
         stream.take_slot(quota)
         if stream_id > self.last_taken_id and not going:
@@ -185,7 +186,7 @@ class Streams:
 
     def offer(self, stream: Stream) -> None:
         """Let a stream of the peer wait to be accepted."""
-        stream.custody = CUSTODY_TRANSITIONS[stream.custody][CustodyInput.OFFER]
+        stream.custody = CUSTODY_TRANSITIONS[stream.custody][OFFER]
         self.waiting.used += 1
 
     def take(self, stream: Stream, how: CustodyInput) -> bool:

@@ -118,11 +118,12 @@ class ReceiveWindow:
 
     def take(self, size: int) -> bool:
         """``size`` bytes are coming; False when they are more than was promised."""
-        if size > self.credit:
+        credit = self.credit - size
+        if credit < 0:
             return False
-        self.credit -= size
+        self.credit = credit
         self.unconsumed += size
-        if self.credit <= self.size >> 2:
+        if credit <= self.size >> 2:
             self.pinched = True
         return True
 
