@@ -373,3 +373,5 @@ async def test_certificates_are_read_again_all_or_none(
     with pytest.raises(OSError, match=r"PEM|SSL"):
         relay.reload_certificates()
     assert (agents_tls.context, https_tls.context) == before
+    agents_tls.reload()  # by itself it can
+    assert agents_tls.context is not before[0]

@@ -567,6 +567,7 @@ class Wsgi:
         (lambda: AddressService(5), "host"),  # type: ignore[arg-type]
         (lambda: Relay(RelayConfig(), 5), "tokens"),  # type: ignore[arg-type]
         (lambda: Tunnel(name=5), "name"),  # type: ignore[arg-type]
+        (lambda: Tunnel(name=10**5000), "name"),  # type: ignore[arg-type]
         (lambda: Tunnel(name="a", host=5), "host"),  # type: ignore[arg-type]
         (lambda: Tunnel(name="a", port="1"), "port"),  # type: ignore[arg-type]
         (lambda: AddressService("a", 0), "port"),

@@ -174,10 +174,10 @@ class Http1Connection:
         while buffered < PIPELINED:
             size = await self._receive()
             if not size:
-                if self._may_switch:
-                    return  # the end comes after what came before it
                 if not isinstance(self._stream, trio.abc.HalfCloseableStream):
                     raise VisitorGoneError  # TLS has no half that could be open
+                if self._may_switch:
+                    return  # the end comes after what came before it
                 await upstream.send_eof()
                 return
             buffered += size
