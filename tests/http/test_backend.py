@@ -1,8 +1,14 @@
 """httpcore over a session, by its own pool, and what it asks of a stream."""
 
 import ssl
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
 import httpcore
 import httpx
 import pytest
@@ -101,3 +107,88 @@ async def test_a_request_that_is_none_is_not_sent() -> None:
             with pytest.raises(httpx.UnsupportedProtocol, match="gopher"):
                 await http.get("gopher://peer/")
         nursery.cancel_scope.cancel()
+
+
+# ---- servers of HTTP/2 that break off
+
+
+def garbage(connection: h2.connection.H2Connection) -> bytes:
+    return b"\0\0\x01\0\0\0\0\0\0x"  # DATA on no stream
+
+
+def nothing(connection: h2.connection.H2Connection) -> bytes:
+    return connection.data_to_send()
+
+
+def reset(connection: h2.connection.H2Connection) -> bytes:
+    connection.reset_stream(1, h2.errors.ErrorCodes.INTERNAL_ERROR)
+    return connection.data_to_send()
+
+
+def half(connection: h2.connection.H2Connection) -> bytes:
+    connection.send_headers(1, [(":status", "200")])
+    connection.send_data(1, b"half")
+    return reset(connection)
+
+
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (garbage, "stream|frame|DATA"),
+        (nothing, "before its response"),
+        (reset, "INTERNAL_ERROR"),
+        (half, "INTERNAL_ERROR"),
+    ],
+)
+async def test_a_server_of_http2_that_breaks_off(
+    answer: Callable[[h2.connection.H2Connection], bytes], words: str
+) -> None:
+    async def handle(stream: MuxadoStream) -> None:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        connection.initiate_connection()
+        events: list[Any] = []
+        while not any(isinstance(each, h2.events.StreamEnded) for each in events):
+            events += connection.receive_data(bytes(await stream.receive_some()))
+        await stream.send_all(answer(connection))
+
+    async with session_pair(V1, heartbeat=None) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(far.serve_streams, handle)
+        async with client_of(near, http2=True) as http:
+            with pytest.raises(httpx.RemoteProtocolError, match=words):
+                await http.get("/")
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_of_http2_before_the_body_is_whole() -> None:
+    """It resets with NO_ERROR once it has answered: the rest of the request need not come."""
+
+    async def handle(stream: MuxadoStream) -> None:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        connection.initiate_connection()
+        events: list[Any] = []
+        while not any(isinstance(each, h2.events.RequestReceived) for each in events):
+            events += connection.receive_data(bytes(await stream.receive_some()))
+        connection.send_headers(1, [(":status", "413")])
+        connection.send_data(1, b"too much", end_stream=True)
+        connection.reset_stream(1, h2.errors.ErrorCodes.NO_ERROR)
+        await stream.send_all(connection.data_to_send())
+        async for _ in stream:
+            pass
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        while True:
+            yield bytes(10_000)
+
+    async with session_pair(V1, heartbeat=None) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(far.serve_streams, handle)
+        async with client_of(near, http2=True) as http, aclosing(endless()) as body:
+            answer = await http.post("/", content=body)
+            assert (answer.status_code, answer.content) == (413, b"too much")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_body_that_only_a_sync_client_could_send() -> None:
+    async with session_pair(V1, heartbeat=None) as (near, _):
+        async with client_of(near) as http:
+            with pytest.raises(RuntimeError, match="sync request"):
+                await http.post("/", content=iter([b"x"]))
