@@ -82,7 +82,7 @@ async def running_relay(
     """A relay; without tokens, with one that allows all."""
     made = {
         name: options.pop(name)
-        for name in ("https_tls", "agents_tls", "heartbeat")
+        for name in ("https_tls", "agents_tls", "heartbeat", "shared_registry", "relays_tls")
         if name in options
     }
     relay = Relay(config(**options), tokens or (EVERYTHING,), **made)

@@ -19,6 +19,7 @@ from trio_muxado.tunnel import AddressService, RelayConfig, RelayCounts
 from trio_muxado.tunnel._http import HttpFront
 from trio_muxado.tunnel._http2 import MOST_UNSENT, Http2Connection
 from trio_muxado.tunnel._registry import Registry
+from trio_muxado.tunnel._routes import Routes
 from trio_muxado.tunnel._visitors import Slots, Visitor
 
 from ..helpers.transports import Gated
@@ -126,7 +127,8 @@ async def test_who_reads_no_answers_over_http2_is_cut_off() -> None:
     gated.shut()
     options = RelayConfig()
     counts = RelayCounts()
-    front = HttpFront(options, Registry(options, counts.forget), counts, Slots(options, counts))
+    routes = Routes(options, Registry(options, counts.forget), counts)
+    front = HttpFront(options, routes, counts, Slots(options, counts))
     visitor = Visitor(("192.0.2.1", 5), ("192.0.2.2", 443))
     connection = h2_connection.H2Connection()
     connection.initiate_connection()

@@ -39,6 +39,7 @@ SHOW_CURSOR = b"\x1b[?25h"
 STDOUT, STDERR = 1, 2
 
 EXTRAS = {
+    "coredis": "relays",
     "h11": "http",
     "h2": "http",
     "hypercorn": "http",

@@ -121,7 +121,9 @@ def tls_client_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_context
 
 
-def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
+def client_context(
+    ca: Path | None, cert: Path | None, key: Path | None, name: str = "--ca"
+) -> ssl.SSLContext:
     """A context for a client of TLS.
 
     Raises:
@@ -130,7 +132,8 @@ def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.
     try:
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
-        raise click.BadParameter(f"no certificates in {ca}: {error}", param_hint="'--ca'") from None
+        message = f"no certificates in {ca}: {error}"
+        raise click.BadParameter(message, param_hint=f"'{name}'") from None
     load_certificate(context, cert, key)
     return context
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from pathlib import Path
 from typing import Any
 
 import click
 import trio
 
-from trio_muxado.tunnel import Relay, RelayConfig, RelayPorts, ServerTls
+from trio_muxado.tunnel import RedisRegistry, Relay, RelayConfig, RelayPorts, ServerTls
 
 from .ending import DONE, Failed, in_words, run, tell
-from .options import FILE
+from .options import FILE, client_context
 from .tunnels import (
     SECONDS,
     drain_timeout_option,
@@ -43,6 +44,8 @@ OF_THE_LIBRARY = (
     "agent_patience",
     "keep_tunnel",
     "drain_timeout",
+    "relay_address",
+    "registry_expiry",
 )
 """Options that are fields of a :class:`RelayConfig`, under the same names."""
 
@@ -64,6 +67,25 @@ def server_tls(
     except OSError as error:
         message = f"no certificate with its key in {cert}: {in_words(error)}"
         raise click.BadParameter(message, param_hint=f"'--{name}-cert'") from None
+
+
+def relays_tls(
+    ca: Path | None, cert: Path | None, key: Path | None, client_ca: Path | None
+) -> ssl.SSLContext | None:
+    """TLS with other relays, which serve agents as this one does.
+
+    Where those ask for a certificate, it is the one that this relay shows to agents.
+
+    Raises:
+      click.UsageError: the files are not what they should be.
+    """
+    if cert is None:
+        if ca is not None:
+            raise click.UsageError("--relays-ca needs --agents-cert")
+        return None
+    if client_ca is None:
+        cert = key = None
+    return client_context(ca, cert, key, name="--relays-ca")
 
 
 async def serve(
@@ -158,6 +180,20 @@ def tell_ports(ports: RelayPorts) -> None:
     help="That a tunnel keeps its name and port without an agent.",
 )
 @drain_timeout_option
+@click.option(
+    "--registry",
+    metavar="URL",
+    help="Redis, where several relays say which agents they have: redis://HOST:6379/0.",
+)
+@click.option("--relay-address", metavar="HOST:PORT", help="Of --agents here, for other relays.")
+@click.option(
+    "--registry-expiry",
+    type=SECONDS,
+    default=15.0,
+    metavar="SECONDS",
+    help="After which others forget a relay that has died.",
+)
+@click.option("--relays-ca", type=FILE, help="Authorities of other relays.  [the system's]")
 @click.option("--status", metavar="HOST:PORT", help="For /metrics (Prometheus) and /healthz.")
 @log_options
 def command(
@@ -168,6 +204,8 @@ def command(
     https_key: Path | None,
     https_client_ca: Path | None,
     tokens_file: Path | None,
+    registry: str | None,
+    relays_ca: Path | None,
     status: str | None,
     log_format: str,
     log_level: str,
@@ -185,6 +223,7 @@ def command(
         hosts = ["*.example.org"]
         ports = ["20000-20099"]
         targets = ["db-*"]      # for trio-muxado forward
+        relay = true            # for other relays, with --registry
 
     or one secret that may claim everything is in TRIO_MUXADO_TOKEN. SIGHUP has tokens and
     certificates read again; SIGTERM lets what runs finish.
@@ -193,6 +232,7 @@ def command(
     Examples:
         trio-muxado relay --ports 20000-20099 --host 0.0.0.0 --tokens-file tokens.toml
         trio-muxado relay --http 0.0.0.0:80 --https 0.0.0.0:443 --https-cert chain.pem
+        trio-muxado relay --registry redis://10.0.0.9 --relay-address 10.0.0.1:4440 --ports 20000
         trio-muxado --config relay.toml relay
     """
     set_up_logs(log_format, log_level)
@@ -204,11 +244,22 @@ def command(
             tokens,
             agents_tls=server_tls("agents", agents_cert, agents_key, agents_client_ca),
             https_tls=server_tls("https", https_cert, https_key, https_client_ca, "h2", "http/1.1"),
+            shared_registry=None if registry is None else RedisRegistry(registry),
+            relays_tls=(
+                None
+                if registry is None
+                else relays_tls(relays_ca, agents_cert, agents_key, agents_client_ca)
+            ),
         )
     except (TypeError, ValueError) as error:
         name, _, rest = str(error).partition(" ")
         if name == "https_tls":
             raise click.UsageError("--https and --https-cert need each other") from None
+        if name == "tokens":
+            raise click.UsageError("--registry needs a token with relay = true") from None
+        if name == "relay_address" and " must be given " in str(error):
+            raise click.UsageError("--registry and --relay-address need each other") from None
+        name = "registry" if name == "url" else name
         raise click.UsageError(f"--{name.replace('_', '-')} {rest}") from None
     run(serve, relay, tokens_file, status, config.drain_timeout)
     return DONE

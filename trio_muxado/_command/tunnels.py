@@ -71,6 +71,7 @@ def load_tokens(path: Path | None) -> list[Token]:
                     hosts=("*",),
                     ports=("1-65535",),
                     targets=("*",),
+                    relay=True,
                 )
             ]
         except ValueError as error:

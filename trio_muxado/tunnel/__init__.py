@@ -12,20 +12,26 @@ from ._counts import RelayCounts
 from ._errors import TunnelRefusedError
 from ._messages import Granted
 from ._names import Tunnel
+from ._redis import RedisRegistry
 from ._relay import Relay, RelayPorts
 from ._services import AddressService, AsgiService
+from ._shared import Claim, RegistryError, SharedRegistry
 from ._tls import ServerTls
 from ._tokens import Token
 
 __all__ = [
     "AddressService",
     "AsgiService",
+    "Claim",
     "Granted",
+    "RedisRegistry",
+    "RegistryError",
     "Relay",
     "RelayConfig",
     "RelayCounts",
     "RelayPorts",
     "ServerTls",
+    "SharedRegistry",
     "Token",
     "Tunnel",
     "TunnelRefusedError",

@@ -76,7 +76,15 @@ class RelayConfig:
     drain_timeout: float = 30.0
     """Seconds that visitors have to finish when the relay stops; then they are broken."""
 
+    relay_address: str | None = None
+    """Where other relays reach this one's ``agents``, with a shared registry."""
+    registry_expiry: float = 15.0
+    """Seconds after which others forget what a relay holds that has died."""
+
     def __post_init__(self) -> None:
+        if self.relay_address is not None:
+            address = parse_address("relay_address", self.relay_address, least=1)
+            object.__setattr__(self, "relay_address", shown_address(*address))
         for name in ("agents", "http", "https"):
             if getattr(self, name) is not None or name == "agents":
                 parse_address(name, getattr(self, name))
@@ -96,7 +104,10 @@ class RelayConfig:
             )
         for name in ("max_agents", "max_tunnels", "max_visitors", "max_visitors_per_address"):
             check_count(name, getattr(self, name))
-        for name in ("idle_timeout", "agent_patience", "keep_tunnel", "drain_timeout"):
+        for name in (
+            *("idle_timeout", "agent_patience", "keep_tunnel", "drain_timeout"),
+            "registry_expiry",
+        ):
             check_seconds(name, getattr(self, name))
 
     @property

@@ -19,6 +19,9 @@ class RelayCounts:
     """``"in"`` from visitors, ``"out"`` to them."""
     requests: PerTunnel = field(default_factory=Counter[tuple[str, str]])
     """HTTP requests by the class of their answer: ``"2xx"``."""
+    passed: PerTunnel = field(default_factory=Counter[tuple[str, str]])
+    """Visitors passed on between relays: ``"out"`` to another one, ``"in"`` from one, and
+    ``"failed"`` where the other one did not take them."""
     refused: Counter[str] = field(default_factory=Counter[str])
     """Who was turned away: agents by the reason; visitors as ``"visitor"``."""
     running: Counter[str] = field(default_factory=Counter[str])
@@ -26,7 +29,7 @@ class RelayCounts:
 
     def forget(self, name: str) -> None:
         """Drop what was counted of a tunnel that is over: agents choose the names."""
-        for counter in (self.visitors, self.moved, self.requests):
+        for counter in (self.visitors, self.moved, self.requests, self.passed):
             for key in [key for key in counter if key[0] == name]:
                 del counter[key]
         if not self.running[name]:

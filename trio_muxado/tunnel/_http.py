@@ -11,7 +11,7 @@ from ._counts import RelayCounts
 from ._names import host_of
 from ._opening import NoAgentError
 from ._pages import NO_TUNNEL, WHY, Page, page
-from ._registry import LiveTunnel, Registry
+from ._routes import Route, Routes
 from ._visitors import Slots, Visitor
 
 logger = logging.getLogger("trio_muxado.tunnel")
@@ -31,11 +31,11 @@ class HttpFront:
     """Where visitors of HTTP tunnels come in."""
 
     def __init__(
-        self, config: RelayConfig, registry: Registry, counts: RelayCounts, slots: Slots
+        self, config: RelayConfig, routes: Routes, counts: RelayCounts, slots: Slots
     ) -> None:
         self.config = config
         self.counts = counts
-        self._registry = registry
+        self._routes = routes
         self.stopping = False
         self.slots = slots
         self.connections: set[Connection] = set()
@@ -46,11 +46,11 @@ class HttpFront:
         for connection in self.connections:
             connection.stop()
 
-    def find(self, authority: bytes) -> tuple[LiveTunnel | None, str]:
+    async def find(self, authority: bytes) -> tuple[Route | None, str]:
         """The tunnel that a request is for, and the host it names."""
         text = authority.decode("ascii", "replace")
         host = host_of(text)
-        return (None, text) if host is None else (self._registry.find_host(host), host)
+        return (None, text) if host is None else (await self._routes.by_host(host), host)
 
     # ---- answers of the relay's own
 
@@ -59,31 +59,31 @@ class HttpFront:
         self.counts.requests["", "5xx"] += 1
         return page(HTTPStatus.BAD_GATEWAY, NO_TUNNEL.format(host=host[:300]))
 
-    def no_agent(self, live: LiveTunnel, visitor: Visitor, error: NoAgentError) -> Page:
+    def no_agent(self, route: Route, visitor: Visitor, error: NoAgentError) -> Page:
         """For a tunnel whose service can't be reached."""
-        self.note_failure(live, visitor, str(error))
+        self.note_failure(route, visitor, str(error))
         return page(HTTPStatus.BAD_GATEWAY, WHY[error.reason])
 
-    def no_answer(self, live: LiveTunnel, visitor: Visitor, why: str) -> Page:
+    def no_answer(self, route: Route, visitor: Visitor, why: str) -> Page:
         """For a service that has ended the connection instead of an answer."""
-        self.note_failure(live, visitor, why)
+        self.note_failure(route, visitor, why)
         return page(
             HTTPStatus.BAD_GATEWAY, "The service behind the tunnel ended without an answer."
         )
 
-    def too_slow(self, live: LiveTunnel, visitor: Visitor) -> Page:
+    def too_slow(self, route: Route, visitor: Visitor) -> Page:
         """For a service that does not answer at all."""
-        self.note_failure(live, visitor, "the service does not answer")
+        self.note_failure(route, visitor, "the service does not answer")
         return page(HTTPStatus.GATEWAY_TIMEOUT, "The service behind the tunnel does not answer.")
 
-    def note_failure(self, live: LiveTunnel, visitor: Visitor, why: str) -> None:
+    def note_failure(self, route: Route, visitor: Visitor, why: str) -> None:
         """Count and log a request without a whole answer."""
-        self.counts.requests[live.name, "5xx"] += 1
-        extra = {"visitor": str(visitor), "tunnel": live.name}
-        logger.info("%s: a request of %s failed: %s", live.name, visitor, why, extra=extra)
+        self.counts.requests[route.name, "5xx"] += 1
+        extra = {"visitor": str(visitor), "tunnel": route.name}
+        logger.info("%s: a request of %s failed: %s", route.name, visitor, why, extra=extra)
 
-    def note_answer(self, live: LiveTunnel, visitor: Visitor, status: int, agent: object) -> None:
+    def note_answer(self, route: Route, visitor: Visitor, status: int, agent: object) -> None:
         """Count a whole answer."""
-        self.counts.requests[live.name, f"{status // 100}xx"] += 1
-        extra = {"visitor": str(visitor), "tunnel": live.name, "agent": str(agent)}
-        logger.debug("%s: %s by %s: %d", live.name, visitor, agent, status, extra=extra)
+        self.counts.requests[route.name, f"{status // 100}xx"] += 1
+        extra = {"visitor": str(visitor), "tunnel": route.name, "agent": str(agent)}
+        logger.debug("%s: %s by %s: %d", route.name, visitor, agent, status, extra=extra)

@@ -14,7 +14,7 @@ from ._http import HttpFront
 from ._nursery import open_nursery
 from ._opening import NoAgentError
 from ._pages import Page, page
-from ._registry import LiveTunnel
+from ._routes import Route
 from ._upstream import Upstream, UpstreamError, open_upstream
 from ._visitors import GRACE, Visitor
 
@@ -108,8 +108,8 @@ class Http1Connection:
             why = "The request must name a host, and a path on it."
             await self._answer(page(HTTPStatus.BAD_REQUEST, why))
             return
-        live, host = self._front.find(hosts[0])
-        if live is None:
+        route, host = await self._front.find(hosts[0])
+        if route is None:
             await self._answer(self._front.no_tunnel(host))
             return
         upgrade = upgrade_of(headers)
@@ -121,22 +121,22 @@ class Http1Connection:
             passed += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
         onward = h11.Request(method=request.method, target=request.target, headers=passed)
         running = self._front.counts.running
-        running[live.name] += 1
+        running[route.name] += 1
         try:
-            await self._exchange(live, onward)
+            await self._exchange(route, onward)
         finally:
-            running[live.name] -= 1
+            running[route.name] -= 1
 
-    async def _exchange(self, live: LiveTunnel, onward: h11.Request) -> None:
+    async def _exchange(self, route: Route, onward: h11.Request) -> None:
         front, patience = self._front, self._front.config.agent_patience
         switched: Upstream | None = None
         with trio.CancelScope() as idle:
             try:
-                async with open_upstream(live, self._visitor, onward, patience) as upstream:
+                async with open_upstream(route, self._visitor, onward, patience) as upstream:
                     self._moved(idle)
                     async with open_nursery() as nursery:
                         nursery.start_soon(self._pass_request, upstream, idle)
-                        if await self._pass_answer(live, upstream, idle):
+                        if await self._pass_answer(route, upstream, idle):
                             switched = upstream
                         nursery.cancel_scope.cancel()
                     if switched is not None:
@@ -144,18 +144,18 @@ class Http1Connection:
                         await self._join(switched)
                 return
             except NoAgentError as error:
-                await self._answer(front.no_agent(live, self._visitor, error))
+                await self._answer(front.no_agent(route, self._visitor, error))
                 return
             except UpstreamError as error:
                 if self._connection.our_state is not h11.SEND_RESPONSE:
-                    front.note_failure(live, self._visitor, str(error))
+                    front.note_failure(route, self._visitor, str(error))
                     raise
-                await self._answer(front.no_answer(live, self._visitor, str(error)))
+                await self._answer(front.no_answer(route, self._visitor, str(error)))
                 return
         if self._connection.our_state is not h11.SEND_RESPONSE:
-            front.note_failure(live, self._visitor, "nothing moved for too long")
+            front.note_failure(route, self._visitor, "nothing moved for too long")
             raise UpstreamError("idle")
-        await self._answer(front.too_slow(live, self._visitor))
+        await self._answer(front.too_slow(route, self._visitor))
 
     def _moved(self, idle: trio.CancelScope) -> None:
         idle.deadline = trio.current_time() + self._front.config.idle_timeout
@@ -182,9 +182,7 @@ class Http1Connection:
                 return
             buffered += size
 
-    async def _pass_answer(
-        self, live: LiveTunnel, upstream: Upstream, idle: trio.CancelScope
-    ) -> bool:
+    async def _pass_answer(self, route: Route, upstream: Upstream, idle: trio.CancelScope) -> bool:
         """The answer; gives whether it switches to another protocol."""
         status = 0
         while True:
@@ -193,7 +191,7 @@ class Http1Connection:
             match event:
                 case h11.InformationalResponse(status_code=101):
                     await self._send(event)
-                    self._front.note_answer(live, self._visitor, 101, upstream.agent)
+                    self._front.note_answer(route, self._visitor, 101, upstream.agent)
                     return True
                 case h11.InformationalResponse():
                     if self._connection.their_http_version != b"1.0":
@@ -211,7 +209,7 @@ class Http1Connection:
                     has_trailers = self._connection.their_http_version != b"1.0"
                     behind = trailers(event.headers) if has_trailers else []
                     await self._send(h11.EndOfMessage(headers=behind))
-                    self._front.note_answer(live, self._visitor, status, upstream.agent)
+                    self._front.note_answer(route, self._visitor, status, upstream.agent)
                     return False
                 case _:
                     await self._send(event)

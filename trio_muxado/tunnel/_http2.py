@@ -23,7 +23,7 @@ from ._http import HttpFront
 from ._nursery import open_nursery
 from ._opening import NoAgentError
 from ._pages import Page, page
-from ._registry import LiveTunnel
+from ._routes import Route
 from ._upstream import Upstream, UpstreamError, open_upstream
 from ._visitors import GRACE, Visitor
 
@@ -249,23 +249,23 @@ class Http2Connection:
             why = "The request must name a path."
             await self._send_page(stream_id, request, page(HTTPStatus.BAD_REQUEST, why))
             return
-        live, host = self._front.find(authority)
+        route, host = await self._front.find(authority)
         if self._server_name is not None and host != self._server_name:
             # A browser takes any connection whose certificate fits, and comes anew for this one.
             why = f"This connection is for {self._server_name}, not for {host}."
             await self._send_page(stream_id, request, page(HTTPStatus.MISDIRECTED_REQUEST, why))
             return
-        if live is None:
+        if route is None:
             await self._send_page(stream_id, request, self._front.no_tunnel(host))
             return
         running = self._front.counts.running
-        running[live.name] += 1
+        running[route.name] += 1
         try:
-            await self._exchange(stream_id, request, live)
+            await self._exchange(stream_id, request, route)
         finally:
-            running[live.name] -= 1
+            running[route.name] -= 1
 
-    async def _exchange(self, stream_id: int, request: _Request, live: LiveTunnel) -> None:
+    async def _exchange(self, stream_id: int, request: _Request, route: Route) -> None:
         front, visitor = self._front, self._visitor
         try:
             onward = request.onward(visitor)
@@ -276,28 +276,28 @@ class Http2Connection:
         with trio.CancelScope() as idle:
             try:
                 patience = front.config.agent_patience
-                async with open_upstream(live, visitor, onward, patience) as upstream:
+                async with open_upstream(route, visitor, onward, patience) as upstream:
                     self._moved(idle)
                     async with open_nursery() as nursery:
                         nursery.start_soon(self._pass_body, stream_id, request, upstream, idle)
-                        await self._pass_answer(stream_id, request, live, upstream, idle)
+                        await self._pass_answer(stream_id, request, route, upstream, idle)
                         nursery.cancel_scope.cancel()
                 return
             except NoAgentError as error:
-                await self._send_page(stream_id, request, front.no_agent(live, visitor, error))
+                await self._send_page(stream_id, request, front.no_agent(route, visitor, error))
                 return
             except UpstreamError as error:
                 if request.answered:
-                    front.note_failure(live, visitor, str(error))
+                    front.note_failure(route, visitor, str(error))
                     raise
                 await self._send_page(
-                    stream_id, request, front.no_answer(live, visitor, str(error))
+                    stream_id, request, front.no_answer(route, visitor, str(error))
                 )
                 return
         if request.answered:
-            front.note_failure(live, visitor, "nothing moved for too long")
+            front.note_failure(route, visitor, "nothing moved for too long")
             raise UpstreamError("idle")
-        await self._send_page(stream_id, request, front.too_slow(live, visitor))
+        await self._send_page(stream_id, request, front.too_slow(route, visitor))
 
     def _moved(self, idle: trio.CancelScope) -> None:
         idle.deadline = trio.current_time() + self._front.config.idle_timeout
@@ -316,7 +316,7 @@ class Http2Connection:
         self,
         stream_id: int,
         request: _Request,
-        live: LiveTunnel,
+        route: Route,
         upstream: Upstream,
         idle: trio.CancelScope,
     ) -> None:
@@ -342,7 +342,7 @@ class Http2Connection:
                         # Answered before the body was complete: the rest need not come.
                         self._reset(stream_id, Codes.NO_ERROR)
                     await self._flush()
-                    self._front.note_answer(live, self._visitor, status, upstream.agent)
+                    self._front.note_answer(route, self._visitor, status, upstream.agent)
                     return
             self._moved(idle)
 

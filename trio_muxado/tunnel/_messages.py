@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
-from ._names import Tunnel, check_name, shown
+from ._names import Tunnel, check_name, parse_address, shown, shown_address
 
 VERSION = 1
 """Of this conversation.  A relay refuses what it doesn't know."""
@@ -54,6 +54,8 @@ class Hello:
     agent: str
     """What it calls itself, for logs."""
     tunnels: tuple[Tunnel, ...] = ()
+    relay: str = ""
+    """HOST:PORT where other relays reach it, where it is a relay itself."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,15 @@ class Opened:
     """The relay's answer to :class:`Target`: what follows is the target's."""
 
 
-Message: TypeAlias = "Hello | Accepted | Refused | Target | Opened"
+@dataclass(frozen=True)
+class Visit:
+    """Another relay's first words on a stream of its own: a visitor whose PROXY header follows."""
+
+    tunnel: str
+    """The name."""
+
+
+Message: TypeAlias = "Hello | Accepted | Refused | Target | Opened | Visit"
 
 
 # ---- to bytes
@@ -120,7 +130,10 @@ def _fields(message: Message) -> dict[str, Any]:
     match message:
         case Hello():
             tunnels = [_tunnel_fields(tunnel) for tunnel in message.tunnels]
-            said = {"token": message.token, "agent": message.agent, "tunnels": tunnels}
+            said: dict[str, Any] = {"token": message.token, "agent": message.agent}
+            said["tunnels"] = tunnels
+            if message.relay:
+                said["relay"] = message.relay
             return {"type": "hello", "version": VERSION, **said}
         case Accepted():
             granted = [
@@ -135,6 +148,8 @@ def _fields(message: Message) -> dict[str, Any]:
             return {"type": "target", "target": message.target}
         case Opened():
             return {"type": "opened"}
+        case Visit():
+            return {"type": "visit", "tunnel": message.tunnel}
 
 
 def _tunnel_fields(tunnel: Tunnel) -> dict[str, Any]:
@@ -185,7 +200,15 @@ def _hello(fields: dict[str, Any]) -> Hello:
     names = {tunnel.name for tunnel in tunnels}
     if len(names) < len(tunnels):
         raise MessageError("tunnels: two of them have the same name")
-    return Hello(_text(fields, "token"), _text(fields, "agent"), tunnels)
+    relay = _relay(fields) if "relay" in fields else ""
+    return Hello(_text(fields, "token"), _text(fields, "agent"), tunnels, relay)
+
+
+def _relay(fields: dict[str, Any]) -> str:
+    try:
+        return shown_address(*parse_address("relay", fields["relay"], least=1))
+    except (TypeError, ValueError) as error:
+        raise MessageError(str(error)) from None
 
 
 class VersionError(MessageError):
@@ -226,12 +249,21 @@ def _opened(fields: dict[str, Any]) -> Opened:
     return Opened()
 
 
+def _visit(fields: dict[str, Any]) -> Visit:
+    try:
+        check_name("tunnel", fields.get("tunnel"))
+    except (TypeError, ValueError) as error:
+        raise MessageError(str(error)) from None
+    return Visit(fields["tunnel"])
+
+
 _READERS: Mapping[str, Callable[[dict[str, Any]], Message]] = {
     "hello": _hello,
     "accepted": _accepted,
     "refused": _refused,
     "target": _target,
     "opened": _opened,
+    "visit": _visit,
 }
 
 

@@ -56,7 +56,7 @@ async def open_to_agent(
             failure = NoAgentError("silent", f"nothing came from the agent for {share:g} s")
             why: NoAgentError | None = failure
             with trio.move_on_after(share) as waiting:
-                why = await _begin(stream, head)
+                why = await begin(stream, head)
             if waiting.cancelled_caught:
                 live.suspect(agent)
             if why is None:
@@ -68,7 +68,8 @@ async def open_to_agent(
     raise failure
 
 
-async def _begin(stream: MuxadoStream, head: bytes) -> NoAgentError | None:
+async def begin(stream: MuxadoStream, head: bytes) -> NoAgentError | None:
+    """Send a stream's head, and wait until the other side's service is there; gives why not."""
     try:
         await stream.send_all(head)
         ready = await stream.receive_some(len(READY))

@@ -22,10 +22,12 @@ logger = logging.getLogger("trio_muxado.tunnel")
 class Agent:
     """A session whose peer has shown a token."""
 
-    def __init__(self, session: MuxadoSession, name: str, token: Token) -> None:
+    def __init__(self, session: MuxadoSession, name: str, token: Token, *, relay: str = "") -> None:
         self.session = session
         self.name = name
         self.token = token
+        self.relay = relay
+        """HOST:PORT, where it is another relay."""
         self.tunnels: list[LiveTunnel] = []
 
     def __str__(self) -> str:
@@ -96,6 +98,10 @@ class Registry:
         self._last_number = 0
         self._claiming = trio.Lock()  # to bind a port takes turns of the loop
         self.agents: set[Agent] = set()
+        self.binds_ports = True
+        """Ports are bound with their tunnels, and not all of them from the start."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when a tunnel's first agent has come, or its last has gone."""
 
     def start(self, nursery: trio.Nursery, start_listening: StartListening) -> None:
         """Have tunnels end in ``nursery``, and their ports served by ``start_listening``."""
@@ -114,6 +120,15 @@ class Registry:
     def find_host(self, host: str) -> LiveTunnel | None:
         """The tunnel of that host."""
         return self._by_host.get(host)
+
+    def find_port(self, port: int) -> LiveTunnel | None:
+        """The tunnel of that port."""
+        return self._ports.get(port)
+
+    def free_ports(self, token: Token) -> list[int]:
+        """The ports that no tunnel here has, of those that the token allows."""
+        ports = self._config.port_range
+        return [port for port in ports if port not in self._ports and token.allows_port(port)]
 
     async def claim(self, agent: Agent, wanted: Iterable[Tunnel]) -> list[Granted]:
         """Give an agent all tunnels that it asks for, or none.
@@ -148,6 +163,7 @@ class Registry:
             live.pool.add(agent.session)
             agent.tunnels.append(live)
         self.agents.add(agent)
+        self.on_change()
         by_name = {live.name: live for live in agent.tunnels}
         return [
             Granted(tunnel.name, by_name[tunnel.name].number, self._shown(by_name[tunnel.name]))
@@ -163,7 +179,9 @@ class Registry:
             if not live.agents:
                 live.expiry = trio.CancelScope()
                 self._nursery.start_soon(self._expire, live, live.expiry)
-        agent.tunnels = []
+        if agent.tunnels:
+            agent.tunnels = []
+            self.on_change()
 
     def _suspect(self, live: LiveTunnel, agent: Agent) -> None:
         if agent.session in live.pool.sessions:
@@ -221,10 +239,12 @@ class Registry:
         for port in wanted:
             if port in self._ports or not token.allows_port(port):
                 continue
-            try:
-                listeners = await trio.open_tcp_listeners(port, host=self._config.host)
-            except OSError:  # another program has it
-                continue
+            listeners: list[trio.SocketListener] = []
+            if self.binds_ports:
+                try:
+                    listeners = await trio.open_tcp_listeners(port, host=self._config.host)
+                except OSError:  # another program has it
+                    continue
             live.port = port
             return listeners
         if tunnel.port:

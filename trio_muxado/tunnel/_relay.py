@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,19 +16,24 @@ from .. import (
     forward,
     serve_muxado_listeners,
 )
+from ._cluster import Cluster
 from ._config import RelayConfig, session_config
 from ._control import CONTROL_TYPE, HELLO_TIMEOUT
 from ._counts import RelayCounts
 from ._http import HttpFront
-from ._names import parse_address, shown
+from ._names import parse_address, shown, shown_address
 from ._nursery import open_nursery
-from ._opening import NoAgentError, open_to_agent
+from ._opening import NoAgentError
 from ._registry import LiveTunnel, Registry
+from ._relays import OtherRelays
+from ._routes import Route, Routes
 from ._sessions import Sessions
+from ._shared import SharedRegistry
 from ._targets import Targets
 from ._tls import ServerTls, TlsListener
 from ._tokens import Token, Tokens
 from ._visitors import GONE, Porter, Slots, Visitor, visitor_of
+from ._visits import Visits
 
 logger = logging.getLogger("trio_muxado.tunnel")
 
@@ -58,7 +64,10 @@ class Relay:
       tokens: who may be an agent or a client, and for what.
       agents_tls: the certificate for agents and clients; None for no TLS.
       https_tls: the certificate for visitors of ``config.https``.
-      heartbeat: how an agent is noticed that is gone without a word.
+      heartbeat: how an agent, or another relay, is noticed that is gone without a word.
+      shared_registry: where several relays say which agents they have; with
+        ``config.relay_address``, and a token that is for relays.
+      relays_tls: speak TLS with other relays, as a client of their ``agents_tls``.
 
     Raises:
       TypeError, ValueError: a wrong argument.
@@ -73,6 +82,8 @@ class Relay:
         agents_tls: ServerTls | None = None,
         https_tls: ServerTls | None = None,
         heartbeat: Heartbeat | None = None,
+        shared_registry: SharedRegistry | None = None,
+        relays_tls: ssl.SSLContext | None = None,
     ) -> None:
         if not isinstance(config, RelayConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"config must be a RelayConfig, not {shown(config)}")
@@ -81,6 +92,15 @@ class Relay:
                 raise TypeError(f"{name} must be a ServerTls or None, not {shown(tls)}")
         if (config.https is None) != (https_tls is None):
             raise ValueError("https_tls must be given where config.https is, and only there")
+        if shared_registry is not None and not isinstance(shared_registry, SharedRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                f"shared_registry must be a SharedRegistry, not {shown(shared_registry)}"
+            )
+        if (config.relay_address is None) != (shared_registry is None):
+            raise ValueError("relay_address must be given where shared_registry is, and only there")
+        known = Tokens(_checked_tokens(tokens))
+        if shared_registry is not None and known.of_relays is None:
+            raise ValueError("tokens must have one that is for relays")
         self._handle_http = handler_of_http() if config.http or config.https else None
         self.config = config
         self.counts: RelayCounts = RelayCounts()
@@ -89,10 +109,31 @@ class Relay:
         self._https_tls = https_tls
         self._heartbeat = heartbeat
         self._slots = Slots(config, self.counts)
-        self._front = HttpFront(config, self.registry, self.counts, self._slots)
-        targets = Targets(config, self.registry, self.counts, self._slots)
-        known = Tokens(_checked_tokens(tokens))
+        self._routes = Routes(config, self.registry, self.counts)
+        self._front = HttpFront(config, self._routes, self.counts, self._slots)
+        visits = Visits(config, self.registry, self.counts, self._slots)
+        targets = Targets(config, self._routes, self.counts, self._slots, visits)
         self._sessions = Sessions(self.registry, known, self.counts, targets)
+        self.cluster: Cluster | None = None
+        self.others: OtherRelays | None = None
+        if shared_registry is not None and config.relay_address is not None:
+            self.cluster = Cluster(
+                shared_registry,
+                config.relay_address,
+                config,
+                self.registry,
+                self._routes.forget_unused,
+            )
+            self.others = OtherRelays(
+                config.relay_address,
+                lambda: self._sessions.tokens.of_relays,
+                relays_tls,
+                heartbeat,
+                visits.handle,
+            )
+            self.registry.binds_ports = False
+        self._routes.cluster = self._sessions.cluster = self.cluster
+        self._routes.others = self._sessions.others = self.others
         self._porter = Porter()
 
     def set_tokens(self, tokens: Iterable[Token]) -> None:
@@ -137,9 +178,15 @@ class Relay:
         """
         config = self.config
         addresses = {"agents": config.agents, "http": config.http, "https": config.https}
+        if self.cluster is not None:  # agents of other relays have ports as well
+            for port in config.port_range:
+                addresses[f"port {port}"] = shown_address(config.host, port)
         listeners = await _listen(addresses)
         agents_stop, agents_gone = trio.Event(), trio.Event()
         async with open_nursery() as nursery:
+            if self.cluster is not None and self.others is not None:
+                self.others.start(nursery)
+                await nursery.start(self.cluster.run)
             async with open_nursery() as visitors:
                 self.registry.start(nursery, partial(self._listen_for_visitors, visitors))
                 serve_agents = partial(self._serve_agents, listeners["agents"], agents_stop)
@@ -149,6 +196,11 @@ class Relay:
                         handler = partial(self._handle_http, self._front, tls)
                         serve = partial(self._porter.serve, listeners.get(name, []), handler)
                         visitors.start_soon(serve, visitors)
+                if self.cluster is not None:
+                    for port in config.port_range:
+                        opened = listeners.pop(f"port {port}")
+                        visit = partial(self._handle_visitor, port)
+                        visitors.start_soon(self._porter.serve, opened, visit, visitors)
                 ports = {name: _address(opened) for name, opened in listeners.items()}
                 task_status.started(RelayPorts(**ports))
                 await (trio.Event() if stop is None else stop).wait()
@@ -188,27 +240,32 @@ class Relay:
     def _listen_for_visitors(
         self, nursery: trio.Nursery, live: LiveTunnel, listeners: list[trio.SocketListener]
     ) -> None:
-        handler = partial(self._handle_visitor, live)
+        assert live.port is not None
+        handler = partial(self._handle_visitor, live.port)
         nursery.start_soon(self._porter.serve, listeners, handler, nursery, live.listening)
 
-    async def _handle_visitor(self, live: LiveTunnel, tcp: trio.SocketStream) -> None:
+    async def _handle_visitor(self, port: int, tcp: trio.SocketStream) -> None:
         try:
             visitor = await visitor_of(tcp, has_header=self.config.accept_proxy_protocol)
         except GONE as error:
-            logger.info("%s: a connection without a visitor: %s", live.name, error)
+            logger.info("port %d: a connection without a visitor: %s", port, error)
+            return
+        route = await self._routes.by_port(port)
+        if route is None:
+            logger.info("port %d: %s is turned away: no tunnel has it", port, visitor)
             return
         with self._slots.slot(visitor) as has_slot:
             if has_slot:
-                await self._forward(live, visitor, tcp)
+                await self._forward(route, visitor, tcp)
 
-    async def _forward(self, live: LiveTunnel, visitor: Visitor, stream: trio.abc.Stream) -> None:
+    async def _forward(self, route: Route, visitor: Visitor, stream: trio.abc.Stream) -> None:
         """Join a visitor to an agent's service, whichever way he has come."""
-        counts, name = self.counts, live.name
+        counts, name = self.counts, route.name
         extra = {"visitor": str(visitor), "tunnel": name}
         counts.running[name] += 1
         try:
             try:
-                inner, agent = await open_to_agent(live, visitor, self.config.agent_patience)
+                inner, agent = await route.open(visitor, self.config.agent_patience)
             except NoAgentError as error:
                 counts.visitors[name, "no-agent"] += 1
                 logger.info("%s: %s is turned away: %s", name, visitor, error, extra=extra)
@@ -219,7 +276,9 @@ class Relay:
             ends = {done.a_to_b.end, done.b_to_a.end}
             end = "clean" if done.clean else "idle" if "idle" in ends else "broken"
             counts.visitors[name, end] += 1
-            logger.debug("%s: %s by %s: %s", name, visitor, agent, end, extra=extra | agent.extra)
+            logger.debug(
+                "%s: %s by %s: %s", name, visitor, agent, end, extra={**extra, **agent.extra}
+            )
         finally:
             counts.running[name] -= 1
 

@@ -8,12 +8,14 @@ from functools import partial
 import trio
 
 from .. import CloseReason, ErrorCode, MuxadoError, MuxadoSession, MuxadoStream
+from ._cluster import Cluster
 from ._control import HELLO_TIMEOUT, receive_message
 from ._counts import RelayCounts
 from ._errors import TunnelRefusedError
 from ._messages import Accepted, Hello, MessageError, Refused, VersionError, encode
 from ._nursery import open_nursery
 from ._registry import Agent, Registry, shown_peer
+from ._relays import OtherRelays
 from ._targets import Targets
 from ._tokens import Tokens
 
@@ -24,7 +26,11 @@ class Sessions:
     """The sessions of agents and clients."""
 
     def __init__(
-        self, registry: Registry, tokens: Tokens, counts: RelayCounts, targets: Targets
+        self,
+        registry: Registry,
+        tokens: Tokens,
+        counts: RelayCounts,
+        targets: Targets,
     ) -> None:
         self.tokens = tokens
         self.stopping = False
@@ -34,6 +40,8 @@ class Sessions:
         self._registry = registry
         self._counts = counts
         self._targets = targets
+        self.cluster: Cluster | None = None
+        self.others: OtherRelays | None = None
         self._agents: dict[MuxadoSession, Agent | None] = {}  # None before they are admitted
         self._greeting: set[MuxadoSession] = set()  # whose control stream is open
 
@@ -47,6 +55,8 @@ class Sessions:
         agent = self._agents.pop(session, None)
         if agent is not None:
             self._registry.release(agent)
+            if agent.relay and self.others is not None:
+                self.others.let_go(agent.relay, session)
             logger.info("%s has gone: %s", agent, reason.message, extra=agent.extra)
 
     async def handle(self, session: MuxadoSession) -> None:
@@ -122,17 +132,25 @@ class Sessions:
         token = self.tokens.find(hello.token)
         if token is None:
             raise TunnelRefusedError("token", "the relay does not know this token")
-        if self.stopping:
+        if hello.relay and (self.others is None or not token.relay or hello.tunnels):
+            raise TunnelRefusedError("not-allowed", "this token, or this relay, is not for relays")
+        if self.stopping and not hello.relay:  # whose visitors still have agents here
             raise TunnelRefusedError("stopping", "the relay is stopping")
         if self._agents.get(session) is not None:
             raise TunnelRefusedError("message", "a session has one control stream")
         name = hello.agent or token.label or "an agent"
-        agent = Agent(session, name, token)
-        granted = await self._registry.claim(agent, hello.tunnels)
+        agent = Agent(session, name, token, relay=hello.relay)
+        if self.cluster is None:
+            granted = await self._registry.claim(agent, hello.tunnels)
+        else:
+            async with self.cluster.reserved(agent, hello.tunnels) as wanted:
+                granted = await self._registry.claim(agent, wanted)
         if session not in self._agents:  # it has gone meanwhile
             self._registry.release(agent)
             raise TunnelRefusedError("message", "the session is over")
         self._agents[session] = agent
+        if agent.relay and self.others is not None:
+            self.others.adopt(agent.relay, session)
         return agent, Accepted(tuple(granted))
 
     async def _receive_hello(self, stream: MuxadoStream) -> Hello:

@@ -15,9 +15,11 @@ from ._counts import RelayCounts
 from ._errors import TunnelRefusedError
 from ._messages import MessageError, Opened, Refused, Target, encode
 from ._names import parse_address, shown_address
-from ._opening import NoAgentError, open_to_agent
-from ._registry import Agent, Registry
+from ._opening import NoAgentError
+from ._registry import Agent
+from ._routes import Routes
 from ._visitors import Slots, Visitor
+from ._visits import Visits
 
 logger = logging.getLogger("trio_muxado.tunnel")
 
@@ -26,12 +28,18 @@ class Targets:
     """Where clients may go, and how they get there."""
 
     def __init__(
-        self, config: RelayConfig, registry: Registry, counts: RelayCounts, slots: Slots
+        self,
+        config: RelayConfig,
+        routes: Routes,
+        counts: RelayCounts,
+        slots: Slots,
+        visits: Visits,
     ) -> None:
         self._config = config
-        self._registry = registry
+        self._routes = routes
         self._counts = counts
         self._slots = slots
+        self._visits = visits
 
     async def handle(self, agent_of: Callable[[], Agent | None], stream: MuxadoStream) -> None:
         try:
@@ -45,6 +53,9 @@ class Targets:
     async def _handle(self, agent: Agent | None, stream: MuxadoStream) -> None:
         if agent is None:
             await stream.reset(ErrorCode.STREAM_REFUSED)
+            return
+        if agent.relay:
+            await self._visits.handle(agent, stream)
             return
         visitor = Visitor(stream.session.peer_address, _own_address(stream.session))
         with self._slots.slot(visitor) as has_slot:
@@ -76,14 +87,14 @@ class Targets:
     async def _to_target(self, stream: MuxadoStream, target: str, visitor: Visitor) -> None:
         opened = encode(Opened())
         if ":" not in target:
-            live = self._registry.find(target)
-            if live is None:
+            route = await self._routes.by_name(target)
+            if route is None:
                 raise TunnelRefusedError("unknown", f"there is no tunnel {target!r}")
             try:
-                inner, _ = await open_to_agent(live, visitor, self._config.agent_patience)
+                inner, _ = await route.open(visitor, self._config.agent_patience)
             except NoAgentError as error:
                 raise TunnelRefusedError("unreachable", str(error)) from None
-            name = live.name
+            name = route.name
         else:
             if target not in self._config.allow_targets:
                 raise TunnelRefusedError("not-allowed", f"this relay does not allow {target!r}")

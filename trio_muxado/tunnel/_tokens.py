@@ -22,7 +22,7 @@ from ._names import (
 SHORTEST_SECRET = 16
 """Characters of a secret at least: nobody is kept from trying some a second."""
 
-FIELDS = ("secret", "label", "names", "hosts", "ports", "targets")
+FIELDS = ("secret", "label", "names", "hosts", "ports", "targets", "relay")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,9 @@ class Token:
     targets: tuple[str, ...] = ()
     """Where a client's streams may go: names of tunnels as in ``names``, and HOST:PORT.  The relay
     itself has to allow the latter as well."""
+    relay: bool = False
+    """Whoever has it is another relay of the same owner: it may pass on visitors of any tunnel, and
+    is believed who they are.  Relays with a shared registry have one such token in common."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -55,6 +58,8 @@ class Token:
             raise ValueError(f"secret must have at least {SHORTEST_SECRET} characters")
         if not isinstance(self.label, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"label must be a str, not {shown(self.label)}")
+        if not isinstance(self.relay, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"relay must be a bool, not {shown(self.relay)}")
         for name in ("names", "hosts", "ports", "targets"):
             values: Any = getattr(self, name)
             if not isinstance(values, tuple | list):
@@ -71,7 +76,7 @@ class Token:
     def __repr__(self) -> str:
         allowed = ", ".join(
             f"{name}={value!r}"
-            for name in ("label", "names", "hosts", "ports", "targets")
+            for name in ("label", "names", "hosts", "ports", "targets", "relay")
             if (value := getattr(self, name))
         )
         return f"Token({allowed})"
@@ -123,6 +128,11 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self._tokens)
+
+    @property
+    def of_relays(self) -> Token | None:
+        """The token that this relay shows to others: the first that is for it."""
+        return next((token for token in self._tokens if token.relay), None)
 
     def find(self, secret: str) -> Token | None:
         """The token with that secret.

@@ -9,8 +9,7 @@ from typing import Any
 import h11
 
 from .. import MuxadoError, MuxadoStream
-from ._opening import open_to_agent
-from ._registry import Agent, LiveTunnel
+from ._routes import Holder, Route
 from ._visitors import Visitor
 
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
@@ -24,7 +23,7 @@ class UpstreamError(Exception):
 class Upstream:
     """HTTP/1.1 with a service, one request on a stream of its own."""
 
-    def __init__(self, connection: h11.Connection, stream: MuxadoStream, agent: Agent) -> None:
+    def __init__(self, connection: h11.Connection, stream: MuxadoStream, agent: Holder) -> None:
         self._connection = connection
         self.stream = stream
         self.agent = agent
@@ -80,7 +79,7 @@ class Upstream:
 
 @asynccontextmanager
 async def open_upstream(
-    live: LiveTunnel, visitor: Visitor, request: h11.Request, patience: float
+    route: Route, visitor: Visitor, request: h11.Request, patience: float
 ) -> AsyncGenerator[Upstream, None]:
     """Send a request's head to one of the tunnel's agents.
 
@@ -93,7 +92,7 @@ async def open_upstream(
     connection = h11.Connection(h11.CLIENT)
     head = connection.send(request) or b""
     first = head if request.method in SAFE else b""
-    stream, agent = await open_to_agent(live, visitor, patience, first)
+    stream, agent = await route.open(visitor, patience, first)
     upstream = Upstream(connection, stream, agent)
     try:
         if not first:
