@@ -86,13 +86,15 @@ def test_what_was_said_is_heard(message: Message) -> None:
 @pytest.mark.parametrize(
     "message",
     [
+        5,
+        ["type", "opened"],
         {"type": "nothing"},
         {"type": "accepted", "tunnels": [{"name": "a", "number": 0, "address": "a"}]},
         {"type": "accepted", "tunnels": [{"name": "A", "number": 1, "address": "a"}]},
         {"type": "accepted", "tunnels": [{"name": "a", "number": 1}]},
     ],
 )
-def test_a_message_with_a_wrong_field(message: dict[str, Any]) -> None:
+def test_a_message_with_a_wrong_field(message: Any) -> None:
     with pytest.raises(MessageError):
         decode(json.dumps(message).encode())
 
