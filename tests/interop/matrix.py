@@ -15,7 +15,7 @@ NOTES = {
     ENDS_THE_SESSION: (
         "Rust sends nothing after its own GOAWAY and treats a received one as the end. Running "
         "streams break, whichever side sent the GOAWAY. That is [a defect of the crate]"
-        "(specification/peers.md#goaway-of-rust); the test shows that the session ends in "
+        "(specification/peers.md#goaway-of-rust). The test checks that the session ends in "
         "bounded time, with errors that say why."
     ),
 }
