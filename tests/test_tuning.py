@@ -23,7 +23,6 @@ from trio_muxado import (
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.frames import WndInc
 from trio_muxado._protocol.limits import Limits
-from trio_muxado._protocol.windows import SendWindow
 from trio_muxado._protocol.wire import WIRES
 from trio_muxado._transport.sending import BatchSize
 from trio_muxado._writer import CREDIT_PATIENCE
@@ -218,7 +217,7 @@ async def test_a_reader_that_does_not_read_keeps_its_window(
         now = server.statistics()
         assert now.largest_receive_window == kind.window
         assert now.bytes_received < 1.01 * kind.window
-        assert near._core.send_window.available == 0
+        assert near._core.send_window == 0
         await near.reset()
 
 
@@ -244,40 +243,24 @@ async def test_a_reader_that_is_slower_than_the_link_gets_no_larger_window_than_
 # ---- a peer that clamps
 
 
-class ClampedWindow(SendWindow):
-    """Never larger than it began: what would make it so is lost, as in the Rust peers."""
-
-    __slots__ = ("_most", "lost")
-
-    def __init__(self, initial: int) -> None:
-        super().__init__(initial)
-        self._most = initial
-        self.lost = 0
-
-    def increase(self, increment: int) -> bool:
-        self.available += increment
-        surplus = max(0, self.available - self._most)
-        self.available -= surplus
-        self.lost += surplus
-        return True
-
-
 class ClampingPeer:
-    """A client that sends one stream over a transport, as the protocol without sessions does it."""
+    """A client that sends one stream over a transport, as the protocol without sessions does it.
+
+    Its window is never larger than it began: what would make it so is lost, as in the Rust peers.
+    """
 
     def __init__(self, transport: trio.abc.Stream, kind: Kind) -> None:
         self.transport = transport
         self.wire = WIRES[kind.wire]
         self.connection = Connection(client=True, wire=self.wire, limits=Limits())
         self.changed = trio.Event()
+        self.stream = self.connection.open_stream()
+        self.lost = 0
 
-    def open(self, size: int) -> ClampedWindow:
-        """Open the stream and queue all that it will send."""
-        stream = self.connection.open_stream()
-        stream.send_window = window = ClampedWindow(self.wire.initial_window)
-        self.connection.send(stream, bytes(size))
-        self.connection.end_sending(stream)
-        return window
+    def queue(self, size: int) -> None:
+        """Queue all that it will send."""
+        self.connection.send(self.stream, bytes(size))
+        self.connection.end_sending(self.stream)
 
     async def run(self) -> None:
         """Send and receive until the other end has ended the transport."""
@@ -285,6 +268,9 @@ class ClampingPeer:
             nursery.start_soon(self._write)
             while data := await self.transport.receive_some():
                 self.connection.receive_data(bytes(data), trio.current_time())
+                surplus = max(0, self.stream.send_window - self.wire.initial_window)
+                self.stream.send_window -= surplus
+                self.lost += surplus
                 self.changed.set()
             nursery.cancel_scope.cancel()
 
@@ -305,7 +291,7 @@ async def test_a_peer_that_drops_the_surplus_of_a_grant_is_never_stalled(
     size = 40 * kind.window
     link = Link(latency=ROUND_TRIP / 2, bandwidth=1 * MB)
     peer = ClampingPeer(link.client, kind)
-    window = peer.open(size)
+    peer.queue(size)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.run)
         async with server_session(link.server, config=kind.config(heartbeat=None)) as server:
@@ -317,7 +303,7 @@ async def test_a_peer_that_drops_the_surplus_of_a_grant_is_never_stalled(
                     largest = max(largest, server.statistics().largest_receive_window)
             assert received == size
             assert largest > kind.window
-            assert window.lost > kind.window  # so nothing could have come without being granted
+            assert peer.lost > kind.window  # so nothing could have come without being granted
             nursery.cancel_scope.cancel()
 
 

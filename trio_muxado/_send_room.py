@@ -41,7 +41,7 @@ class SendRoom:
         When it is cancelled, nobody is left waiting.
         """
         sender = self._senders[stream] = _Sender(current_task())
-        if not stream.send_window.available:
+        if not stream.send_window:
             self._begin_starving(sender)
 
         def give_up(_: RaiseCancelT) -> Abort:
@@ -63,7 +63,7 @@ class SendRoom:
                 continue
             if stream.outgoing.size <= self.size:
                 self.wake(stream)
-            elif stream.send_window.available:
+            elif stream.send_window:
                 self._end_starving(sender)
             elif sender.starving_since is None:
                 self._begin_starving(sender)

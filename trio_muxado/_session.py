@@ -257,14 +257,13 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         core: Stream,
     ) -> None:
         """Run ``handler`` and let go of its stream; ``fail`` with what is not the stream's end."""
-        ending = self._engine.ending
         try:
             work = handler(stream)
             if type(work) is not CoroutineType:
                 check_awaitable("handler", handler, work)
             await work
         except BaseException as error:
-            rest = without_cancelled(error)
+            rest, ending = without_cancelled(error), self._engine.ending
             if rest is None or not is_end_of_stream(rest, core, ending):
                 # Without the checkpoint of ``reset``, which may be cancelled.
                 stream._reset_now(code_for(error))  # pyright: ignore[reportPrivateUsage]

@@ -91,7 +91,7 @@ class Steps:
                 self.writer.send_now()
             elif self.writer.sleeps:
                 self.writer.wake_if_due()
-            if stream.outgoing.size > stream.send_window.available:
+            if stream.outgoing.size > stream.send_window:
                 self._on_starving()  # nobody waits, but its slot is not free before that is sent
         if self._slots.awaited:
             self._slots.pass_on()

@@ -220,7 +220,7 @@ def check(core: Connection) -> None:
     for stream in streams.live.values():
         window = stream.receive_window
         assert window.credit + window.unconsumed + window.ungranted == window.size
-        assert stream.outgoing.size == sum(map(len, stream.outgoing.chunks))
+        assert stream.outgoing.size == sum(map(len, stream.outgoing.chunks or ()))
         assert stream.scheduled == stream.can_send
         starved = stream.outgoing.size > 0 and not stream.scheduled
         assert starved == (stream in core._outbox._starved)

@@ -50,7 +50,7 @@ def test_the_type_and_the_first_data_share_a_frame() -> None:
 def test_the_type_uses_the_window_like_any_data() -> None:
     client = End(V2, client=True, typed=True)
     stream = client.open()
-    assert stream.send_window.available == V2.initial_window - 4
+    assert stream.send_window == V2.initial_window - 4
 
 
 def test_the_acceptors_own_direction_has_no_type(end: End) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_muxado._protocol.stream import Stream
 from trio_muxado._protocol.windows import (
     ENOUGH,
     MAX_WINDOW,
@@ -13,8 +14,8 @@ from trio_muxado._protocol.windows import (
     SLACK,
     LargestWindow,
     ReceiveWindow,
-    SendWindow,
 )
+from trio_muxado._protocol.wire import V1
 
 INITIAL = 1000
 HALF = INITIAL // 2
@@ -23,26 +24,26 @@ HALF = INITIAL // 2
 # ---- the sender's side
 
 
-def test_a_send_window_begins_with_the_generations_size() -> None:
-    assert SendWindow(INITIAL).available == INITIAL
+def test_a_send_window_begins_with_the_versions_size() -> None:
+    assert Stream(3, V1, True).send_window == V1.initial_window
 
 
 def test_a_grant_enlarges_the_window_past_its_beginning() -> None:
-    window = SendWindow(INITIAL)
-    assert window.increase(5)
-    assert window.available == INITIAL + 5
+    stream = Stream(3, V1, True)
+    assert stream.increase_send_window(5)
+    assert stream.send_window == V1.initial_window + 5
 
 
 def test_a_window_may_reach_its_ceiling() -> None:
-    window = SendWindow(INITIAL)
-    assert window.increase(MAX_WINDOW - INITIAL)
-    assert window.available == 2**31 - 1
+    stream = Stream(3, V1, True)
+    assert stream.increase_send_window(MAX_WINDOW - V1.initial_window)
+    assert stream.send_window == 2**31 - 1
 
 
 def test_a_window_may_not_pass_its_ceiling_and_is_left_as_it_was() -> None:
-    window = SendWindow(INITIAL)
-    assert not window.increase(MAX_WINDOW - INITIAL + 1)
-    assert window.available == INITIAL
+    stream = Stream(3, V1, True)
+    assert not stream.increase_send_window(MAX_WINDOW - V1.initial_window + 1)
+    assert stream.send_window == V1.initial_window
 
 
 # ---- the receiver's side
@@ -282,20 +283,20 @@ def test_nothing_follows_a_window_whose_stream_has_ended() -> None:
 )
 def test_credit_and_unconsumed_and_owed_always_add_up(steps: list[tuple[str, int]]) -> None:
     window = ReceiveWindow(INITIAL)
-    peer = SendWindow(INITIAL)  # a peer that takes every grant at once
+    peer = INITIAL  # what a peer may send that takes every grant at once
     for what, number in steps:
         if what == "take" and window.take(number):
-            peer.available -= number
+            peer -= number
         elif what == "consume":
             increment = window.consume(min(number, window.unconsumed))
             assert increment == 0 or increment >= HALF
-            peer.increase(increment)
+            peer += increment
         elif what == "grow":
             window.grow(window.size + number)
         elif what == "grant":
-            peer.increase(window.take_grant())
+            peer += window.take_grant()
         elif what == "discard":
-            peer.increase(window.discard())
+            peer += window.discard()
             assert window.unconsumed == window.ungranted == 0
-        assert window.credit == peer.available
+        assert window.credit == peer
         assert window.credit + window.unconsumed + window.ungranted == window.size

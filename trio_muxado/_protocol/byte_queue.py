@@ -1,8 +1,7 @@
-"""Bytes that wait, in the chunks in which they came: to be sent, or to be received."""
+"""Bytes that wait to be sent, in the chunks in which they came."""
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TypeAlias
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
@@ -17,7 +16,8 @@ class ByteQueue:
     __slots__ = ("chunks", "size")
 
     def __init__(self) -> None:
-        self.chunks: list[Buffer] = []
+        # None where nothing waits: most streams are idle, and a list takes memory.
+        self.chunks: list[Buffer] | None = None
         self.size: int = 0
         """Bytes in ``chunks``."""
 
@@ -26,7 +26,10 @@ class ByteQueue:
         size = len(data)
         self.size += size
         chunks = self.chunks
-        if chunks and size < SMALL_CHUNK:
+        if not chunks:
+            self.chunks = [data]
+            return
+        if size < SMALL_CHUNK:
             last = chunks[-1]
             if len(last) < SMALL_CHUNK:
                 if type(last) is bytearray:
@@ -38,10 +41,11 @@ class ByteQueue:
 
     def take(self, size: int, into: list[Buffer]) -> None:
         """Move ``size`` bytes to ``into``."""
-        chunks = self.chunks
+        chunks = self.chunks or []
         if self.size == size and len(chunks) == 1:  # in short what follows in full: so most go
             self.size = 0
-            into.append(chunks.pop())
+            self.chunks = None
+            into += chunks
             return
         self.size -= size
         used = 0
@@ -58,22 +62,6 @@ class ByteQueue:
                 break
         del chunks[:used]
 
-    def take_bytes(self, limit: int, enough: int) -> bytes:
-        """Take whole chunks until there are ``enough`` bytes, but ``limit`` bytes at most."""
-        chunks = self.chunks
-        size = len(chunks[0])
-        if len(chunks) > 1:
-            for chunk in islice(chunks, 1, None):
-                if size >= enough:
-                    break
-                size += len(chunk)
-        elif size <= limit:  # in short what follows in full: so most small messages come
-            self.size = 0
-            return bytes(chunks.pop())
-        pieces: list[Buffer] = []
-        self.take(min(size, limit), pieces)
-        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
-
     def drop(self, keep: int = 0) -> None:
         """Forget all but the first ``keep`` bytes."""
         kept: list[Buffer] = []
@@ -81,5 +69,5 @@ class ByteQueue:
             self.take(min(keep, self.size), kept)
         # A copy: a slice would keep alive the whole of what was dropped.
         rest = b"".join(kept)
-        self.chunks = [rest] if rest else []
+        self.chunks = [rest] if rest else None
         self.size = len(rest)

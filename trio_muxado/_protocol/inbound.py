@@ -278,7 +278,7 @@ class Inbound:
             shown = stream.is_returned_credit(frame.increment, self._wire)
             what = ACT if shown else PeerInput.WIDEN
             stream.peer_view = PEER_VIEW_TRANSITIONS[stream.peer_view][what]
-        if stream.send_window.increase(frame.increment):
+        if stream.increase_send_window(frame.increment):
             if not stream.scheduled:
                 self._outbox.schedule(stream)
         else:

@@ -155,7 +155,7 @@ class Outbox:
         """
         # What ``can_send`` says, by a call less for each stream.
         if stream.outgoing.size:
-            if not (stream.send_window.available > 0 or stream.open_due):
+            if not (stream.send_window > 0 or stream.open_due):
                 self._starved.setdefault(stream, 0)
                 return
         elif not (stream.end_due or stream.open_due):
@@ -253,14 +253,14 @@ class Outbox:
             more = stream.can_send
             if not more or left < self._least:
                 return turn - left, more
-        wire, outgoing, window = self._wire, stream.outgoing, stream.send_window
-        waiting, allowed = outgoing.size, window.available
+        wire, outgoing = self._wire, stream.outgoing
+        waiting, allowed = outgoing.size, stream.send_window
         if waiting <= allowed and waiting <= most and waiting <= left - HEADER_SIZE:
             # In short what follows in full: so most turns go.
             batch.append(wire.data_header(stream.id, waiting, stream.end_due))
             if waiting:
                 outgoing.take(waiting, batch)
-                window.available = allowed - waiting
+                stream.send_window = allowed - waiting
             stream.end_due = False
             self._counts.frames_sent += 1
             return turn - left + HEADER_SIZE + waiting, False
@@ -283,7 +283,7 @@ class Outbox:
             more = waiting > 0 and allowed > 0
             if not more or left < self._least:
                 break
-        window.available = allowed
+        stream.send_window = allowed
         self._counts.frames_sent += frames
         return turn - left, more
 
@@ -293,12 +293,12 @@ class Outbox:
         Its FIN never joins it: the Go acceptors take that for their own direction (and could not
         answer).
         """
-        outgoing, window = stream.outgoing, stream.send_window
-        size = min(outgoing.size, window.available, most, turn - HEADER_SIZE)
+        outgoing = stream.outgoing
+        size = min(outgoing.size, stream.send_window, most, turn - HEADER_SIZE)
         batch.append(self._wire.data_header(stream.id, size, syn=True))
         if size:
             outgoing.take(size, batch)
-            window.available -= size
+            stream.send_window -= size
         stream.open_due = False
         del self._unopened[stream]
         self._counts.frames_sent += 1

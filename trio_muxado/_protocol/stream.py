@@ -21,7 +21,7 @@ from .states import (
     StreamInput,
     StreamState,
 )
-from .windows import ReceiveWindow, SendWindow
+from .windows import MAX_WINDOW, ReceiveWindow
 
 
 class BreakReason(NamedTuple):
@@ -84,7 +84,8 @@ class Stream:
         """The frame that opens it has not been collected yet (v2)."""
         self.scheduled: bool = False
         """It stands in the scheduler's queue."""
-        self.send_window: SendWindow = SendWindow(window)
+        self.send_window: int = window
+        """Bytes that the peer allows us to send."""
         # By the frames of the peer, in Inbound:
         self.type_bytes: bytes = b""
         """What has come of the type while it is UNTYPED."""
@@ -131,13 +132,20 @@ class Stream:
             self.quota.used -= 1
             self.quota = None
 
+    def increase_send_window(self, increment: int) -> bool:
+        """The peer allows more; False when the window would pass 2^31 - 1."""
+        if increment > MAX_WINDOW - self.send_window:
+            return False
+        self.send_window += increment
+        return True
+
     def is_returned_credit(self, increment: int, wire: Wire) -> bool:
         """Credit of the peer's is no more than has been sent, so its application has read it."""
-        return increment <= wire.initial_window - self.send_window.available
+        return increment <= wire.initial_window - self.send_window
 
     @property
     def can_send(self) -> bool:
         """A frame of it could go out now."""
         if self.outgoing.size:
-            return self.send_window.available > 0 or self.open_due
+            return self.send_window > 0 or self.open_due
         return self.open_due or self.end_due

@@ -31,22 +31,6 @@ _NEVER = -math.inf
 each stream would cost more than to look it up."""
 
 
-class SendWindow:
-    """What the peer allows us to send: ``available``, which whoever sends lowers."""
-
-    __slots__ = ("available",)
-
-    def __init__(self, initial: int) -> None:
-        self.available: int = initial
-
-    def increase(self, increment: int) -> bool:
-        """The peer allows more; False when the window would pass 2^31 - 1."""
-        if increment > MAX_WINDOW - self.available:
-            return False
-        self.available += increment
-        return True
-
-
 class LargestWindow:
     """The largest receive window of a session, which smaller ones may follow.
 
