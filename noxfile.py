@@ -224,7 +224,8 @@ def applications(session: nox.Session) -> None:
     session.install("-e", ".[test]", *group("applications"))
     programs = {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl", "git": "git"}
     programs |= {"wrk": "wrk", "chromium": "chromium", "redis-server": "redis-server"}
-    programs |= {"redis-benchmark": "redis-tools"}
+    programs |= {"redis-benchmark": "redis-tools", "systemd-analyze": "systemd"}
+    programs |= {"docker-compose": "docker-compose"}
     programs |= {"psql": "postgresql-client", "postgres": "postgresql"}
     get_programs(session, programs)
     strict = ["--no-skips"] if os.environ.get("CI") else []

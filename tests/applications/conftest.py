@@ -12,11 +12,13 @@ PACKAGES = {
     "nc": "netcat-openbsd",
     "chromium": "chromium",
     "curl": "curl",
+    "docker-compose": "docker-compose",
     "git": "git",
     "postgres": "postgresql",
     "psql": "postgresql-client",
     "redis-benchmark": "redis-tools",
     "redis-server": "redis-server",
+    "systemd-analyze": "systemd",
     "wrk": "wrk",
 }
 """Of Debian, by the program that each is needed for."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import signal
 import subprocess
 from collections import Counter
@@ -22,7 +24,8 @@ from .test_tunnel_tool import DEADLINE, daemon, files, wait_for_port
 pytestmark = pytest.mark.applications
 
 ROOT = Path(__file__).parents[2]
-CONFIGURATION = ROOT / "examples" / "deployment" / "haproxy.cfg"
+DEPLOYMENT = ROOT / "examples" / "deployment"
+CONFIGURATION = DEPLOYMENT / "haproxy.cfg"
 HOSTS = ("127.0.0.2", "127.0.0.3")
 """Of the relays: their ports are the same, as they are on two machines."""
 EXPIRY = 3.0
@@ -281,3 +284,34 @@ def test_the_configuration_of_haproxy_is_right(program: Program, tmp_path: Path)
     )
     assert done.returncode == 0, done.stderr
     assert "warning" not in (done.stdout + done.stderr).lower()
+
+
+@pytest.mark.parametrize("command", ["relay", "expose"])
+def test_systemd_understands_the_units(program: Program, tmp_path: Path, command: str) -> None:
+    unit = tmp_path / f"trio-muxado-{command}.service"
+    text = (DEPLOYMENT / unit.name).read_text("utf-8")
+    text, count = re.subn("^ExecStart=\\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
+    assert count == 1
+    unit.write_text(text)
+    done = subprocess.run(
+        [program("systemd-analyze"), "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # It reads what else is installed on the machine, too.
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if unit.name in line]
+    assert not ours
+    assert done.returncode == 0, done.stderr
+
+
+def test_compose_understands_its_file(program: Program) -> None:
+    done = subprocess.run(
+        [program("docker-compose"), "-f", str(DEPLOYMENT / "compose.yaml"), "config"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TRIO_MUXADO_TOKEN": "a secret of the tests"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("TRIO_MUXADO_TOKEN: a secret of the tests") == 2

@@ -181,6 +181,17 @@ async def test_ctrl_c_ends_each_at_once() -> None:
         (("forward", "port", "db", "--relay", "127.0.0.1:1"), "local port"),
         (("forward", "0", "a b", "--relay", "127.0.0.1:1"), "target"),
         (("forward", "0", "db"), "--relay"),
+        (("relay", "--registry", "redis://127.0.0.1"), "--registry and --relay-address need"),
+        (("relay", "--relay-address", "127.0.0.1:1"), "--registry and --relay-address need"),
+        (
+            ("relay", "--registry", "redis://:secret@", "--relay-address", "127.0.0.1:1"),
+            "--registry must be such as redis://HOST:6379/0",
+        ),
+        (
+            ("relay", "--registry", "redis://127.0.0.1", "--relay-address", "somewhere"),
+            "--relay-address must be HOST:PORT",
+        ),
+        (("relay", "--registry-expiry", "0"), "--registry-expiry"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: tuple[str, ...], words: str) -> None:

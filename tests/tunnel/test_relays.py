@@ -294,7 +294,7 @@ async def test_while_the_registry_is_away_own_agents_are_served(
                 assert (await get(pair.one.http, "unknown.example.org")).status_code == 502
             assert len(pair.memory.asked) - asked < 10
             pair.memory.is_away = False
-            await until(lambda: len(pair.memory.living()) == 2)
+            await until(lambda: len(pair.memory.living()) == 2 and pair.two.relay.cluster.is_up)
             assert await ask_at(HOSTS[1], late.port("late")) == b"yes"
     assert "the registry is away" in caplog.text
     assert caplog.text.count("the registry is there") >= 2
@@ -417,3 +417,13 @@ def test_wrong_arguments() -> None:
         assert "secret" not in str(raised.value)
     with pytest.raises(TypeError, match="url must be a str"):
         RedisRegistry(None)  # type: ignore[arg-type]
+
+
+async def test_a_visitor_who_came_too_early_keeps_nobody_out() -> None:
+    async with service(saying(b"yes")) as behind, two_relays() as pair:
+        ports: Any = pair.one.relay.config.ports
+        with pytest.raises(trio.BrokenResourceError):
+            await ask_at(HOSTS[1], ports[0])
+        async with exposed(pair.one, {TCP: behind}) as agent:
+            assert agent.port() == ports[0]
+            assert await ask_at(HOSTS[1], ports[0]) == b"yes"

@@ -216,6 +216,8 @@ class Cluster:
             return () if known is None else known.claims
         claims = sorted((each for each in found if each.relay != self._relay), key=str)
         self._known.pop(key, None)
+        if not claims and fresh <= FRESH:
+            return claims  # the next visitor may already find one
         self._known[key] = _Known(trio.current_time(), claims)
         while len(self._known) > MOST_KNOWN:
             del self._known[next(iter(self._known))]

@@ -1,0 +1,92 @@
+"""What examples/deployment/ says exists, and means what the commands understand."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from trio_muxado._command.configuration import load
+from trio_muxado._command.expose import tunnels_of
+from trio_muxado._command.group import COMMANDS, commands
+from trio_muxado._command.relay import OF_THE_LIBRARY
+from trio_muxado._command.tunnels import load_tokens
+from trio_muxado.tunnel import RelayConfig
+
+FOLDER = Path(__file__).parents[1] / "examples" / "deployment"
+
+
+def options_of(name: str) -> set[str]:
+    command = commands.get_command(click.Context(commands), name)
+    assert command is not None
+    return {param.name for param in command.params if param.name}
+
+
+def defaults_of(file: str) -> dict[str, Any]:
+    """The options of a file's one table; a wrong name is an error."""
+    ctx = click.Context(commands)
+    load(ctx, click.Option(["--config"]), FOLDER / file)
+    assert ctx.default_map is not None
+    ((_, options),) = ctx.default_map.items()
+    return options
+
+
+def test_a_relays_file() -> None:
+    options = defaults_of("relay.toml")
+    config = RelayConfig(**{key: options[key] for key in OF_THE_LIBRARY if key in options})
+    assert config.relay_address == "relay1.internal:4440"
+    assert "registry" in options
+
+
+def test_the_file_of_tokens_allows_what_the_agents_file_claims() -> None:
+    tokens = load_tokens(FOLDER / "tokens.toml")
+    assert [token.label for token in tokens if token.relay] == ["relays"]
+    (office,) = [token for token in tokens if not token.relay]
+    single = dict.fromkeys(("port", "host", "proxy_protocol"))
+    tunnels = tunnels_of(None, tuple(defaults_of("expose.toml")["tunnels"]), 1.0, **single)
+    assert len(tunnels) == 2
+    for tunnel in tunnels:
+        assert office.why_not(tunnel) is None
+
+
+@pytest.mark.parametrize("unit", sorted(FOLDER.glob("*.service")), ids=lambda path: path.stem)
+def test_a_unit_runs_a_command_with_a_file_that_is_here(unit: Path) -> None:
+    (line,) = re.findall("^ExecStart=(.*)$", unit.read_text("utf-8"), re.MULTILINE)
+    program, option, file, command = line.split()
+    assert (program, option) == ("/opt/trio-muxado/bin/trio-muxado", "--config")
+    assert unit.stem == f"trio-muxado-{command}"
+    assert command in COMMANDS
+    assert defaults_of(Path(file).name)
+    assert Path(file).parent == Path("/etc/trio-muxado")
+
+
+def test_the_compose_file_s_options_exist() -> None:
+    text = (FOLDER / "compose.yaml").read_text("utf-8")
+    variables = re.findall("TRIO_MUXADO_RELAY_([A-Z_]+):", text)
+    flags = re.findall(r"command: relay --([a-z-]+) ", text)
+    assert len(variables) >= 7
+    assert len(flags) == 2
+    names = {name.lower() for name in variables} | {flag.replace("-", "_") for flag in flags}
+    assert names <= options_of("relay")
+
+
+def test_all_speak_of_the_same_ports() -> None:
+    proxy = (FOLDER / "haproxy.cfg").read_text("utf-8")
+    compose = (FOLDER / "compose.yaml").read_text("utf-8")
+    options = defaults_of("relay.toml")
+    for key in ("agents", "http", "status"):
+        port = options[key].rpartition(":")[2]
+        assert re.search(rf"(:|port ){port}\b", proxy)
+        assert f"TRIO_MUXADO_RELAY_{key.upper()}: 0.0.0.0:{port}\n" in compose
+    assert f"bind :{options['ports']}\n" in proxy
+    assert f"TRIO_MUXADO_RELAY_PORTS: {options['ports']}\n" in compose
+    assert proxy.count("send-proxy-v2") == 4
+    assert options["accept_proxy_protocol"] is True
+
+
+def test_every_file_is_in_the_index() -> None:
+    index = (FOLDER / "README.md").read_text("utf-8")
+    for path in FOLDER.iterdir():
+        assert path.name == "README.md" or f"({path.name})" in index
+    assert "(deployment/README.md)" in (FOLDER.parent / "README.md").read_text("utf-8")
