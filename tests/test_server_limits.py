@@ -13,7 +13,9 @@ import trustme
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_muxado import (
+    MuxadoConfig,
     MuxadoSession,
+    MuxadoStream,
     StreamResetError,
     client_session,
     serve_muxado_listeners,
@@ -152,6 +154,27 @@ async def test_a_client_that_opens_no_stream_is_ended(
                 await session.wait_closed()
             assert patience.cancelled_caught is opens
         assert trio.current_time() == (60 if opens else 5)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_of_an_extension_is_a_client_s_first_stream(
+    autojump_clock: MockClock,
+) -> None:
+    async def hold(stream: MuxadoStream) -> None:
+        await stream.receive_some()
+
+    number = 0xFFFFFF01
+    config = MuxadoConfig(wire="v2", typed=True, extensions={number: hold})
+    listener = MemoryListener()
+    serve = partial(serve_muxado_listeners, waits, [listener], config=config)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve, first_stream_timeout=5))
+        client = MuxadoConfig(wire="v2", typed=True)
+        async with client_session(await listener.connect(), config=client) as session:
+            await (await session.open_stream(type=number)).send_all(b"x")
+            with trio.move_on_after(60) as patience:
+                await session.wait_closed()
+            assert patience.cancelled_caught
         nursery.cancel_scope.cancel()
 
 

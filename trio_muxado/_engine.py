@@ -256,6 +256,7 @@ class Engine:
         elif core.type in self.config.extensions:
             received = self.steps.receivers[core] = ReceiveChannel(self.kept_channels)
             handler = self.config.extensions[core.type]
+            self._was_offered = True
             self._nursery.inner.start_soon(self._run_extension, core, received, name=handler)
         elif core.custody is ACCEPTED:  # a heartbeat, which is answered to the end
             self.connection.hold(core)

@@ -57,6 +57,19 @@ async def test_visitors_reach_the_service() -> None:
         assert relay.relay.counts.moved["tcp", "in"] == 301_001
 
 
+async def test_an_agent_without_visitors_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its control stream is a stream: it has said what it is here for."""
+    monkeypatch.setattr("trio_muxado.tunnel._relay.HELLO_TIMEOUT", 0.2)
+    async with (
+        service(saying(b"here")) as behind,
+        running_relay() as relay,
+        exposed(relay, {TCP: behind}) as agent,
+    ):
+        await trio.sleep(1)
+        assert await ask(agent.port()) == b"here"
+        assert [state for state, _ in agent.news] == ["connecting", "connected"]
+
+
 async def test_many_tunnels_over_one_session() -> None:
     ports = free_ports(10)
     async with AsyncExitStack() as stack:
