@@ -7,6 +7,7 @@ import ast
 import graphlib
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,7 +126,12 @@ def imported_names(node: ast.Import | ast.ImportFrom, importer: str) -> Iterator
         yield inner if inner.removeprefix(f"{PACKAGE}.") in MODULES else base
 
 
-def imports_of(importer: str) -> Iterator[Import]:
+@cache
+def imports_of(importer: str) -> tuple[Import, ...]:
+    return tuple(_imports_of(importer))
+
+
+def _imports_of(importer: str) -> Iterator[Import]:
     tree = ast.parse(MODULES[importer].read_text("utf-8"))
     for_checker = {
         inner

@@ -7,7 +7,7 @@ from benchmarks import lossy
 
 
 def talk(way: str, loss: float) -> dict[str, float]:
-    found: dict[str, float] = lossy.in_virtual_time(lossy.converse, lossy.WAYS[way], loss, 60)
+    found: dict[str, float] = lossy.in_virtual_time(lossy.converse, lossy.WAYS[way], loss, 30)
     return found
 
 

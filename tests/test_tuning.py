@@ -17,6 +17,7 @@ from trio_muxado import (
     MuxadoConfig,
     MuxadoSession,
     MuxadoStream,
+    _line,
     server_session,
     testing,
 )
@@ -63,6 +64,8 @@ def large_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """A link cuts what it carries into a quarter of the segments, each of which is a few turns of
     trio's loop: for tests of what becomes of whole batches."""
     monkeypatch.setattr(testing, "_SEGMENT_TIME", 0.004)
+    for module in (testing, _line):
+        monkeypatch.setattr(module, "READ_SIZE", BATCH)
 
 
 async def send(stream: MuxadoStream, size: int) -> None:
@@ -107,6 +110,7 @@ async def rate_of_one_stream(kind: Kind, size: int, **choices: Any) -> float:
 # ---- windows on a long fat link
 
 
+@pytest.mark.usefixtures("large_segments")
 @each_wire
 async def test_one_stream_fills_a_long_fat_link(kind: Kind, autojump_clock: MockClock) -> None:
     """18: 100 MB/s and 100 ms.
@@ -126,6 +130,7 @@ async def test_a_window_that_never_grows_moves_itself_once_in_a_round_trip(
     assert rate == pytest.approx(kind.window / ROUND_TRIP, rel=0.02)
 
 
+@pytest.mark.usefixtures("large_segments")
 @each_wire
 async def test_a_window_doubles_in_every_round_trip_until_the_link_is_full(
     kind: Kind, autojump_clock: MockClock
@@ -166,6 +171,7 @@ async def test_a_window_ends_a_few_times_as_large_as_the_link_needs(
     assert on_its_way <= largest <= 10 * max(on_its_way, kind.window)
 
 
+@pytest.mark.usefixtures("large_segments")
 @each_wire
 async def test_windows_of_many_streams_stay_within_the_budget(
     kind: Kind, autojump_clock: MockClock
@@ -356,7 +362,7 @@ async def test_equal_streams_get_equal_shares(
                 sender, receiver = await way.open(*sessions)
                 nursery.start_soon(send, sender, 100 * MB)
                 nursery.start_soon(read, number, receiver)
-            for _ in range(5):
+            for _ in range(3):
                 before = received.copy()
                 await trio.sleep(0.5)
                 shares = [now - then for now, then in zip(received, before, strict=True)]
@@ -400,8 +406,8 @@ async def test_high_priority_waits_for_one_batch_at_most(
                 nursery.start_soon(send, sender, 100 * MB)
                 nursery.start_soon(drain, receiver)
             urgent, far = await way.open(*sessions, priority=2)
-            await trio.sleep(0.2)
-            waits = await waits_of(urgent, far, times=50, pause=0.00143)
+            await trio.sleep(0.1)
+            waits = await waits_of(urgent, far, times=25, pause=0.00143)
             nursery.cancel_scope.cancel()
     assert max(waits) <= one_batch(kind, bandwidth) + latency
     assert max(waits) > 2 * latency  # there was something to wait for
@@ -463,6 +469,7 @@ async def test_a_transfer_that_runs_takes_all_of_the_link_once_its_priority_is_h
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.usefixtures("large_segments")
 @pytest.mark.parametrize("kind", [Kind("v1", "v1"), Kind("v2", "v2", typed=True)], ids=str)
 async def test_heartbeats_overtake_what_waits(kind: Kind, autojump_clock: MockClock) -> None:
     """On a link so slow that a batch takes longer than their patience, in both directions.
@@ -506,6 +513,7 @@ async def test_a_full_stream_that_nobody_reads_costs_the_others_nothing(
 # ---- credit that may wait
 
 
+@pytest.mark.usefixtures("large_segments")
 @each_wire
 async def test_credit_that_nobody_waits_for_is_granted_once_in_a_while(
     kind: Kind, autojump_clock: MockClock
