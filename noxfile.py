@@ -47,7 +47,7 @@ ALONE = [
 ]
 # For tests that take minutes, which elsewhere is a hang.
 PATIENT_PYTEST = ("python", "-m", "pytest", "-o", "faulthandler_timeout=0")
-# Inputs for each target of the guided fuzzer: about ten seconds each; a hundred times as many in
+# Inputs for each target of the guided fuzzer: about ten seconds each; fifty times as many in
 # the longer run.
 GUIDED_RUNS = {"decoder": 10_000, "connection": 8_000, "application": 10_000}
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -153,7 +153,7 @@ def fuzz_guided(session: nox.Session) -> None:
         session.run("python", "-m", "tests.protocol.fuzz_guided", *session.posargs)
         return
     for target, runs in GUIDED_RUNS.items():
-        count = str(runs * 100 if LONG else runs)
+        count = str(runs * 50 if LONG else runs)
         session.run("python", "-m", "tests.protocol.fuzz_guided", target, "--runs", count)
 
 
