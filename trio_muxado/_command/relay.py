@@ -239,6 +239,8 @@ def command(
     tokens = load_tokens(tokens_file)
     try:
         config = RelayConfig(**{name: options[name] for name in OF_THE_LIBRARY})
+        if (registry is None) is not (config.relay_address is None):
+            raise click.UsageError("--registry and --relay-address need each other")
         relay = Relay(
             config,
             tokens,
@@ -257,8 +259,6 @@ def command(
             raise click.UsageError("--https and --https-cert need each other") from None
         if name == "tokens":
             raise click.UsageError("--registry needs a token with relay = true") from None
-        if name == "relay_address" and " must be given " in str(error):
-            raise click.UsageError("--registry and --relay-address need each other") from None
         name = "registry" if name == "url" else name
         raise click.UsageError(f"--{name.replace('_', '-')} {rest}") from None
     run(serve, relay, tokens_file, status, config.drain_timeout)
