@@ -322,7 +322,11 @@ async def _listen(addresses: Mapping[str, str | None]) -> dict[str, list[trio.So
         for name, address in addresses.items():
             if address is not None:
                 host, port = parse_address(name, address)
-                opened[name] = await trio.open_tcp_listeners(port, host=host)
+                try:
+                    opened[name] = await trio.open_tcp_listeners(port, host=host)
+                except OSError as error:
+                    error.filename = address  # which of them it is about
+                    raise
     except BaseException:
         for listeners in opened.values():
             for listener in listeners:
