@@ -263,15 +263,21 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                 check_awaitable("handler", handler, work)
             await work
         except BaseException as error:
-            rest, ending = without_cancelled(error), self._engine.ending
-            if rest is None or not is_end_of_stream(rest, core, ending):
+            if not self._ended_with_stream(error, core):
                 # Without the checkpoint of ``reset``, which may be cancelled.
                 stream._reset_now(code_for(error))  # pyright: ignore[reportPrivateUsage]
                 fail(error)
                 return
-            ending.log_end(core, "a handler ended with its stream", error)
         # The task ends here: no checkpoint is owed.
         stream._close_now()  # pyright: ignore[reportPrivateUsage]
+
+    def _ended_with_stream(self, error: BaseException, core: Stream) -> bool:
+        """Whether a handler ended because its stream did, which is logged."""
+        rest, ending = without_cancelled(error), self._engine.ending
+        if rest is None or not is_end_of_stream(rest, core, ending):
+            return False
+        ending.log_end(core, "a handler ended with its stream", error)
+        return True
 
     def statistics(self) -> SessionStatistics:
         """What the session has done so far, and what it holds; also once it is over."""

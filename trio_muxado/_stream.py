@@ -27,6 +27,9 @@ _RESET = "this side has reset the stream"
 _RECLAIMED = "this side has closed the idle stream, to open another"
 _CUT = f"{_RESET}: a send_all has left data unsent"
 
+# How far the exchange of messages is: what is sent after an answer is mostly not the last.
+_NEW, _SENT, _ANSWERED = range(3)
+
 
 class MuxadoStream(trio.abc.HalfCloseableStream):
     """A two-way stream of bytes inside a session, flow-controlled for itself.
@@ -38,13 +41,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     __slots__ = (
         "__weakref__",
-        "_asked",
-        "_broke_before",
         "_closed",
-        "_converses",
         "_core",
         "_cut",
         "_engine",
+        "_exchange",
         "_received",
         "_receiving",
         "_sending",
@@ -58,13 +59,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._engine = engine
         self._core = core
         self._received = received
-        self._closed: str | None = None  # what this side did
-        self._broke_before = False  # the peer, or the session's end, before that
+        self._closed: tuple[str, bool] | None = None  # how, and whether it had broken before
         self._cut = False  # data of a send_all is not queued: an end would make it look whole
         self._receiving = False  # a task is in receive_some
         self._sending = False  # a task is in a method that sends
-        self._asked = False  # it has sent,
-        self._converses = False  # and received then: no end follows at once on what it sends
+        self._exchange = _NEW
 
     def __repr__(self) -> str:
         return f"<MuxadoStream {self.id} of {self._session!r}>"
@@ -162,7 +161,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             # Where another task has closed the stream meanwhile, nothing waits any more.
             if received.size:
                 data = received.take(first, max_bytes)
-                self._converses = self._asked
+                if self._exchange == _SENT:
+                    self._exchange = _ANSWERED
                 engine = self._engine
                 if engine.connection.consume(core, len(data)) and engine.writer.sleeps:
                     engine.writer.wake_for_credit()
@@ -237,8 +237,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._unsendable_error()
             if data:
                 self._cut = cut
-                engine.steps.send(core, data, self._converses)
-                self._asked = True
+                engine.steps.send(core, data, self._exchange == _ANSWERED)
+                self._exchange = self._exchange or _SENT
             if core.outgoing.size > engine.room.size:
                 await self._wait_until_accepted()
             elif not small:
@@ -387,8 +387,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _let_go(self, why: str) -> None:
         """This side has closed the stream: drop what came, and wake the tasks that use it."""
-        self._closed = why
-        self._broke_before = self._core.broken is not None
+        self._closed = (why, self._core.broken is not None)
         self._received.close(self._receiving)
         if self._engine.breaks:
             wake_for_break(self._engine.breaks, self._core)
@@ -397,4 +396,5 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     def _closed_error(self) -> StreamClosedError:
         assert self._closed is not None
-        return self._engine.ending.closed_error(self._core, self._closed, broke=self._broke_before)
+        why, broke = self._closed
+        return self._engine.ending.closed_error(self._core, why, broke=broke)

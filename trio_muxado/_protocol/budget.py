@@ -130,8 +130,7 @@ class ReceiveBudget:
     def read_after_end(self, stream: Stream, size: int) -> None:
         """Nothing more comes on a stream, and ``size`` bytes of what came were read."""
         window = stream.receive_window
-        window.unconsumed -= size
-        window.ungranted += size  # and stays so
+        window.unconsumed -= size  # and is never granted again
         self.left += size
         stream.reserved -= size
 

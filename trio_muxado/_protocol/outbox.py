@@ -302,7 +302,8 @@ class Outbox:
         stream.open_due = False
         del self._unopened[stream]
         self._counts.frames_sent += 1
-        if stream.receive_window.ungranted:  # a larger window than the usual
+        window = stream.receive_window
+        if window.credit < window.size:  # it is larger than the usual one
             self._counts.frames_sent += 1
-            batch.append(self._wire.wndinc(stream.id, stream.receive_window.take_grant()))
+            batch.append(self._wire.wndinc(stream.id, window.take_grant()))
         return HEADER_SIZE + size

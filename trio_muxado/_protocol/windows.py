@@ -66,7 +66,7 @@ class ReceiveWindow:
     """What we allow the peer to send, and what of it the application has not consumed yet.
 
     ``credit`` is what the peer may still send, ``unconsumed`` what came and still waits,
-    ``ungranted`` what was consumed and not granted again.  The three always add up to ``size``.
+    and the rest of ``size`` is what was consumed and not granted again: ``ungranted``.
 
     How large it has to be is found out in *rounds*.  A round is over when the peer has sent more
     than all that it could send when the round began: it can only once a later grant has reached
@@ -84,7 +84,6 @@ class ReceiveWindow:
         "round_since",
         "size",
         "unconsumed",
-        "ungranted",
     )
 
     def __init__(self, initial: int) -> None:
@@ -97,8 +96,12 @@ class ReceiveWindow:
         """When the present round began."""
         self._shortest_round = math.inf
         self.unconsumed: int = 0
-        self.ungranted: int = 0
         self._initial = initial
+
+    @property
+    def ungranted(self) -> int:
+        """What the next grant carries."""
+        return self.size - self.credit - self.unconsumed
 
     def take(self, size: int) -> bool:
         """``size`` bytes are coming; False when they are more than was promised."""
@@ -119,11 +122,12 @@ class ReceiveWindow:
         never grows with the window: a peer that clamps increments to its initial window would wait
         for credit forever (Rust).
         """
-        assert 0 <= size <= self.unconsumed
-        self.unconsumed -= size
+        unconsumed = self.unconsumed - size
+        assert 0 <= unconsumed <= self.unconsumed
+        self.unconsumed = unconsumed
         self._round_left -= size
-        self.ungranted += size
-        return self.take_grant() if 2 * self.ungranted >= self._initial else 0
+        ungranted = self.size - self.credit - unconsumed
+        return self.take_grant() if 2 * ungranted >= self._initial else 0
 
     def end_round(self, now: float, largest: LargestWindow) -> bool:
         """The window is what holds the peer back, not the application; to ask after ``consume``.
@@ -147,21 +151,17 @@ class ReceiveWindow:
 
     def discard(self) -> int:
         """Nothing that came will be read: the increment that gives all of it back."""
-        self.ungranted += self.unconsumed
         self.unconsumed = 0
         return self.take_grant()
 
     def grow(self, size: int) -> None:
         """Promise ``size`` bytes from now on; the next grant carries the surplus."""
         assert self.size <= size <= MAX_WINDOW
-        self.ungranted += size - self.size
         self.size = size
         self.pinched = False
 
     def take_grant(self) -> int:
         """Promise again all that is ungranted, and return it as an increment."""
         increment = self.ungranted
-        self.ungranted = 0
         self.credit += increment
-        assert self.credit + self.unconsumed == self.size
         return increment
