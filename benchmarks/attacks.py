@@ -29,7 +29,14 @@ from typing import Any
 
 import trio
 
-from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, open_muxado_session, serve_muxado
+from trio_muxado import (
+    MuxadoConfig,
+    MuxadoError,
+    MuxadoSession,
+    MuxadoStream,
+    open_muxado_session,
+    serve_muxado,
+)
 from trio_muxado._protocol.wire import WIRES
 
 from ._attacks import ATTACKS, ECHO, HOLD, SOURCE, Attack
@@ -152,6 +159,8 @@ class Seen:
 
     requests: int = 0
     failed: int = 0
+    refused: int = 0
+    """Requests that were made again, which was safe."""
     p50_ms: float = 0
     p99_ms: float = 0
     memory_mib: float = 0
@@ -203,7 +212,13 @@ async def watch(server: Server, session: MuxadoSession, seconds: float) -> Seen:
                     await stream.send_eof()
                     size = sum([len(chunk) async for chunk in stream])
                 seen.failed += size != 64
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except MuxadoError as error:
+                if (
+                    error.safe_to_retry
+                ):  # such as where the server's budget has room for two streams
+                    seen.refused += 1
+                    await trio.sleep(0.001)
+                    continue
                 seen.failed += 1
                 return
             took.append(time.perf_counter() - begun)
