@@ -80,10 +80,9 @@ def get_programs(session: nox.Session, programs: dict[str, str]) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The test suite, on each Python we support; in the longer run, programs start cold."""
+    """The test suite, on each Python we support."""
     session.install("-e", ".[test]")
-    cold = {"COLD_PROGRAMS": "1"} if LONG else {}
-    session.run("python", "-m", "pytest", *session.posargs, env=cold)
+    session.run("python", "-m", "pytest", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -126,9 +125,7 @@ def coverage(session: nox.Session) -> None:
     session.install("-e", ".[test]", *group("coverage"))
     core = "ctrace" if session.python == MAIN else "sysmon"
     session.run("coverage", "erase")
-    # Each program starts cold, as only then coverage sees it from its first line to its end.
-    environment = {"COVERAGE_CORE": core, "COLD_PROGRAMS": "1"}
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=environment)
+    session.run("coverage", "run", "-m", "pytest", *session.posargs, env={"COVERAGE_CORE": core})
     session.run("coverage", "combine", "--quiet")
     protocol = "trio_muxado/_protocol/*"
     session.run("coverage", "report", f"--include={protocol}", "--fail-under=100")

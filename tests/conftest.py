@@ -23,7 +23,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import ssl
@@ -69,21 +68,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped test is a failed test: CI has what the interop tests need",
     )
-
-
-def pytest_collection_finish() -> None:
-    """What is there now lives as long as the run: collections need not look at it again."""
-    gc.collect()
-    if hasattr(gc, "freeze"):  # PyPy has none
-        gc.freeze()
-        # Nor is what a test holds, which is soon gone, looked at for each 700 objects.
-        gc.set_threshold(20_000, 10, 20)
-
-
-def pytest_unconfigure() -> None:
-    from .helpers.programs import end_warm
-
-    end_warm()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -22,7 +22,6 @@ import trio
 from trio_muxado import StreamResetError, open_muxado_session
 
 from .helpers import Kind, each_wire, session_pair
-from .helpers.programs import python
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DEADLINE = 60
@@ -67,7 +66,7 @@ async def running(
 ) -> AsyncIterator[Program]:
     """An example, until it is not needed any more."""
     process = await trio.lowlevel.open_process(
-        python("-W", "error", str(EXAMPLES / name), *map(str, arguments)),
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import signal
+import sys
 import types
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import pytest
 
 from .helpers.pages import PAGES, ROOT, Block, Page
-from .helpers.programs import DEADLINE, free_port, matches, python, run_to_its_end, serving
+from .helpers.programs import DEADLINE, free_port, matches, run_to_its_end, serving
 
 PORT = "8765"
 PORTS = [PORT, "8766", "8080", "8000"]
@@ -83,20 +84,7 @@ class Stage:
                 self.prepared.add(name)
                 first = self.page.find(name, block)
                 self.prepare(first)
-                if first.is_shell:
-                    self.add_files_of(first)
-                else:
-                    self.run(first)
-
-    def add_files_of(self, block: Block) -> None:
-        """What its commands make, which are run once for all who need it: keys take long."""
-        if str(block) not in MADE:
-            before = set(self.folder.iterdir())
-            self.run(block)
-            new = [path for path in self.folder.iterdir() if path not in before]
-            MADE[str(block)] = {path.name: path.read_bytes() for path in new}
-        for name, content in MADE[str(block)].items():
-            (self.folder / name).write_bytes(content)
+                self.run(first)
 
     def run(self, block: Block) -> str:
         if block.is_shell:
@@ -107,10 +95,14 @@ class Stage:
             path = self.folder / f"test_line_{block.line}.py"
             path.write_text(self.source(block), "utf-8")
             options = ["-q", "-p", "no:cacheprovider", "--rootdir", "."]
-            return run_to_its_end(python("-m", "pytest", *options, path.name), self.folder)
+            return run_to_its_end(
+                [sys.executable, "-m", "pytest", *options, path.name], self.folder
+            )
         imports = any("file" in other.options for other in self.page.above(block))
         if imports or NEEDS_A_PROCESS.search(self.page.source(block)):
-            return run_to_its_end(python("-W", "error", self.write(block).name), self.folder)
+            return run_to_its_end(
+                [sys.executable, "-W", "error", self.write(block).name], self.folder
+            )
         return run_here(compile(self.source(block), str(block.page), "exec"), self.folder)
 
     def serve(self, block: Block) -> None:
@@ -122,9 +114,6 @@ class Stage:
             expected = self.on_our_ports(block.output)
             if block is not self.block:
                 self.stack.callback(program.expect, expected)
-
-
-MADE: dict[str, dict[str, bytes]] = {}
 
 
 def run_here(code: types.CodeType, folder: Path) -> str:
@@ -225,4 +214,4 @@ def test_the_readme_s_demo_runs(tmp_path: Path) -> None:
     for run in runs:
         program, *arguments = shlex.split(run)
         assert program == "python"
-        run_to_its_end(python("-W", "error", *arguments), tmp_path)
+        run_to_its_end([sys.executable, "-W", "error", *arguments], tmp_path)

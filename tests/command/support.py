@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,13 +15,7 @@ from click.testing import CliRunner, Result
 from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, serve_muxado
 from trio_muxado._command.group import commands
 
-from ..helpers.programs import python
-
-
-def module(*arguments: str) -> list[str]:
-    """How a command is run as a process."""
-    return python("-W", "error", "-m", "trio_muxado", *arguments)
-
+MODULE = [sys.executable, "-W", "error", "-m", "trio_muxado"]
 
 DEADLINE = 60
 """Seconds, far above what any of these takes: a hang is a failure."""
@@ -37,7 +32,7 @@ def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a process."""
     return subprocess.run(
-        module(*arguments), capture_output=True, text=True, timeout=DEADLINE, check=False
+        [*MODULE, *arguments], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
 
 
@@ -45,7 +40,7 @@ async def run_beside(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a process, beside what this test serves."""
     with trio.fail_after(DEADLINE):
         done = await trio.run_process(
-            module(*arguments), capture_stdout=True, capture_stderr=True, check=False
+            [*MODULE, *arguments], capture_stdout=True, capture_stderr=True, check=False
         )
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()

@@ -20,9 +20,9 @@ from trio_muxado._check import echo_vectors
 from trio_muxado._check.frames import Header
 from trio_muxado._check.vectors import Version
 
-from ..helpers.programs import free_port, python
+from ..helpers.programs import free_port
 from ..test_check import Change, Mistaken, without
-from .support import DEADLINE, echo_streams, invoke, module, run_beside, serving
+from .support import DEADLINE, MODULE, echo_streams, invoke, run_beside, serving
 
 DIALLER = Path(__file__).with_name("dialling_peer.py")
 
@@ -48,7 +48,7 @@ async def test_it_finds_nothing_in_this_library_s_server(wire, typed) -> None:
 async def test_it_finds_nothing_in_this_library_s_client(wire, typed) -> None:
     """It dials as often as it is listened to."""
     process = await trio.lowlevel.open_process(
-        module("check", "127.0.0.1:0", "--role", "server", "--json", "--wire", wire, *typed),
+        [*MODULE, "check", "127.0.0.1:0", "--role", "server", "--json", "--wire", wire, *typed],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -89,7 +89,7 @@ async def test_it_finds_nothing_in_this_library_s_client(wire, typed) -> None:
 
 
 def test_it_starts_a_peer_that_dials() -> None:
-    start = shlex.join(python(str(DIALLER)))
+    start = shlex.join([sys.executable, str(DIALLER)])
     result = invoke(
         *("check", "127.0.0.1:0", "--role", "server", "--start", f"{start} {{host}} {{port}}"),
         *("--only", "wndinc-overflow"),

@@ -19,7 +19,6 @@ from trio_muxado._command import ending
 from trio_muxado._command.group import COMMANDS, commands
 from trio_muxado._command.options import ADDRESS, LISTEN_ADDRESS, Address
 
-from ..helpers.programs import python
 from .support import invoke, run
 
 if sys.version_info < (3, 11):
@@ -222,7 +221,7 @@ def test_an_interrupt_of_whatever_runs_is_one_line(monkeypatch) -> None:
 def start(code: str) -> subprocess.Popen[str]:
     """A process that runs a command of our own, once it has said that it does."""
     process = subprocess.Popen(
-        python("-W", "error", "-c", code),
+        [sys.executable, "-W", "error", "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from trio_muxado._command import output
 
-from .support import DEADLINE, module
+from .support import DEADLINE, MODULE
 
 ROWS = [("invalid/data-stream-zero", "docs/specification/v1.md#irregular-input", "[bold] none")]
 HEADERS = ("vector", "section", "what")
@@ -70,7 +70,7 @@ def on_a_terminal(
     if no_color:
         environment["NO_COLOR"] = "1"
     with subprocess.Popen(
-        module(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [*MODULE, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     ) as process:
         os.close(theirs)
         received = b""

@@ -21,7 +21,7 @@ from trio_muxado._command.seen import Direction, SeenSession
 from trio_muxado._command.trace import Proxy
 
 from ..helpers.programs import free_port
-from .support import DEADLINE, module, run_beside, serving
+from .support import DEADLINE, MODULE, run_beside, serving
 
 
 class Seen:
@@ -228,7 +228,7 @@ async def tracer_process(
 ) -> AsyncGenerator[tuple[trio.Process, Address], None]:
     """``trio-muxado trace``, once it listens."""
     process = await trio.lowlevel.open_process(
-        module("trace", "127.0.0.1:0", target, *options),
+        [*MODULE, "trace", "127.0.0.1:0", target, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

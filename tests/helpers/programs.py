@@ -11,7 +11,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -47,53 +46,6 @@ ENVIRONMENT = {
 }
 
 
-COLD = bool(os.environ.get("COLD_PROGRAMS")) or not (
-    hasattr(os, "fork") and sys.implementation.name == "cpython"
-)
-"""Start each program in a Python of its own, as users do.  Under coverage it has to be so, and
-`nox -s tests` does it in the longer run."""
-
-
-class Warm:
-    """The interpreter of ``warm.py``, from the first program to the end of the tests."""
-
-    def __init__(self) -> None:
-        here = Path(__file__).parent
-        self._folder = tempfile.TemporaryDirectory(prefix="warm-")
-        path = str(Path(self._folder.name, "socket"))
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(here / "warm.py"), path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"listening\n"
-        self.command = [sys.executable, "-I", "-S", str(here / "warm_start.py"), path]
-
-    def end(self) -> None:
-        """End it, and what it runs."""
-        self._process.communicate()
-        self._folder.cleanup()
-
-
-_warm: list[Warm] = []
-
-
-def python(*arguments: str) -> list[str]:
-    """The command ``python ARGUMENTS``, in a process of its own that starts in no time."""
-    if COLD:
-        return [sys.executable, *arguments]
-    if not _warm:
-        _warm.append(Warm())
-    return [*_warm[0].command, *arguments]
-
-
-def end_warm() -> None:
-    """The tests are over."""
-    while _warm:
-        _warm.pop().end()
-
-
 def free_port(taken: Iterable[int] = ()) -> int:
     """A port that nobody listens on, out of the range from which the kernel gives them away."""
     for _ in range(1000):
@@ -114,7 +66,7 @@ class Serving:
         self.printed = ""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
-            python("-W", "error", "-c", _ANNOUNCE, path.name),
+            [sys.executable, "-W", "error", "-c", _ANNOUNCE, path.name],
             cwd=path.parent,
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from ..command.support import DEADLINE, module
+from ..command.support import DEADLINE, MODULE
 from ..helpers.programs import ENVIRONMENT
 from .support import HOST
 
@@ -63,7 +63,7 @@ async def running(
 ) -> AsyncGenerator[Running, None]:
     """A command, until it is not needed any more."""
     process = await trio.lowlevel.open_process(
-        module(*map(str, arguments)),
+        [*MODULE, *map(str, arguments)],
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         env={**ENVIRONMENT, **env},
