@@ -248,3 +248,14 @@ def test_the_end_of_a_session_gives_back_what_nobody_has(wire: Wire) -> None:
     end.core.consume(stream, 6)
     end.core.close(stream)
     assert_nothing_is_counted(end)
+
+
+@pytest.mark.parametrize("wire", [V1, V2])
+def test_the_end_of_a_session_gives_back_the_slot_that_waits_for_an_answer(wire: Wire) -> None:
+    """A stream that this side has closed keeps its slot until the peer shows that it knows it."""
+    end = End(wire, receive_budget=BUDGET)
+    end.core.close(end.core.open_stream())
+    end.sent()
+    assert end.core.streams.outbound.used == 1
+    end.core.end(BreakReason(ErrorCode.PEER_EOF, "remote", "for a test", ends_session=True))
+    assert_nothing_is_counted(end)

@@ -143,14 +143,14 @@ class Connection:
         """The session is over: every stream on which something could happen is broken."""
         self._session.step(SessionInput.END)
         self.has_more = False  # what is left of a read is dropped
-        retry = broken._replace(safe_to_retry=True)
-        live = self.streams.live
-        never_sent = self._outbox.take_back(live) if live else set[int]()
+        streams = self.streams
+        never_sent = self._outbox.take_back(streams.live) if streams.live else set[int]()
         events: list[Event] = []
-        for stream in list(live.values()):
-            reason = retry if stream.id in never_sent else broken
-            self.streams.break_off(stream, SESSION_END, reason)
+        for stream in list(streams.live.values()):
+            reason = broken._replace(safe_to_retry=True) if stream.id in never_sent else broken
+            streams.break_off(stream, SESSION_END, reason)
             events.append(StreamBroken(stream))
+        streams.end()
         return events
 
     # ---- what is to be known of the session

@@ -230,6 +230,12 @@ class Streams:
         ]
         return live + list(self._unanswered.values())
 
+    def end(self) -> None:
+        """The session is over: no slot waits for the peer any more."""
+        for stream in self._unanswered.values():
+            stream.leave_slot()
+        self._unanswered.clear()
+
     # ---- receive windows, out of one budget
 
     @property
