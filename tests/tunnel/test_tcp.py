@@ -1,6 +1,8 @@
 """TCP tunnels: what visitors get, whoever stops, dies or forgets his side."""
 
+import contextlib
 import logging
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -24,6 +26,7 @@ from trio_muxado.tunnel import (
 from trio_muxado.tunnel._config import session_config
 from trio_muxado.tunnel._control import CONTROL_TYPE
 from trio_muxado.tunnel._names import shown_address
+from trio_muxado.tunnel._visitors import _accept_and_close
 
 from .support import (
     HOST,
@@ -626,3 +629,18 @@ async def test_an_agent_with_a_wrong_argument_dials_nobody(
     with pytest.raises((TypeError, ValueError), match=name) as caught:
         await expose(**{**right, **arguments})
     assert SECRET not in str(caught.value)
+
+
+async def test_what_waits_as_a_port_closes_is_accepted_and_nothing_after_it() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    address = listener.socket.getsockname()
+    with contextlib.ExitStack() as visitors:
+        for number in range(3):
+            visitor = visitors.enter_context(socket.create_connection(address))
+            visitor.sendall(bytes([number]))
+        accepted = list(_accept_and_close(listener))
+        assert sorted([await tcp.receive_some() for tcp in accepted]) == [b"\0", b"\1", b"\2"]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        for tcp in accepted:
+            await tcp.aclose()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,9 @@ ACCEPTING_TURNS = 5
 
 HEADER_TIMEOUT = 10.0
 """Seconds for what a visitor's connection begins with: a PROXY header, a TLS handshake."""
+
+LAST = 1000
+"""Connections that are accepted in the step that closes a port, at most."""
 
 LOG_INTERVAL = 1.0
 """Seconds between two lines that say that there are too many visitors."""
@@ -181,7 +185,18 @@ class Porter:
                     before = accepted
                     for _ in range(ACCEPTING_TURNS):
                         await trio.lowlevel.checkpoint()
+            # In this step, before trio closes the listener when others have had their turn.
             inner.cancel_scope.cancel()
+            for tcp in _accept_and_close(listener):
+                nursery.start_soon(self._handle_and_close, handler, tcp)
+
+    async def _handle_and_close(
+        self, handler: Callable[[trio.SocketStream], Awaitable[Any]], tcp: trio.SocketStream
+    ) -> None:
+        try:
+            await self._handle(handler, tcp)
+        finally:
+            await trio.aclose_forcefully(tcp)
 
     async def _handle(
         self, handler: Callable[[trio.SocketStream], Awaitable[Any]], tcp: trio.SocketStream
@@ -200,3 +215,16 @@ class Porter:
 
 GONE = (ProxyHeaderError, trio.BrokenResourceError, trio.TooSlowError, OSError)
 """What :func:`visitor_of` raises of visitors that say nothing, or nonsense."""
+
+
+def _accept_and_close(listener: trio.SocketListener) -> Iterator[trio.SocketStream]:
+    """What waits in a port; then the port is closed, before anything more can come to wait."""
+    port = listener.socket
+    with port, socket.fromfd(port.fileno(), port.family, port.type) as listening:
+        listening.setblocking(False)
+        for _ in range(LAST):
+            try:
+                sock, _ = listening.accept()
+            except OSError:  # mostly BlockingIOError: nothing waits
+                return
+            yield trio.SocketStream(trio.socket.from_stdlib_socket(sock))
