@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from trio_muxado import client_session, proxy_header
 from trio_muxado.tunnel import (
@@ -26,7 +27,7 @@ from trio_muxado.tunnel import (
 from trio_muxado.tunnel._config import session_config
 from trio_muxado.tunnel._control import CONTROL_TYPE
 from trio_muxado.tunnel._names import shown_address
-from trio_muxado.tunnel._visitors import _accept_and_close
+from trio_muxado.tunnel._visitors import Porter, _accept_and_close
 
 from .support import (
     HOST,
@@ -644,3 +645,28 @@ async def test_what_waits_as_a_port_closes_is_accepted_and_nothing_after_it() ->
             socket.create_connection(address)
         for tcp in accepted:
             await tcp.aclose()
+
+
+async def test_whoever_waits_when_a_relay_stops_is_served() -> None:
+    """Whether or not trio was about to accept him in that moment."""
+
+    async def hello(tcp: trio.SocketStream) -> None:
+        await tcp.send_all(b"hello")
+        await tcp.aclose()
+
+    for _ in range(20):
+        porter = Porter()
+        (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+        with contextlib.ExitStack() as visitors:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(porter.serve, [listener], hello, nursery)
+                await trio.testing.wait_all_tasks_blocked()
+                address = listener.socket.getsockname()
+                waiting = [
+                    visitors.enter_context(socket.create_connection(address)) for _ in range(3)
+                ]
+                porter.stop.set()
+                await porter.wait_until_empty()
+            assert [visitor.recv(10) for visitor in waiting] == [b"hello"] * 3
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)

@@ -23,16 +23,14 @@ from ._registry import shown_peer
 logger = logging.getLogger("trio_muxado.tunnel")
 
 GRACE = 1.0
-"""Seconds in which a relay that stops goes on to accept what waits in a port."""
-
-ACCEPTING_TURNS = 5
-"""Turns of trio's loop without a new connection, after which none waits."""
+"""Seconds that a relay that stops gives to what is on its way: a request, or a last answer."""
 
 HEADER_TIMEOUT = 10.0
 """Seconds for what a visitor's connection begins with: a PROXY header, a TLS handshake."""
 
-LAST = 1000
-"""Connections that are accepted in the step that closes a port, at most."""
+LAST = 4096
+"""Connections that are accepted in the step that closes a port, at most: as many as Linux lets
+wait in it by default."""
 
 LOG_INTERVAL = 1.0
 """Seconds between two lines that say that there are too many visitors."""
@@ -167,36 +165,14 @@ class Porter:
         handler: Callable[[trio.SocketStream], Awaitable[Any]],
         nursery: trio.Nursery,
     ) -> None:
-        accepted = 0
-
-        async def note_and_handle(tcp: trio.SocketStream) -> None:
-            nonlocal accepted
-            accepted += 1
-            await self._handle(handler, tcp)
-
-        async with trio.open_nursery() as inner:
+        async with trio.open_nursery() as accepting:
             serve = partial(trio.serve_listeners, handler_nursery=nursery)
-            inner.start_soon(serve, note_and_handle, [listener])
+            accepting.start_soon(serve, partial(self._handle, handler), [_Kept(listener)])
             await self.stop.wait()
-            # A listener that closes resets what waits in it, with the request that came along.
-            with trio.move_on_after(GRACE):
-                before = -1
-                while before < accepted:
-                    before = accepted
-                    for _ in range(ACCEPTING_TURNS):
-                        await trio.lowlevel.checkpoint()
-            # In this step, before trio closes the listener when others have had their turn.
-            inner.cancel_scope.cancel()
-            for tcp in _accept_and_close(listener):
-                nursery.start_soon(self._handle_and_close, handler, tcp)
-
-    async def _handle_and_close(
-        self, handler: Callable[[trio.SocketStream], Awaitable[Any]], tcp: trio.SocketStream
-    ) -> None:
-        try:
-            await self._handle(handler, tcp)
-        finally:
-            await trio.aclose_forcefully(tcp)
+            accepting.cancel_scope.cancel()
+        # A port that is closed resets what waits in it, with the request that came along.
+        for tcp in _accept_and_close(listener):
+            nursery.start_soon(self._handle, handler, tcp)
 
     async def _handle(
         self, handler: Callable[[trio.SocketStream], Awaitable[Any]], tcp: trio.SocketStream
@@ -215,6 +191,19 @@ class Porter:
 
 GONE = (ProxyHeaderError, trio.BrokenResourceError, trio.TooSlowError, OSError)
 """What :func:`visitor_of` raises of visitors that say nothing, or nonsense."""
+
+
+class _Kept(trio.abc.Listener[trio.SocketStream]):
+    """A listener that stays open when trio has served it."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+
+    async def accept(self) -> trio.SocketStream:
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 def _accept_and_close(listener: trio.SocketListener) -> Iterator[trio.SocketStream]:
