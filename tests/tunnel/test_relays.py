@@ -1,6 +1,7 @@
 """Several relays: a visitor at any of them reaches an agent at any of them."""
 
 import logging
+import math
 import ssl
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ import pytest
 import trio
 import trustme
 
-from trio_muxado import client_session
+from trio_muxado import MuxadoStream, client_session
 from trio_muxado.tunnel import (
     AddressService,
     AsgiService,
@@ -29,7 +30,7 @@ from trio_muxado.tunnel import (
 )
 from trio_muxado.tunnel._agent import say_hello
 from trio_muxado.tunnel._config import session_config
-from trio_muxado.tunnel._messages import Hello
+from trio_muxado.tunnel._messages import Hello, Refused, encode
 
 from .relays import OF_RELAYS, Memory, MemoryRegistry, address_of, clustered
 from .support import (
@@ -47,6 +48,7 @@ from .support import (
     until,
     visit,
 )
+from .test_agents import no_relay
 
 
 class Pair:
@@ -239,6 +241,27 @@ async def test_a_relay_that_died_is_passed_over_and_then_forgotten() -> None:
         assert counts["tcp", "failed"] >= 1
         await until(lambda: dead not in memory.living())
         nursery.cancel_scope.cancel()
+
+
+async def test_another_relay_that_refuses_and_stays_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse_and_stay(stream: MuxadoStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(encode(Refused("stopping", "in a moment")))
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("trio_muxado.tunnel._agent.HELLO_TIMEOUT", 0.05)
+    memory = Memory()
+    async with (
+        no_relay(refuse_and_stay) as other,
+        clustered(memory, EVERYTHING, http=f"{HOST}:0", agent_patience=0.2) as relay,
+    ):
+        host, port = other.agents
+        claim = Claim(f"{host}:{port}", "web", "host:www.example.org")
+        memory.claims[claim] = math.inf
+        assert (await get(relay.http, "www.example.org")).status_code == 502
+        await until(lambda: any("does not end the session" in line for line in caplog.messages))
 
 
 async def test_what_another_relays_agent_has_is_refused() -> None:

@@ -20,7 +20,7 @@ from .. import (
     dial_muxado,
     proxy_header,
 )
-from ._agent import say_hello
+from ._agent import say_hello, wait_until_ended
 from ._config import session_config
 from ._errors import TunnelRefusedError
 from ._messages import Hello, Visit, encode
@@ -217,7 +217,7 @@ class OtherRelays:
             if refusal.is_final:
                 raise
             other.lose(str(refusal))
-            await session.wait_closed()
+            await wait_until_ended(session)
             return
         with suppress(MuxadoError):
             await control.aclose()  # only an agent has to be found
