@@ -123,7 +123,7 @@ async def test_a_visitor_at_either_reaches_an_agent_at_either() -> None:
         assert two.counts.passed == {("first", "out"): 1, ("second", "in"): 1}
         assert one.counts.visitors == {("first", "clean"): 1, ("second", "clean"): 1}
         # One agent each, and one session for both directions between the relays.
-        assert (one.others.connected, two.others.connected) == (1, 1)
+        assert [each.cluster.others.connected for each in (one, two)] == [1, 1]
         assert len(one._sessions) + len(two._sessions) == 3
 
 

@@ -34,7 +34,8 @@ class RelayCollector(Collector):
         )
         yield _counter("bytes", "Bytes moved, in from visitors, out to them.", counts.moved, "way")
         yield _counter("requests", "HTTP requests by the answer.", counts.requests, "status")
-        if self._relay.cluster is not None and self._relay.others is not None:
+        cluster = self._relay.cluster
+        if cluster is not None:
             yield _counter(
                 "passed",
                 "Visitors passed on, out to other relays, in from them.",
@@ -44,12 +45,12 @@ class RelayCollector(Collector):
             yield GaugeMetricFamily(
                 "trio_muxado_relay_relays",
                 "Other relays with a session.",
-                value=self._relay.others.connected,
+                value=cluster.others.connected,
             )
             yield GaugeMetricFamily(
                 "trio_muxado_relay_registry_up",
                 "Whether the shared registry answers.",
-                value=self._relay.cluster.is_up,
+                value=cluster.is_up,
             )
         refused = CounterMetricFamily(
             "trio_muxado_relay_refused",

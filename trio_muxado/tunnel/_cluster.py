@@ -14,6 +14,7 @@ from ._config import RelayConfig
 from ._errors import TunnelRefusedError
 from ._names import Tunnel
 from ._registry import Agent, LiveTunnel, Registry
+from ._relays import OtherRelays
 from ._shared import Claim, RegistryError, SharedRegistry, place_of
 
 logger = logging.getLogger("trio_muxado.tunnel")
@@ -53,8 +54,11 @@ class Cluster:
         relay: str,
         config: RelayConfig,
         registry: Registry,
-        every_renewal: Callable[[], None] = lambda: None,
+        others: OtherRelays,
+        every_renewal: Callable[[], None],
     ) -> None:
+        self.others: OtherRelays = others
+        """To which visitors are passed on."""
         self.is_up: bool = False
         """Whether the registry has answered when it was asked last."""
         self._shared = shared

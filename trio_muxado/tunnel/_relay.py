@@ -115,25 +115,24 @@ class Relay:
         targets = Targets(config, self._routes, self.counts, self._slots, visits)
         self._sessions = Sessions(self.registry, known, self.counts, targets)
         self.cluster: Cluster | None = None
-        self.others: OtherRelays | None = None
         if shared_registry is not None and config.relay_address is not None:
-            self.cluster = Cluster(
-                shared_registry,
-                config.relay_address,
-                config,
-                self.registry,
-                self._routes.forget_unused,
-            )
-            self.others = OtherRelays(
+            others = OtherRelays(
                 config.relay_address,
                 lambda: self._sessions.tokens.of_relays,
                 relays_tls,
                 heartbeat,
                 visits.handle,
             )
+            self.cluster = Cluster(
+                shared_registry,
+                config.relay_address,
+                config,
+                self.registry,
+                others,
+                self._routes.forget_unused,
+            )
             self.registry.binds_ports = False
         self._routes.cluster = self._sessions.cluster = self.cluster
-        self._routes.others = self._sessions.others = self.others
         self._porter = Porter()
 
     def set_tokens(self, tokens: Iterable[Token]) -> None:
@@ -184,8 +183,8 @@ class Relay:
         listeners = await _listen(addresses)
         agents_stop, agents_gone = trio.Event(), trio.Event()
         async with open_nursery() as nursery:
-            if self.cluster is not None and self.others is not None:
-                self.others.start(nursery)
+            if self.cluster is not None:
+                self.cluster.others.start(nursery)
                 await nursery.start(self.cluster.run)
             async with open_nursery() as visitors:
                 self.registry.start(nursery, partial(self._listen_for_visitors, visitors))

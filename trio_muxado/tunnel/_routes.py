@@ -15,7 +15,6 @@ from ._config import RelayConfig
 from ._counts import RelayCounts
 from ._opening import NoAgentError, open_to_agent
 from ._registry import LiveTunnel, Registry
-from ._relays import OtherRelays
 from ._shared import Claim
 from ._visitors import Visitor
 
@@ -44,7 +43,6 @@ class Routes:
         self.registry = registry
         self.counts = counts
         self.cluster: Cluster | None = None
-        self.others: OtherRelays | None = None
         self._keep = config.keep_tunnel
         self._turns: Counter[str] = Counter()
         self._used: dict[str, float] = {}
@@ -103,7 +101,7 @@ class Route:
           NoAgentError: none is there within ``patience`` seconds, or each service refused.
         """
         routes, live = self._routes, self._live
-        if routes.cluster is None or routes.others is None:
+        if routes.cluster is None:
             assert live is not None
             return await open_to_agent(live, visitor, patience, first)
         failure = NoAgentError("agent", f"no agent of {self.name!r} is connected")
@@ -111,7 +109,7 @@ class Route:
         while True:
             try:
                 with trio.fail_at(deadline):
-                    return await self._try(routes.cluster, routes.others, visitor, deadline, first)
+                    return await self._try(routes.cluster, visitor, deadline, first)
             except NoAgentError as error:
                 failure = error
             except trio.TooSlowError:
@@ -123,7 +121,6 @@ class Route:
     async def _try(
         self,
         cluster: Cluster,
-        others: OtherRelays,
         visitor: Visitor,
         deadline: float,
         first: bytes,
@@ -146,7 +143,7 @@ class Route:
         for claim in self._routes.in_turn(name, claims):
             try:
                 with trio.fail_after((deadline - trio.current_time()) / left):
-                    found = await others.open(claim.relay, name, visitor, first)
+                    found = await cluster.others.open(claim.relay, name, visitor, first)
             except NoAgentError as error:
                 failure = error
             except trio.TooSlowError:

@@ -15,7 +15,6 @@ from ._errors import TunnelRefusedError
 from ._messages import Accepted, Hello, MessageError, Refused, VersionError, encode
 from ._nursery import open_nursery
 from ._registry import Agent, Registry, shown_peer
-from ._relays import OtherRelays
 from ._targets import Targets
 from ._tokens import Tokens
 
@@ -41,7 +40,6 @@ class Sessions:
         self._counts = counts
         self._targets = targets
         self.cluster: Cluster | None = None
-        self.others: OtherRelays | None = None
         self._agents: dict[MuxadoSession, Agent | None] = {}  # None before they are admitted
         self._greeting: set[MuxadoSession] = set()  # whose control stream is open
 
@@ -55,8 +53,8 @@ class Sessions:
         agent = self._agents.pop(session, None)
         if agent is not None:
             self._registry.release(agent)
-            if agent.relay and self.others is not None:
-                self.others.let_go(agent.relay, session)
+            if agent.relay and self.cluster is not None:
+                self.cluster.others.let_go(agent.relay, session)
             logger.info("%s has gone: %s", agent, reason.message, extra=agent.extra)
 
     async def handle(self, session: MuxadoSession) -> None:
@@ -132,7 +130,7 @@ class Sessions:
         token = self.tokens.find(hello.token)
         if token is None:
             raise TunnelRefusedError("token", "the relay does not know this token")
-        if hello.relay and (self.others is None or not token.relay or hello.tunnels):
+        if hello.relay and (self.cluster is None or not token.relay or hello.tunnels):
             raise TunnelRefusedError("not-allowed", "this token, or this relay, is not for relays")
         if self.stopping and not hello.relay:  # whose visitors still have agents here
             raise TunnelRefusedError("stopping", "the relay is stopping")
@@ -149,8 +147,8 @@ class Sessions:
             self._registry.release(agent)
             raise TunnelRefusedError("message", "the session is over")
         self._agents[session] = agent
-        if agent.relay and self.others is not None:
-            self.others.adopt(agent.relay, session)
+        if agent.relay and self.cluster is not None:
+            self.cluster.others.adopt(agent.relay, session)
         return agent, Accepted(tuple(granted))
 
     async def _receive_hello(self, stream: MuxadoStream) -> Hello:
