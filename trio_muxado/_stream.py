@@ -228,7 +228,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             if data and SEND_END in core.allowed:
                 self._cut = True  # until it is queued
             small = len(data) <= SMALL_MESSAGE
-            # Queued behind the checkpoint: an end that follows at once goes in the same frame.
+            # Queued after the checkpoint: an end that follows at once goes in the same frame.
             if small:
                 await checkpoint()
             else:

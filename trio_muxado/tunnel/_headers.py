@@ -61,7 +61,7 @@ def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 
 def trailers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """What goes on of the fields behind a body.  Some servers add them to the headers."""
+    """What goes on of the fields after a body.  Some servers add them to the headers."""
     gone = ABOUT_THE_VISITOR | OF_THE_MESSAGE
     return [each for each in passed_on(headers) if each[0] not in gone]
 

@@ -205,10 +205,10 @@ class Http1Connection:
                         h11.Response(status_code=status, headers=headers, reason=event.reason)
                     )
                 case h11.EndOfMessage():
-                    # HTTP/1.0 has no place for what comes behind a body.
+                    # HTTP/1.0 has no place for what comes after a body.
                     has_trailers = self._connection.their_http_version != b"1.0"
-                    behind = trailers(event.headers) if has_trailers else []
-                    await self._send(h11.EndOfMessage(headers=behind))
+                    fields = trailers(event.headers) if has_trailers else []
+                    await self._send(h11.EndOfMessage(headers=fields))
                     self._front.note_answer(route, self._visitor, status, upstream.agent)
                     return False
                 case _:

@@ -334,8 +334,8 @@ class Http2Connection:
                 case h11.Data():
                     await self._send_data(stream_id, request, bytes(event.data))
                 case _:  # the end; nobody has asked for another protocol
-                    if behind := trailers(event.headers):
-                        self._connection.send_headers(stream_id, behind, end_stream=True)
+                    if fields := trailers(event.headers):
+                        self._connection.send_headers(stream_id, fields, end_stream=True)
                     else:
                         self._connection.end_stream(stream_id)
                     if not request.has_ended and self._is_sending(request):
