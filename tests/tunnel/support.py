@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+import pytest
 import trio
 
 from trio_muxado import Backoff
@@ -98,6 +99,21 @@ async def running_relay(
             yield Running(relay, ports, stop, ended)
             if cancel:
                 nursery.cancel_scope.cancel()
+
+
+class SlowBinding:
+    """From now on nobody listens on a port before ``go_on`` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_begun = trio.Event()
+        self.go_on = trio.Event()
+        self._listen = trio.open_tcp_listeners
+        monkeypatch.setattr(trio, "open_tcp_listeners", self)
+
+    async def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.has_begun.set()
+        await self.go_on.wait()
+        return await self._listen(*arguments, **options)
 
 
 class Exposed:

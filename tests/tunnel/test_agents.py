@@ -49,6 +49,7 @@ from .support import (
     SECRET,
     TCP,
     Running,
+    SlowBinding,
     ask,
     config,
     exposed,
@@ -200,25 +201,17 @@ async def test_clients_are_visitors_as_well() -> None:
 async def test_a_tunnel_whose_time_is_over_while_it_is_asked_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    is_binding, is_bound = trio.Event(), trio.Event()
-    listen = trio.open_tcp_listeners
-
-    async def slow(*arguments: Any, **options: Any) -> Any:
-        is_binding.set()
-        await is_bound.wait()
-        return await listen(*arguments, **options)
-
     new = Tunnel(name="new", port=0)
     async with service(saying(b"here")) as behind, running_relay(keep_tunnel=0.05) as relay:
         async with exposed(relay, {TCP: behind}) as agent:
             port = agent.port()
             agent.stop.set()
             await agent.ended.wait()
-        monkeypatch.setattr(trio, "open_tcp_listeners", slow)
+        slow = SlowBinding(monkeypatch)
         async with exposed(relay, {TCP: behind, new: behind}, wait=False) as agent:
-            await is_binding.wait()
+            await slow.has_begun.wait()
             await trio.sleep(0.1)  # the old one would be over by now
-            is_bound.set()
+            slow.go_on.set()
             await agent.wait_for("connected")
             assert agent.port() == port
             assert await ask(port) == b"here"

@@ -24,7 +24,7 @@ from .support import (
     until,
     visit,
 )
-from .web import OTHER, WEB, Client, get, https, plain, relay_and_app, resolving, scope_app
+from .web import OTHER, WEB, Client, Silent, get, https, plain, relay_and_app, resolving, scope_app
 
 
 async def test_an_application_without_any_port_is_reached_by_its_host() -> None:
@@ -205,23 +205,15 @@ async def test_half_an_answer_is_never_taken_for_the_whole(length: bool) -> None
 
 
 async def test_a_visitor_that_leaves_ends_his_request() -> None:
-    gone = trio.Event()
-
-    async def note(stream: trio.SocketStream) -> None:
-        try:
-            await stream.receive_some()
-            await stream.receive_some()
-        finally:
-            gone.set()
-
-    async with service(note) as behind, running_relay(http=f"{HOST}:0") as relay:
+    silent = Silent()
+    async with service(silent) as behind, running_relay(http=f"{HOST}:0") as relay:
         async with exposed(relay, {WEB: behind}):
             async with visit(relay.http) as visitor:
                 await visitor.send_all(get("web.example.org"))
                 await until(lambda: relay.relay.counts.running["web"] == 1)
                 await trio.sleep(0.05)
                 reset_on_close(visitor)
-            await gone.wait()
+            await silent.visitor_left.wait()
             await until(lambda: relay.relay.counts.running["web"] == 0)
 
 

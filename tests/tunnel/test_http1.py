@@ -11,7 +11,7 @@ import trio
 from trio_muxado.tunnel._http1 import PIPELINED
 
 from .support import HOST, ask, exposed, reset_on_close, running_relay, service, until, visit
-from .web import WEB, Client, get, https, relay_and_app
+from .web import WEB, Client, Silent, get, https, relay_and_app
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -206,22 +206,14 @@ async def test_a_visitor_that_leaves_in_the_middle_of_an_answer(
 async def test_a_visitor_of_tls_that_leaves_ends_his_request(
     tls_files: Any, client_context: ssl.SSLContext
 ) -> None:
-    gone = trio.Event()
-
-    async def note(stream: trio.SocketStream) -> None:
-        try:
-            await stream.receive_some()
-            await stream.receive_some()
-        finally:
-            gone.set()
-
-    async with service(note) as behind, https(tls_files) as relay, exposed(relay, {WEB: behind}):
+    silent = Silent()
+    async with service(silent) as behind, https(tls_files) as relay, exposed(relay, {WEB: behind}):
         async with visit(relay.https) as tcp:
             client_context.set_alpn_protocols(["http/1.1"])
             visitor = trio.SSLStream(tcp, client_context, server_hostname=WEB.host)
             await visitor.send_all(get(str(WEB.host)))
             await until(lambda: relay.relay.counts.running["web"] == 1)
-        await gone.wait()
+        await silent.visitor_left.wait()
 
 
 async def test_a_visitor_sends_so_much_ahead_of_his_answer() -> None:

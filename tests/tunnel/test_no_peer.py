@@ -23,7 +23,7 @@ from trio_muxado.tunnel._messages import Accepted, Granted, Hello, Refused, Targ
 from trio_muxado.tunnel._services import Service
 from trio_muxado.tunnel._visitors import slot_key
 
-from .support import HOST, SECRET, TCP, ask, exposed, running_relay, until
+from .support import HOST, SECRET, TCP, SlowBinding, ask, exposed, running_relay, until
 from .test_agents import HELLO, by_hand, say
 
 Handle = Callable[[MuxadoStream], Awaitable[Any]]
@@ -115,21 +115,13 @@ async def test_nobody_is_admitted_by_a_relay_that_stops() -> None:
 async def test_an_agent_that_goes_while_its_ports_are_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    is_binding, go_on = trio.Event(), trio.Event()
-    listen = trio.open_tcp_listeners
-
-    async def slow(*arguments: Any, **options: Any) -> Any:
-        is_binding.set()
-        await go_on.wait()
-        return await listen(*arguments, **options)
-
     async with running_relay(keep_tunnel=0.05) as relay:
-        monkeypatch.setattr(trio, "open_tcp_listeners", slow)
+        slow = SlowBinding(monkeypatch)
         async with by_hand(relay) as session:
             await say(session, HELLO)
-            await is_binding.wait()
+            await slow.has_begun.wait()
         await until(lambda: not len(relay.relay._sessions))
-        go_on.set()
+        slow.go_on.set()
         await until(lambda: not relay.relay.registry.agents)
         await until(lambda: not list(relay.relay.registry.tunnels))
 

@@ -48,6 +48,20 @@ async def scope_app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"."})
 
 
+class Silent:
+    """A service that reads a request and answers nothing, until its visitor has left."""
+
+    def __init__(self) -> None:
+        self.visitor_left = trio.Event()
+
+    async def __call__(self, stream: trio.SocketStream) -> None:
+        try:
+            await stream.receive_some()
+            await stream.receive_some()
+        finally:
+            self.visitor_left.set()
+
+
 def plain(word: bytes, *, keep_open: bool = False) -> Any:
     """A service that answers each request with a word, by hand."""
 
