@@ -70,7 +70,9 @@ def _git(*arguments: str) -> bytes:
 def _committed(rev: str, folder: Path, python: str) -> Version:
     commit = _git("rev-parse", "--verify", f"{rev}^{{commit}}").decode().strip()
     with tarfile.open(fileobj=io.BytesIO(_git("archive", commit, PACKAGE))) as archive:
-        archive.extractall(folder, filter="data")
+        # Python 3.11.2, which Debian 12 has, knows no filters.
+        archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+        archive.extractall(folder)
     return Version(rev, commit, folder, python)
 
 
