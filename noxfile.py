@@ -225,7 +225,7 @@ def applications(session: nox.Session) -> None:
     programs = {"haproxy": "haproxy", "nc": "netcat-openbsd", "curl": "curl", "git": "git"}
     programs |= {"wrk": "wrk", "chromium": "chromium", "redis-server": "redis-server"}
     programs |= {"redis-benchmark": "redis-tools", "systemd-analyze": "systemd"}
-    programs |= {"docker-compose": "docker-compose"}
+    programs |= {"docker-compose": "docker-compose", "go": "golang-go", "sshd": "openssh-server"}
     programs |= {"psql": "postgresql-client", "postgres": "postgresql"}
     get_programs(session, programs)
     strict = ["--no-skips"] if os.environ.get("CI") else []

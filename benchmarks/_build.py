@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BUILD = HERE / ".build"
 LIBP2P = "libp2p == 0.8.1"
+BORE = "bore-cli@0.6.0"
 GOCODE = Path("/usr/share/gocode")  # where Debian's Go packages put their sources
 V1_PACKAGE = "golang-github-inconshreveable-muxado-dev"
 
@@ -122,6 +123,31 @@ def _rust_program() -> str:
 
 def rust() -> Callable[[], list[str]]:
     return lambda: [_rust_program()]
+
+
+@cache
+def tunnel_service() -> str:
+    """What is behind the tunnels of `benchmarks.tunnels`."""
+    program = BUILD / "tunnel-service"
+    _run(["go", "build", "-o", str(program), "main.go"], HERE / "tunnel_service")
+    return str(program)
+
+
+@cache
+def bore() -> str:
+    folder = BUILD / "bore"
+    program = folder / "bin" / "bore"
+    if not program.exists():
+        _run(["cargo", "install", "--quiet", "--locked", "--root", str(folder), BORE], ROOT)
+    return str(program)
+
+
+def installed(name: str) -> str:
+    """A program of the system's.  Debian has servers where not every user's PATH leads."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
+    if found is None:
+        raise Missing(f"no {name} on this machine")
+    return found
 
 
 @cache

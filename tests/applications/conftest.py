@@ -14,10 +14,12 @@ PACKAGES = {
     "curl": "curl",
     "docker-compose": "docker-compose",
     "git": "git",
+    "go": "golang-go",
     "postgres": "postgresql",
     "psql": "postgresql-client",
     "redis-benchmark": "redis-tools",
     "redis-server": "redis-server",
+    "sshd": "openssh-server",
     "systemd-analyze": "systemd",
     "wrk": "wrk",
 }

@@ -1,0 +1,326 @@
+"""Tunnels side by side: `python -m benchmarks.tunnels`.
+
+The same services behind each, an HTTP server in Go, one in Python, and Redis: no tunnel,
+`trio-muxado relay` and `expose`, the example of the docs, `ssh -R`, and `bore`. They take turns in
+every round, so that a machine that wanders wanders for all of them. Needs Debian's `wrk`,
+`openssh-server` and `redis-server`, `go`, and `cargo` for bore; it builds what has to be built. A
+run takes five minutes.
+
+    python -m benchmarks.tunnels                                          # the tables
+    python -m benchmarks.tunnels --json docs/tunnels.json --page          # and into the docs
+    python -m benchmarks.tunnels --page --redraw --json docs/tunnels.json # from an earlier run
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from . import _build
+from ._measure import line_of, started
+from ._tunnels import (
+    HOST,
+    KINDS,
+    Kind,
+    NotStartedError,
+    Running,
+    cpu_seconds,
+    free_ports,
+    process,
+    wait_for_service,
+)
+from ._versions import head
+from .run import progress
+
+PAGE = _build.ROOT / "docs" / "capacity.md"
+BLOCK = re.compile(
+    r"(<!-- tunnels: (\w+) -->\n\n)((?:(?!<!--).)*)(<!-- end of tunnels -->)", re.DOTALL
+)
+BORE, DIRECT = "bore", "direct"
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk does for a second."""
+
+    name: str
+    title: str
+    path: str
+    connections: int
+    kept: bool = True
+    service: str = "http"
+
+    def run(self, running: Running) -> Figures:
+        """Requests and their errors, and the CPU time of either side of the tunnel."""
+        command = [_build.installed("wrk"), "-t1", f"-c{self.connections}", "-d1s"]
+        if not self.kept:
+            command += ["-H", "Connection: close"]
+        command.append(f"http://{HOST}:{running.ports[self.service]}/{self.path}")
+        with spent(running) as figures:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return figures | wrk_figures(done.stdout)
+
+
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+
+
+def wrk_figures(said: str) -> Figures:
+    """What wrk prints, in numbers."""
+    done = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m),", said)
+    if done is None:
+        raise NotStartedError(f"wrk printed no result: {said!r}")
+    wrong = re.findall(r"(?:connect|read|write|timeout) (\d+)|responses: (\d+)", said)
+    return {
+        "requests": float(done[1]),
+        "seconds": float(done[2]) * UNITS[done[3]],
+        "errors": float(sum(int(number) for each in wrong for number in each if number)),
+    }
+
+
+@contextmanager
+def spent(running: Running) -> Iterator[Figures]:
+    """The CPU seconds of the relay's and of the agent's processes, once the block is left."""
+    figures: Figures = {}
+    before = cpu_seconds(running.relay), cpu_seconds(running.agent)
+    yield figures
+    figures["relay_cpu"] = cpu_seconds(running.relay) - before[0]
+    figures["agent_cpu"] = cpu_seconds(running.agent) - before[1]
+
+
+@dataclass(frozen=True)
+class Pings:
+    """One PING after the other on a kept connection to Redis."""
+
+    name: str = "redis"
+    title: str = "PING of Redis, kept"
+    seconds: float = 0.5
+
+    def run(self, running: Running) -> Figures:
+        latencies: list[float] = []
+        with socket.create_connection((HOST, running.ports["redis"]), 5) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(10)
+            ping(connection)  # the tunnel has come to the service by then
+            with spent(running) as figures:
+                until = time.perf_counter() + self.seconds
+                while (begun := time.perf_counter()) < until:
+                    ping(connection)
+                    latencies.append(time.perf_counter() - begun)
+        centiles = statistics.quantiles(latencies, n=100)
+        pings = float(len(latencies))
+        return figures | {"requests": pings, "p50": centiles[49], "p99": centiles[98]}
+
+
+def ping(connection: socket.socket) -> None:
+    connection.sendall(b"PING\r\n")
+    if connection.recv(100) != b"+PONG\r\n":
+        raise NotStartedError("Redis answers something else")
+
+
+LOADS: tuple[Load | Pings, ...] = (
+    Load("each", "a connection a request", "small", 16, kept=False),
+    Load("kept", "16 kept connections", "small", 16),
+    Load("files", "1 MB files, 4 at once", "large", 4),
+    Load("python-each", "a connection a request, Python", "small", 16, False, "python"),
+    Load("python-kept", "16 kept connections, Python", "small", 16, True, "python"),
+    Pings(),
+)
+
+
+# ---- a run
+
+
+@contextmanager
+def services() -> Iterator[dict[str, int]]:
+    """The HTTP servers and Redis, with the port of each."""
+    (redis,) = free_ports(1)
+    server = [_build.installed("redis-server"), "--port", str(redis), "--bind", HOST]
+    server += ["--save", "", "--appendonly", "no"]
+    http = {
+        "http": [_build.tunnel_service()],
+        "python": [sys.executable, "-m", "benchmarks.tunnel_service.service"],
+    }
+    with ExitStack() as stack:
+        stack.enter_context(process(server))
+        ports = {"redis": redis}
+        for name, command in http.items():
+            running, why = stack.enter_context(started(command, _build.ROOT, None))
+            line = line_of(running, 10)
+            if not line.startswith("{"):
+                raise NotStartedError(f"the service did not start: {why()}")
+            ports[name] = json.loads(line)["port"]
+        yield ports
+
+
+def wait_for(running: Running) -> None:
+    question = b"GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    for name in ("http", "python"):
+        wait_for_service(running.ports[name], question, b"HTTP/1.1 200")
+    wait_for_service(running.ports["redis"], b"PING\r\n", b"+PONG")
+
+
+def measure(kinds: Sequence[Kind], rounds: int) -> dict[str, Any]:
+    """All kinds in turn, each of them first in some rounds."""
+    results: dict[str, dict[str, list[Figures]]] = {
+        load.name: {kind.name: [] for kind in kinds} for load in LOADS
+    }
+    with services() as ports, ExitStack() as stack:
+        running: dict[str, Running] = {}
+        for kind in kinds:
+            running[kind.name] = stack.enter_context(kind.start(ports))
+            wait_for(running[kind.name])
+        for number in range(rounds):
+            turn = number % len(kinds)
+            for load in LOADS:
+                for kind in (*kinds[turn:], *kinds[:turn]):
+                    results[load.name][kind.name].append(load.run(running[kind.name]))
+            progress(f"round {number + 1} of {rounds}")
+    commit, changed = head()
+    return {
+        "commit": commit,
+        "changed": changed,
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "trio": trio.__version__,
+        "bore": _build.BORE.partition("@")[2],
+        "rounds": rounds,
+        "results": results,
+    }
+
+
+# ---- tables
+
+
+def rate(figures: Figures) -> float:
+    return figures["requests"] / figures["seconds"]
+
+
+def ratios(of: Sequence[Figures], to: Sequence[Figures]) -> list[float]:
+    """Of the rates, round by round."""
+    return sorted(rate(one) / rate(other) for one, other in zip(of, to, strict=True))
+
+
+def ratio_cell(found: Sequence[float]) -> str:
+    return f"{statistics.median(found):.2f} ({found[0]:.2f} to {found[-1]:.2f})"
+
+
+def median(rounds: Sequence[Figures], value: Callable[[Figures], float]) -> float:
+    return statistics.median(value(figures) for figures in rounds)
+
+
+def microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:,.0f} µs"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    first, *body = rows
+    lines = [first, ["---"] * len(first), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def titles() -> dict[str, str]:
+    return {kind.name: kind.title for kind in KINDS}
+
+
+def rates_table(results: Mapping[str, Mapping[str, list[Figures]]]) -> str:
+    loads = [load for load in LOADS if isinstance(load, Load)]
+    rows = [["rate, of bore's", *(load.title for load in loads)]]
+    for name, title in titles().items():
+        found = [
+            ratio_cell(ratios(results[load.name][name], results[load.name][BORE])) for load in loads
+        ]
+        rows.append([title, *(["1"] * len(loads) if name == BORE else found)])
+    return table(rows)
+
+
+def cpu_table(results: Mapping[str, Mapping[str, list[Figures]]]) -> str:
+    rows = [["CPU time of relay + agent, for each", *(load.title for load in LOADS)]]
+    for name, title in titles().items():
+        if name == DIRECT:
+            continue
+        cells = [
+            " + ".join(
+                f"{median(results[load.name][name], each) * 1e6:,.0f}"
+                for each in (
+                    lambda of: of["relay_cpu"] / of["requests"],
+                    lambda of: of["agent_cpu"] / of["requests"],
+                )
+            )
+            for load in LOADS
+        ]
+        rows.append([title, *(f"{cell} µs" for cell in cells)])
+    return table(rows)
+
+
+def latency_table(results: Mapping[str, Mapping[str, list[Figures]]]) -> str:
+    found = results["redis"]
+    least = median(found[DIRECT], lambda of: of["p50"])
+    rows = [["PING on a kept connection", "median", "of it the way through the tunnel", "p99"]]
+    for name, title in titles().items():
+        half, late = (median(found[name], lambda of, key=key: of[key]) for key in ("p50", "p99"))
+        way = "" if name == DIRECT else microseconds(half - least)
+        rows.append([title, microseconds(half), way, microseconds(late)])
+    return table(rows)
+
+
+def tables(document: Mapping[str, Any]) -> dict[str, str]:
+    results = document["results"]
+    about = (
+        f"Commit {document['commit'][:10]}, Python {document['python']}, trio {document['trio']}, "
+        f"bore {document['bore']}; {document['rounds']} rounds.\n"
+    )
+    return {
+        "rates": rates_table(results),
+        "cpu": cpu_table(results),
+        "latency": latency_table(results),
+        "about": about,
+    }
+
+
+def filled(text: str, document: Mapping[str, Any]) -> str:
+    """The page with the figures of a run."""
+    found = tables(document)
+    return BLOCK.sub(lambda block: f"{block[1]}{found[block[2]]}\n{block[4]}", text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="where the figures are kept")
+    parser.add_argument("--redraw", action="store_true", help="take them from there")
+    parser.add_argument("--page", action="store_true", help="write them into docs/capacity.md")
+    args = parser.parse_args(arguments)
+    if args.redraw:
+        document = json.loads(args.json.read_text("utf-8"))
+    else:
+        try:
+            document = measure(KINDS, args.rounds)
+        except (NotStartedError, _build.Missing) as error:
+            sys.exit(str(error))
+        if args.json:
+            args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    for name, text in tables(document).items():
+        sys.stdout.write(f"{name}\n{text}\n")
+    if args.page:
+        PAGE.write_text(filled(PAGE.read_text("utf-8"), document), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

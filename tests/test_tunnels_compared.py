@@ -1,0 +1,39 @@
+"""What the benchmark of tunnels makes of its figures."""
+
+import pytest
+
+from benchmarks import tunnels
+from benchmarks._tunnels import KINDS, NotStartedError
+
+
+def test_what_wrk_prints() -> None:
+    said = "  1054 requests in 1.01s, 226.48KB read\n"
+    assert tunnels.wrk_figures(said) == {"requests": 1054, "seconds": 1.01, "errors": 0}
+    said = "  9 requests in 900.00ms, 1KB read\n"
+    said += "  Socket errors: connect 1, read 2, write 3, timeout 4\n"
+    said += "  Non-2xx or 3xx responses: 5\n"
+    assert tunnels.wrk_figures(said) == {"requests": 9, "seconds": 0.9, "errors": 15}
+    with pytest.raises(NotStartedError, match="no result: 'unable to connect'"):
+        tunnels.wrk_figures("unable to connect")
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    of = [{"requests": 10.0, "seconds": 1.0}, {"requests": 9.0, "seconds": 3.0}]
+    to = [{"requests": 20.0, "seconds": 1.0}, {"requests": 1.0, "seconds": 1.0}]
+    assert tunnels.ratios(of, to) == [0.5, 3.0]
+
+
+def test_the_tables_have_all_tunnels_and_loads() -> None:
+    figures = {"requests": 100.0, "seconds": 1.0, "errors": 0.0, "p50": 3e-4, "p99": 1e-3}
+    figures |= {"relay_cpu": 0.05, "agent_cpu": 0.04}
+    results = {load.name: {kind.name: [figures] for kind in KINDS} for load in tunnels.LOADS}
+    about = {"commit": "0" * 40, "python": "3.11.2", "trio": "0.35.0", "bore": "0.6.0", "rounds": 1}
+    found = tunnels.tables({"results": results, **about})
+    for name, rows in (("rates", len(KINDS)), ("cpu", len(KINDS) - 1), ("latency", len(KINDS))):
+        head, _, *body = found[name].splitlines()
+        assert len(body) == rows
+        assert {line.count("|") for line in body} == {head.count("|")}
+    assert "| 1.00 (1.00 to 1.00) |" in found["rates"]
+    assert "| 500 + 400 µs |" in found["cpu"]
+    page = "<!-- tunnels: about -->\n\nold\n\n<!-- end of tunnels -->"
+    assert "bore 0.6.0; 1 rounds." in tunnels.filled(page, {"results": results, **about})
