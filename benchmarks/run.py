@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -106,6 +107,14 @@ def versions() -> dict[str, str]:
     return found | {name: version}
 
 
+def counts() -> dict[str, object]:
+    """Calls, task switches and writes of ours: the same in every run with this Python and trio."""
+    command = [sys.executable, "-m", "benchmarks._counting", "v1", "v2"]
+    done = subprocess.run(command, cwd=_build.ROOT, capture_output=True, text=True, check=True)
+    found: dict[str, object] = json.loads(done.stdout)["counts"]
+    return found
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, help="rounds of each work (5)")
@@ -174,7 +183,7 @@ def main() -> None:
         print(_report.notes(CONTENDERS))
         picture(args.picture, document, outcomes)
         if args.pages:
-            for page in _pages.fill(outcomes):
+            for page in _pages.fill(_pages.Run(document, outcomes)):
                 progress(f"filled in: {page}")
         return
     rounds, seconds = (2, 0.5) if args.quick else (5, 2.0)
@@ -193,6 +202,7 @@ def main() -> None:
         "machine": machine(),
         "versions": versions(),
         "settings": vars(settings),
+        "counts": counts(),
     }
     outcomes = {work.name: prepare(work, contenders) for work in works}
     start = time.perf_counter()

@@ -16,7 +16,27 @@ from docs.pictures.svg import WIDTH
 ROOT = Path(__file__).parents[1]
 
 
-def a_run() -> dict[str, Outcomes]:
+DOCUMENT = {
+    "when": "2026-11-05T08:09:10+00:00",
+    "commit": "0123456789abcdef0123456789abcdef01234567",
+    "changed": False,
+    "machine": {"cpu": "a CPU", "cores": 2, "system": "Linux", "python": "3.11.2"},
+    "settings": {"rounds": 3, "seconds": 2.0},
+}
+
+
+def a_run() -> _pages.Run:
+    return _pages.Run(DOCUMENT | {"counts": counts()}, outcomes_of_a_run())
+
+
+def counts() -> dict[str, dict[str, dict[str, float]]]:
+    kinds = ("calls, ours", "calls", "task switches", "frames", "transport writes")
+    one = {name: float(100 * (place + 1)) for place, name in enumerate(kinds)}
+    both = {"request, 1 at once": one, "request, 64 at once": one}
+    return {"v1": both, "v2": both}
+
+
+def outcomes_of_a_run() -> dict[str, Outcomes]:
     """Three rounds of everything, in which each contender is slower than the one before it."""
     outcomes: dict[str, Outcomes] = {}
     for work in WORKS:
@@ -44,26 +64,87 @@ def a_run() -> dict[str, Outcomes]:
     return outcomes
 
 
+def blocks(text: str) -> dict[str, str]:
+    found = {block[2]: block[3] for block in _pages.BLOCK.finditer(text)}
+    assert len(found) == text.count("<!-- figures:") == text.count("<!-- end of figures -->")
+    return found
+
+
 @pytest.mark.parametrize("page", _pages.PAGES)
 def test_a_page_is_filled_in_from_a_run(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
     filled = _pages.filled(text, a_run())
     assert filled != text
     assert _pages.filled(filled, a_run()) == filled
-    (block,) = _pages.BLOCK.finditer(filled)
-    assert "6.0" in block[3]
-    # Nothing but figures changes, and none is lost.
-    bare = [re.sub(r"\d+(\.\d+)?", "N", t) for t in (text, filled)]
-    assert bare[0] == bare[1]
+    inside = blocks(filled)
+    assert inside.keys() <= _pages.TABLES.keys() | _pages.PARAGRAPHS.keys()
+    assert "6.0" in inside["readme" if "README" in page else "results"]
+    # A run has a figure for every cell, and changes nothing else.
+    assert _pages.MISSING not in "".join(inside.values())
+    assert _pages.BLOCK.sub("", filled) == _pages.BLOCK.sub("", text)
+    for name in inside.keys() & _pages.TABLES.keys():
+        columns = len(_pages.TABLES[name][0])
+        own = [
+            [line.split("|")[: -1 - columns] for line in table[name].splitlines()]
+            for table in (blocks(text), inside)
+        ]
+        assert own[0] == own[1]
+
+
+def test_every_table_stands_on_a_page() -> None:
+    used = [name for page in _pages.PAGES for name in blocks((ROOT / page).read_text("utf-8"))]
+    assert set(used) == _pages.TABLES.keys() | _pages.PARAGRAPHS.keys()
+
+
+@pytest.mark.parametrize("page", _pages.PAGES)
+def test_a_page_names_the_commit_of_the_run(page: str) -> None:
+    """And says so where the library was not what the commit has."""
+    text = (ROOT / page).read_text("utf-8")
+    commit = "`0123456789`"
+    filled = _pages.filled(text, a_run())
+    assert filled.count(commit) == 1
+    changed = _pages.Run({**a_run().document, "changed": True}, a_run().outcomes)
+    (one,) = (line for line in _pages.filled(text, changed).splitlines() if commit in line)
+    assert one not in filled
+
+
+def test_how_the_run_is_told() -> None:
+    assert _pages.source(DOCUMENT) == (
+        "Commit `0123456789`, measured on 5 November 2026: CPython 3.11.2 on Linux, 2 cores "
+        "(a CPU). 3 rounds, and 2 seconds for each measurement."
+    )
+    assert _pages.short_source(DOCUMENT) == "Commit `0123456789`, 5 November 2026, CPython 3.11.2."
 
 
 def test_what_the_figures_mean() -> None:
     """Ours on v1 comes first in the registry, on v2 second; Go v1 is sixth, and Go v2 seventh."""
-    rows = _pages.TABLES["results"]
-    cells = [[cell(a_run()) for cell in row] for row in rows]
+    cells = [[cell(a_run()) for cell in row] for row in _pages.TABLES["results"]]
     assert cells[0] == ["6.0 (6.0 to 6.0)"]
     assert cells[1] == ["3.5 (3.5 to 3.5)"]
-    assert cells[12] == ["1.00 (1.00 to 1.00) and 1.00 (1.00 to 1.00)"]
+    assert cells[18] == ["1.00 (1.00 to 1.00) and 1.00 (1.00 to 1.00)"]
+    ours, *_ = [[cell(a_run()) for cell in row] for row in _pages.TABLES["requests"]]
+    assert ours == ["200,000", "200,000", "5", "5"]
+    ours, *_ = [[cell(a_run()) for cell in row] for row in _pages.TABLES["memory"]]
+    assert ours == ["1.0", "2.0"]
+    switches, *_ = [[cell(a_run()) for cell in row] for row in _pages.TABLES["counts"]]
+    assert switches == ["300.0", "300.0"]
+
+
+def test_a_loss_is_shown_as_one() -> None:
+    """Two decimal places below 1, so that nothing is rounded up to a draw."""
+    outcomes = outcomes_of_a_run()
+    slow: list[dict[str, float] | None] = [{"requests": 99.0, "seconds": 1.0}] * 3
+    fast: list[dict[str, float] | None] = [{"requests": 101.0, "seconds": 1.0}] * 3
+    outcomes["a64"] |= {"ours-v1": Outcome(slow), "rust": Outcome(fast)}
+    run = _pages.Run(DOCUMENT, outcomes)
+    assert _pages.one("a64", "v1", "rust")(run) == "0.98"
+
+
+def test_who_did_not_take_part_has_a_dash() -> None:
+    empty, dash = _pages.Run(DOCUMENT, {}), _pages.MISSING
+    for name, rows in _pages.TABLES.items():
+        for row in rows:
+            assert {cell(empty) for cell in row} <= {dash, f"{dash} and {dash}"}, name
 
 
 @pytest.mark.parametrize("page", _pages.PAGES)
@@ -73,26 +154,51 @@ def test_the_pages_have_the_figures_of_the_run(page: str) -> None:
         document, outcomes = run.load(source)
         assert re.fullmatch("[0-9a-f]{40}", str(document["commit"]))
         text = (ROOT / page).read_text("utf-8")
-        assert _pages.filled(text, outcomes) == text
+        assert _pages.filled(text, _pages.Run(document, outcomes)) == text
 
 
 def test_the_readme_agrees_with_the_page() -> None:
     """Each of its figures is a median there."""
 
-    def block(page: str) -> str:
-        (found,) = _pages.BLOCK.finditer((ROOT / page).read_text("utf-8"))
-        return found[3]
+    def block(page: str, name: str) -> str:
+        return blocks((ROOT / page).read_text("utf-8"))[name]
 
-    page = set(
-        re.findall(r"\d+(?:\.\d+)?", re.sub(r"\(\d[^)]*\)", "", block("docs/performance.md")))
-    )
-    for line in block("README.md").splitlines()[2:]:
+    results = block("docs/performance.md", "results")
+    page = set(re.findall(r"\d+(?:\.\d+)?", re.sub(r"\(\d[^)]*\)", "", results)))
+    for line in block("README.md", "readme").splitlines()[2:]:
         for cell in line.split("|")[3:-1]:
-            assert cell.strip() in page | {""}, line
+            assert cell.strip() in page | {_pages.MISSING}, line
+
+
+SPEED = re.compile(
+    r"\b[\d.,]+ (?:times as|µs|us\b|ms of CPU)"
+    r"|\b(?:thirds|fifths|twice) (?:as|of) (?:many|fast|what|much)\b"
+    r"|\b(?:slightly|much|a (?:half|third|fourth|fifth|sixth|seventh|eighth|tenth|twentieth))"
+    r" (?:faster|slower|more|less)\b"
+)
+OTHER_SOURCES = {
+    # What a page says of figures that are not of the run, and from which heading on they stand.
+    "docs/performance.md": "### The build of the interpreter",
+    "docs/design.md": "# ",
+    "docs/capacity.md": "# ",
+}
+
+
+def test_no_figure_of_speed_stands_in_prose() -> None:
+    """It would contradict the next run. Other sources are named where they stand."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        name = str(page.relative_to(ROOT))
+        if name in ("CHANGELOG.md", "docs/changelog.md") or "_build" in name:
+            continue
+        text = _pages.BLOCK.sub("", page.read_text("utf-8"))
+        if name in OTHER_SOURCES:
+            text, _, _ = text.partition(OTHER_SOURCES[name])
+        assert not (found := SPEED.search(text)), f"{name}: {found}"
 
 
 def test_the_picture_is_drawn_for_both_widths(tmp_path: Path) -> None:
-    wide, narrow = draw(a_run(), CONTENDERS, "where and how. " * 12, tmp_path / "bars.svg")
+    wide, narrow = draw(a_run().outcomes, CONTENDERS, "where and how. " * 12, tmp_path / "bars.svg")
     assert (wide.name, narrow.name) == ("bars.svg", "bars-narrow.svg")
     shapes = []
     for file in (wide, narrow):
