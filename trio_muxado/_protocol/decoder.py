@@ -121,6 +121,7 @@ class Decoder:
         bare_syn, unpack = wire.bare_syn, _TWO_WORDS.unpack_from
         last_header = len(data) - HEADER_SIZE  # where the last one that is whole could begin
         left = self._at_once  # frames that this call may add, those of runs beyond the first aside
+        run_word = run_of = -1  # the header of the latest long frame: its equals are a run
         if self._left:
             position = self._take_left(data, 0, frames)
         while position <= last_header and len(frames) < left:
@@ -150,15 +151,18 @@ class Decoder:
                 frames.append(new_tuple(Data, (stream_id, length, payload, syn, fin)))
                 position += length
                 continue
+            if word == run_word and stream_id == run_of:
+                begun = position - HEADER_SIZE
+                end = self._take_run(data, begun, word, stream_id, left - len(frames), frames)
+                if end > begun:
+                    left -= (end - begun) // (HEADER_SIZE + length) - 1
+                    position = end
+                    continue
             view = memoryview(data)[position : position + length]
             frames.append(new_tuple(Data, (stream_id, length, view, syn, fin)))
             position += length
-            if self._runs and not (fin or syn) and len(frames) < left:
-                most = left - len(frames)
-                begun = position
-                position = self._take_run(data, position, word, stream_id, most, frames)
-                if position > begun:
-                    left -= (position - begun) // (HEADER_SIZE + length) - 1
+            if self._runs and not (fin or syn):
+                run_word, run_of = word, stream_id
         else:
             if position <= last_header:
                 self._keep_rest(data, position)
@@ -204,22 +208,19 @@ class Decoder:
         most: int,
         out: list[Frame],
     ) -> int:
-        """Add the whole frames at ``position`` that have this header; where they end."""
+        """Add the whole frames at ``position``, where one with this header is; where they end."""
         length = word >> self._wire.length_shift & self._wire.length_mask
-        view = memoryview(data)
-        last = len(data) - HEADER_SIZE - length  # where the last that is whole could begin
+        size = HEADER_SIZE + length
+        end = position + size * min(most, (len(data) - position) // size)
+        view, unpack, header = memoryview(data), _TWO_WORDS.unpack_from, (word, stream_id)
         payloads: list[memoryview] = []
-        while (
-            position <= last
-            and len(payloads) < most
-            and _TWO_WORDS.unpack_from(data, position) == (word, stream_id)
-        ):
-            position += HEADER_SIZE
-            payloads.append(view[position : position + length])
-            position += length
+        for at in range(position, end, size):
+            if unpack(data, at) != header:
+                break
+            payloads.append(view[at + HEADER_SIZE : at + size])
         if payloads:
             out.append(DataRun(stream_id, length, payloads))
-        return position
+        return position + size * len(payloads)
 
     def _control_frame(
         self,
