@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, serve_muxado
 from trio_muxado._command.group import commands
+from trio_muxado._command.options import ADDRESS, Address
 
 MODULE = [sys.executable, "-W", "error", "-m", "trio_muxado"]
 
@@ -71,3 +72,36 @@ async def serving(
         listener = getattr(listener, "transport_listener", listener)
         yield f"127.0.0.1:{listener.socket.getsockname()[1]}"
         nursery.cancel_scope.cancel()
+
+
+async def read_until(stream: trio.abc.ReceiveStream, end: bytes) -> bytes:
+    received = b""
+    while end not in received:
+        chunk = await stream.receive_some()
+        assert chunk, received
+        received += chunk
+    return received
+
+
+@asynccontextmanager
+async def tracer_process(
+    target: str, *options: str
+) -> AsyncGenerator[tuple[trio.Process, Address], None]:
+    """``trio-muxado trace``, once it listens."""
+    process = await trio.lowlevel.open_process(
+        [*MODULE, "trace", "127.0.0.1:0", target, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        with trio.fail_after(DEADLINE):
+            async with process.stdout, process.stderr:
+                said = (await read_until(process.stderr, b"\n")).decode()
+                assert said.startswith("listening on 127.0.0.1:")
+                yield process, ADDRESS.convert(said.split()[2].rstrip(","), None, None)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()

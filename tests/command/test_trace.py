@@ -6,7 +6,6 @@ import signal
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from trio_muxado._command.seen import Direction, SeenSession
 from trio_muxado._command.trace import Proxy
 
 from ..helpers.programs import free_port
-from .support import DEADLINE, MODULE, run_beside, serving
+from .support import DEADLINE, read_until, run_beside, serving, tracer_process
 
 
 class Seen:
@@ -211,39 +210,6 @@ async def test_an_address_that_is_taken() -> None:
 
 
 # ---- as a process
-
-
-async def read_until(stream: trio.abc.ReceiveStream, end: bytes) -> bytes:
-    received = b""
-    while end not in received:
-        chunk = await stream.receive_some()
-        assert chunk, received
-        received += chunk
-    return received
-
-
-@asynccontextmanager
-async def tracer_process(
-    target: str, *options: str
-) -> AsyncGenerator[tuple[trio.Process, Address], None]:
-    """``trio-muxado trace``, once it listens."""
-    process = await trio.lowlevel.open_process(
-        [*MODULE, "trace", "127.0.0.1:0", target, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        with trio.fail_after(DEADLINE):
-            async with process.stdout, process.stderr:
-                said = (await read_until(process.stderr, b"\n")).decode()
-                assert said.startswith("listening on 127.0.0.1:")
-                yield process, ADDRESS.convert(said.split()[2].rstrip(","), None, None)
-    finally:
-        process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
 
 
 async def test_the_table_until_ctrl_c() -> None:
