@@ -29,7 +29,7 @@ pytestmark = pytest.mark.interop
 Frame = tuple[str, int, int, str]
 """Its name, its stream, the bytes of its body, and what else it says."""
 
-FRAMES = ("SYN", "DATA", "WNDINC", "RST", "GOAWAY", "GOAWAY debug")
+FRAMES = {"SYN", "DATA", "WNDINC", "RST", "GOAWAY", "GOAWAY debug"}
 NO_FRAMES = ("connected", "version", "eof", "ended")
 COMMAND = len(b"echo\n")
 """What the opener of a stream says before what is echoed."""
@@ -124,9 +124,14 @@ async def test_it_understands_two_peers_that_are_not_ours(peer: Peer) -> None:
     assert outcome["streams"] == 20
     moved: dict[str, Counter[int]] = {}
     for direction in ("out", "in"):
+        frames = printed.frames(direction)
+        if peer.name == "rust" and direction == "out":
+            # Its GOAWAY says a length that is 8 too small, and the rest is no frame.
+            assert [name for name, *_ in frames[-2:]] == ["GOAWAY debug", "MALFORMED"]
+            del frames[-1]
+        assert {name for name, *_ in frames} <= FRAMES
         moved[direction] = Counter()
-        for name, stream, length, _ in printed.frames(direction):
-            assert name in FRAMES, name
+        for name, stream, length, _ in frames:
             if name == "DATA":
                 moved[direction][stream] += length
     assert len(moved["in"]) == 20
