@@ -49,13 +49,11 @@ live at once by default.  Each takes 1.8 KiB."""
 class ReceiveChannel:
     """What a stream has received and its application has not; one task may receive."""
 
-    __slots__ = ("_kept", "_receive", "_rest", "_send", "_tail", "_waited_in", "ended", "size")
+    __slots__ = ("_channel", "_kept", "_rest", "_tail", "_waited_in", "ended", "size")
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        # The channel's two sides, only once something has to go through it:
-        self._send: trio.MemorySendChannel[bytes | bytearray] | None = None
-        self._receive: trio.MemoryReceiveChannel[bytes | bytearray] | None = None
+        self._channel: Channel | None = None  # only once something has to go through it
         self._rest: memoryview | None = None  # of a chunk that was larger than a call wanted
         self._tail: bytearray | None = None  # the last item of the channel, which small chunks join
         self._waited_in: bool = False  # a task waits, and nothing has been sent to it
@@ -75,7 +73,7 @@ class ReceiveChannel:
         before = self.size
         self.size = before + len(data)
         self._waited_in = False
-        send_nowait = (self._send or self._open()[0]).send_nowait
+        send_nowait = (self._channel or self._open())[0].send_nowait
         if not before:
             send_nowait(data)
         elif len(data) >= SMALL_CHUNK:
@@ -93,9 +91,9 @@ class ReceiveChannel:
 
     def _wake(self) -> None:
         """Let a task that waits look at the stream's state."""
-        if self._waited_in and self._send is not None:
+        if self._waited_in and self._channel is not None:
             self._waited_in = False
-            self._send.send_nowait(b"")
+            self._channel[0].send_nowait(b"")
 
     # ---- the receiver's side
 
@@ -105,14 +103,14 @@ class ReceiveChannel:
         Where the wait raises, ``give_up`` has to follow.
         """
         self._waited_in = True
-        return self._receive or self._open()[1]
+        return (self._channel or self._open())[1]
 
     def give_up(self) -> None:
         """The task that waited was cancelled."""
         if not (self._waited_in or self.size):
             # The cancellation crossed a wake-up: its empty item is still in the channel, which
             # therefore must not serve a later stream.  Nothing follows on this one.
-            self._send = self._receive = None
+            self._channel = None
         self._waited_in = False
 
     def take(self, first: bytes | bytearray | None, limit: int) -> bytes:
@@ -128,8 +126,8 @@ class ReceiveChannel:
                     self.size -= limit
                     return bytes(rest[:limit])
                 return self._take_joined([], 0, limit)
-            assert self._receive is not None
-            first = self._receive.receive_nowait()
+            assert self._channel is not None
+            first = self._channel[1].receive_nowait()
         size = len(first)
         if size == self.size and size <= limit:  # in short what follows in full: so most go
             self.size = 0
@@ -146,8 +144,8 @@ class ReceiveChannel:
             self._rest = None
         enough = min(limit, ENOUGH)
         if size < enough and size < self.size:
-            assert self._receive is not None
-            receive_nowait = self._receive.receive_nowait
+            assert self._channel is not None
+            receive_nowait = self._channel[1].receive_nowait
             while size < enough and size < self.size:
                 piece = receive_nowait()
                 pieces.append(piece)
@@ -167,20 +165,20 @@ class ReceiveChannel:
 
     def close(self, in_use: bool) -> None:
         """Drop what waits, and wake a task that does; ``in_use`` says that a task is in a call."""
-        send, receive = self._send, self._receive
-        if send is None or receive is None:
+        channel = self._channel
+        if channel is None:
             return
         if self.size:
             self.size = 0
             self._rest = self._tail = None
         elif not in_use and len(self._kept) < MAX_KEPT:
-            self._kept.append((send, receive))
+            self._kept.append(channel)
         if in_use:
             self._wake()
-        self._send = self._receive = None
+        self._channel = None
 
     def _open(self) -> Channel:
         kept = self._kept
         channel: Channel = kept.pop() if kept else trio.open_memory_channel(math.inf)
-        self._send, self._receive = channel
+        self._channel = channel
         return channel
