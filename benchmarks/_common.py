@@ -233,6 +233,21 @@ async def memory(peer: Peer, together: Together, idle: int) -> dict[str, float]:
     }
 
 
+async def idle(peer: Peer, together: Together, args: argparse.Namespace) -> dict[str, float]:
+    """The memory of what is idle and, if it is watched, the cores that it takes on each side."""
+    held = await memory(peer, together, args.idle)
+    if args.watch:
+        import trio  # all who have this work are on trio
+
+        start, there, here = time.perf_counter(), await peer.report(b"u"), usage()
+        await trio.sleep(args.watch)
+        after, there_after = usage(), await peer.report(b"u")
+        elapsed = time.perf_counter() - start
+        held["client_idle_cpu"] = (after["cpu"] - here["cpu"]) / elapsed
+        held["server_idle_cpu"] = (there_after["cpu"] - there["cpu"]) / elapsed
+    return held
+
+
 async def beside_idle(peer: Peer, together: Together, args: argparse.Namespace) -> dict[str, float]:
     held = await memory(peer, together, args.idle)
     return held | await requests(peer, together, args.at_once, args.seconds)
@@ -290,7 +305,7 @@ async def run(peer: Peer, together: Together, args: argparse.Namespace) -> dict[
     if args.work == "b":
         return await bulk(peer, together, args)
     if args.work == "m":
-        return await memory(peer, together, args.idle)
+        return await idle(peer, together, args)
     return await beside_bulk(peer, together, args)
 
 
@@ -306,6 +321,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--streams", type=int, default=1, help="bulk streams at once")
     parser.add_argument("--idle", type=int, default=0, help="idle streams that live beside")
     parser.add_argument("--sessions", action="store_true", help="sessions instead of streams")
+    parser.add_argument("--watch", type=float, default=0, help="seconds to look at what is idle")
     parser.add_argument("--seconds", type=float, default=2, help="how long to measure")
     parser.add_argument("--bytes", type=int, default=1 << 30, help="how much bulk at most")
     parser.add_argument("--cert", help="serve TLS with this PEM file")

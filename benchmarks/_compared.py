@@ -13,6 +13,8 @@ from ._registry import (
     RATE,
     SERVER_CPU,
     SERVER_MEMORY,
+    SESSION_MEMORY,
+    SESSIONS,
     WORKS,
     Metric,
     Result,
@@ -39,16 +41,6 @@ def _as_known(name: str, metrics: tuple[Metric, ...]) -> Work:
     return Work(name, work.title, work.arguments, metrics, work.tls)
 
 
-SESSIONS = tuple(
-    Metric(
-        metric.title.replace("request", "session"), metric.value, metric.higher_is_better, digits
-    )
-    for metric, digits in zip(REQUESTS, (0, 0, 0), strict=True)
-)
-SESSION_MEMORY = tuple(
-    Metric(metric.title.replace("stream", "session"), metric.value, False) for metric in MEMORY
-)
-
 COMPARED = (
     _as_known("a64", REQUESTS),
     _as_known("a1", REQUESTS),
@@ -56,12 +48,7 @@ COMPARED = (
     _as_known("c", MEGABYTES),
     _as_known("tls-a64", REQUESTS),
     _as_known("tls-b", MEGABYTES),
-    Work(
-        "session",
-        "a session: connect, one byte each way, close",
-        ("a", "--sessions", "--at-once", "1"),
-        SESSIONS,
-    ),
+    _as_known("session", SESSIONS),
     Work("idle-streams", "2,000 idle streams", ("m", "--idle", "2000"), MEMORY),
     Work(
         "idle-sessions", "200 idle sessions", ("m", "--sessions", "--idle", "200"), SESSION_MEMORY

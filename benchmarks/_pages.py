@@ -21,6 +21,7 @@ from ._registry import (
     BULK,
     CLIENT_CPU,
     CLIENT_MEMORY,
+    IDLE_CPU,
     RATE,
     SERVER_CPU,
     SERVER_MEMORY,
@@ -164,6 +165,7 @@ def counted(what: str, name: str, places: int = 0) -> tuple[Cell, ...]:
 
 SAME_VERSION = ("go-v1", "go-v2")
 OURS_AND_GO = ("ours-v1", "ours-v2", "go-v1", "go-v2", "yamux", "smux", "rust")
+SESSIONS_OF = ("ours-v1", "ours-v2", "trio-tcp", "go-v1", "go-v2", "yamux", "smux")
 
 TABLES: Mapping[str, Sequence[Sequence[Cell]]] = {
     "readme": [
@@ -178,6 +180,7 @@ TABLES: Mapping[str, Sequence[Sequence[Cell]]] = {
             ("b", ("trio-tcp", "trio-tcp")),
             ("tls-a64", SAME_VERSION),
             ("tls-b", SAME_VERSION),
+            ("session", SAME_VERSION),
         )
     ],
     "results": [
@@ -209,6 +212,11 @@ TABLES: Mapping[str, Sequence[Sequence[Cell]]] = {
         (wide("tls-b", "v1", "go-v1"),),
         (wide("tls-b", "v2", "go-v2"),),
         (both("tls-b", "trio-tcp"),),
+        (wide("session", "v1", "go-v1"),),
+        (wide("session", "v2", "go-v2"),),
+        (both("session", "yamux"),),
+        (both("session", "smux"),),
+        (both("session", "trio-tcp"),),
     ],
     "requests": each(
         (*OURS_AND_GO, "sketch", "trio-tcp"),
@@ -222,6 +230,16 @@ TABLES: Mapping[str, Sequence[Sequence[Cell]]] = {
         (*OURS_AND_GO, "sketch"),
         ("d10000", kibibytes(CLIENT_MEMORY), 1),
         ("d10000", kibibytes(SERVER_MEMORY), 1),
+    ),
+    "sessions": each(
+        SESSIONS_OF, ("session", CLIENT_CPU, 0), ("session", SERVER_CPU, 0), ("session", RATE, 0)
+    ),
+    "idle_sessions": each(
+        SESSIONS_OF,
+        ("idle-sessions", kibibytes(CLIENT_MEMORY), 1),
+        ("idle-sessions", kibibytes(SERVER_MEMORY), 1),
+        ("idle-sessions", IDLE_CPU[0], 1),
+        ("idle-sessions", IDLE_CPU[1], 1),
     ),
     "counts": [
         counted("request, 64 at once", "task switches", 1),

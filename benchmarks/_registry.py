@@ -43,6 +43,20 @@ CLIENT_MEMORY = Metric("client bytes/stream", lambda r: r["client_memory"], Fals
 SERVER_MEMORY = Metric("server bytes/stream", lambda r: r["server_memory"], False)
 BESIDE = Metric("MB/s beside", lambda r: r["beside_bytes"] / r["beside_seconds"] / 1e6)
 
+
+def _of_sessions(metric: Metric, digits: int = 0) -> Metric:
+    title = metric.title.replace("request", "session").replace("stream", "session")
+    return Metric(title, metric.value, metric.higher_is_better, digits)
+
+
+def _idle_cpu(side: str) -> Metric:
+    return Metric(f"{side} % of a core", lambda r: r[f"{side}_idle_cpu"] * 100, False, 1)
+
+
+SESSIONS = tuple(map(_of_sessions, (RATE, CLIENT_CPU, SERVER_CPU)))
+SESSION_MEMORY = tuple(map(_of_sessions, (CLIENT_MEMORY, SERVER_MEMORY)))
+IDLE_CPU = (_idle_cpu("client"), _idle_cpu("server"))
+
 REQUESTS = (RATE, MEDIAN, TAIL, CLIENT_CPU, SERVER_CPU)
 IDLE = (RATE, TAIL, CLIENT_MEMORY, SERVER_MEMORY)
 
@@ -59,6 +73,18 @@ WORKS = (
     Work("tls-a64", "request/response over TLS, 64 at once", ("a",), REQUESTS, tls=True),
     Work("tls-b", "bulk over TLS, one stream", ("b",), (BULK,), tls=True),
     Work("f", "64 at once while a bulk stream runs", ("f",), (TAIL, MEDIAN, RATE, BESIDE)),
+    Work(
+        "session",
+        "a session: connect, one byte each way, close",
+        ("a", "--sessions", "--at-once", "1"),
+        SESSIONS,
+    ),
+    Work(
+        "idle-sessions",
+        "1,000 idle sessions",
+        ("m", "--sessions", "--idle", "1000", "--watch", "10"),
+        (*SESSION_MEMORY, *IDLE_CPU),
+    ),
 )
 
 
@@ -89,13 +115,14 @@ class Contender:
 
 
 NO_STREAMS = "one connection, one request at a time"
+NO_SESSIONS = dict.fromkeys(("session", "idle-sessions"), "its program has one session")
 
 CONTENDERS = (
     Contender(
         "ours-v1",
         "trio_muxado, v1",
         _build.python("ours", "--wire", "v1"),
-        "both generations: limits on streams raised, for 1,000 and 10,000 of them.",
+        "both versions: limits on streams raised, for 1,000 and 10,000 of them.",
     ),
     Contender("ours-v2", "trio_muxado, v2", _build.python("ours", "--wire", "v2")),
     Contender(
@@ -110,14 +137,14 @@ CONTENDERS = (
         "trio, one kept connection",
         _build.python("trio_kept"),
         "ping-pong on one connection, nothing is opened or ended.",
-        lacks=dict.fromkeys(("a64", "a1000", "b", "c", "d", "tls", "f"), NO_STREAMS),
+        lacks=dict.fromkeys(("a64", "a1000", "b", "c", "d", "tls", "f"), NO_STREAMS) | NO_SESSIONS,
     ),
     Contender(
         "sketch",
         "a sketch on trio",
         _build.python("sketch"),
         "180 lines that carry streams and guarantee nothing: what ours is measured by.",
-        lacks={"tls": "it is the floor of the plain works"},
+        lacks={"tls": "it is the floor of the plain works"} | NO_SESSIONS,
     ),
     Contender("go-v1", "Go muxado v1", _build.go_v1("muxado-v1")),
     Contender(
@@ -127,13 +154,19 @@ CONTENDERS = (
         "its accept backlog of 128 resets what comes beyond: 128 instead of 1,000 at once.",
         at_once={"a1000": 128},
     ),
-    Contender("yamux", "Go yamux", _build.go("yamux")),
+    Contender(
+        "yamux",
+        "Go yamux",
+        _build.go("yamux"),
+        "an idle session: a heartbeat every 30 s, so not every measurement of 10 s has one.",
+    ),
     Contender("smux", "Go smux", _build.go("smux")),
     Contender(
         "rust",
         "Rust muxado",
         _build.rust(),
         "stream_limit raised from 512 to 32,768, for 1,000 and 10,000 streams.",
+        lacks=NO_SESSIONS,
     ),
     Contender(
         "libp2p",
@@ -143,27 +176,29 @@ CONTENDERS = (
         lacks={
             "d10000": "at most 256 streams at once",
             "tls": "libp2p secures connections its own way, not by TLS over TCP",
-        },
+        }
+        | NO_SESSIONS,
     ),
     Contender(
         "http2",
         "HTTP/2, httpcore and hypercorn",
         _build.python("http2"),
         "at most 100 streams at once, the rest waits in httpcore.",
-        lacks={"d100": "httpcore keeps to 100 streams of a connection"},
+        lacks={"d100": "httpcore keeps to 100 streams of a connection"} | NO_SESSIONS,
     ),
     Contender(
         "asyncssh",
         "asyncssh channels",
         _build.python("ssh"),
         "always encrypted.",
-        lacks={"tls": "always encrypted: compare its other rows"},
+        lacks={"tls": "always encrypted: compare its other rows"} | NO_SESSIONS,
     ),
     Contender(
         "grpc",
         "grpcio, asyncio",
         _build.python("grpc_aio"),
         "a C core; more than one thread, so more than one CPU a side.",
+        lacks=NO_SESSIONS,
     ),
 )
 

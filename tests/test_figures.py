@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _pages, _versions, run
+from benchmarks._measure import Settings, measure
 from benchmarks._picture import draw
-from benchmarks._registry import CONTENDERS, WORKS
+from benchmarks._registry import CONTENDERS, IDLE_CPU, SESSION_MEMORY, SESSIONS, WORKS, Work
 from benchmarks._report import Outcome, Outcomes
 from docs.pictures.svg import WIDTH
 
@@ -57,6 +58,8 @@ def outcomes_of_a_run() -> dict[str, Outcomes]:
                     "server_memory": 2000.0 * (1 + place),
                     "beside_bytes": 1e9,
                     "beside_seconds": 1.0,
+                    "client_idle_cpu": 0.1,
+                    "server_idle_cpu": 0.2,
                 }
                 for turn in (1, 2, 3)
             ]
@@ -126,6 +129,8 @@ def test_what_the_figures_mean() -> None:
     assert ours == ["200,000", "200,000", "5", "5"]
     ours, *_ = [[cell(a_run()) for cell in row] for row in _pages.TABLES["memory"]]
     assert ours == ["1.0", "2.0"]
+    ours, *_ = [[cell(a_run()) for cell in row] for row in _pages.TABLES["idle_sessions"]]
+    assert ours == ["1.0", "2.0", "10.0", "20.0"]
     switches, *_ = [[cell(a_run()) for cell in row] for row in _pages.TABLES["counts"]]
     assert switches == ["300.0", "300.0"]
 
@@ -195,6 +200,21 @@ def test_no_figure_of_speed_stands_in_prose() -> None:
         if name in OTHER_SOURCES:
             text, _, _ = text.partition(OTHER_SOURCES[name])
         assert not (found := SPEED.search(text)), f"{name}: {found}"
+
+
+@pytest.mark.parametrize("name", ["ours-v2", "trio-tcp"])
+def test_sessions_are_measured(name: str) -> None:
+    (contender,) = (contender for contender in CONTENDERS if contender.name == name)
+    (work,) = (work for work in WORKS if work.name == "session")
+    result = measure(contender, work, Settings(seconds=0.2))
+    assert all(metric.value(result) > 0 for metric in SESSIONS)
+
+    idle = ("m", "--sessions", "--idle", "100", "--watch", "0.1")
+    result = measure(contender, Work("idle", "", idle, ()), Settings())
+    assert all(metric.value(result) >= 0 for metric in IDLE_CPU)
+    memory = [metric.value(result) for metric in SESSION_MEMORY]
+    # Of a connection without a session the kernel has most, and the client's side is nearly free.
+    assert min(memory) > (0 if name == "trio-tcp" else 10_000)
 
 
 def test_the_picture_is_drawn_for_both_widths(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""trio_muxado, one session, in either generation of the protocol.
+"""trio_muxado, one session, in either version of the protocol.
 
 Here is all that the benchmarks know of the library, by its public names alone:
 `benchmarks.against` runs this file on older versions of it, too.
@@ -27,6 +27,7 @@ from trio_muxado import (
 from .._common import (
     HOST,
     SMALL,
+    Peer,
     StreamPeer,
     answer,
     arguments,
@@ -80,9 +81,10 @@ def session(args: Namespace) -> AbstractAsyncContextManager[MuxadoSession]:
 
 
 @asynccontextmanager
-async def connect(args: Namespace) -> AsyncIterator[StreamPeer]:
-    async with session(args) as only:
-        yield StreamPeer(only.open_stream)
+async def connect(args: Namespace) -> AsyncIterator[Peer]:
+    async with trio.open_nursery() as nursery, session(args) as only:
+        peer = StreamPeer(only.open_stream)
+        yield SessionPeer(args, peer, nursery) if args.sessions else peer
 
 
 class SessionPeer:
@@ -119,7 +121,8 @@ class SessionPeer:
 
 async def stay(args: Namespace) -> None:
     """Be the client that does one work after the other."""
-    async with trio.open_nursery() as nursery, connect(args) as peer:
+    async with trio.open_nursery() as nursery, session(args) as only:
+        peer = StreamPeer(only.open_stream)
         await steps(peer, SessionPeer(args, peer, nursery))
 
 

@@ -14,9 +14,11 @@ import trio
 
 from .._common import (
     HOST,
+    SMALL,
     ByteStream,
     StreamPeer,
     answer,
+    check_held,
     client_context,
     listening,
     main,
@@ -45,6 +47,17 @@ class TlsStream:
         data = bytes(await self._stream.receive_some(max_bytes))
         self._ended = data.endswith(END)
         return data[:-1] if self._ended else data
+
+
+class ConnectionPeer(StreamPeer):
+    """Does with a connection what others do with a session."""
+
+    async def request(self) -> None:
+        """Connect, a byte each way, close."""
+        stream = await self._open()
+        await stream.send_all(b"i")
+        check_held(await stream.receive_some(SMALL))
+        await stream.aclose()
 
 
 async def serve(args: Namespace) -> None:
@@ -79,7 +92,7 @@ async def connect(args: Namespace) -> AsyncIterator[StreamPeer]:
             trio.SSLStream(stream, context, server_hostname=HOST, https_compatible=True)
         )
 
-    yield StreamPeer(open_stream)
+    yield (ConnectionPeer if args.sessions else StreamPeer)(open_stream)
 
 
 if __name__ == "__main__":

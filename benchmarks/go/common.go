@@ -47,6 +47,7 @@ type stream interface {
 type session interface {
 	open() (stream, error)
 	accept() (stream, error)
+	Close() error
 }
 
 type maker func(conn net.Conn, client bool) (session, error)
@@ -140,6 +141,7 @@ func serve(make maker, cert string) {
 		sess, err := make(conn, false)
 		must(err)
 		go func() {
+			defer sess.Close()
 			for {
 				s, err := sess.accept()
 				if err != nil {
@@ -209,35 +211,46 @@ func together(n int, job func()) {
 	all.Wait()
 }
 
-func hold(sess session, n int) {
+// touch opens a stream and sends a byte each way.
+func touch(sess session) stream {
+	s, err := sess.open()
+	must(err)
+	_, err = s.Write([]byte("i"))
+	must(err)
+	_, err = io.ReadFull(s, make([]byte, 1))
+	must(err)
+	return s
+}
+
+// whole is a session of its own: connect, a byte each way, close.
+func whole(connect func() session) {
+	sess := connect()
+	touch(sess).Close()
+	sess.Close()
+}
+
+func hold(n int, one func() interface{}) {
 	var left = int64(n)
 	together(min(n, openAtOnce), func() {
 		for atomic.AddInt64(&left, -1) >= 0 {
-			s, err := sess.open()
-			must(err)
-			_, err = s.Write([]byte("i"))
-			must(err)
-			_, err = io.ReadFull(s, make([]byte, 1))
-			must(err)
-			held.Store(s, true)
+			held.Store(one(), true)
 		}
 	})
 }
 
-var held sync.Map // idle streams must not be collected
+var held sync.Map // what is idle must not be collected
 
 type report map[string]interface{}
 
 // requests keeps n workers busy, first to warm up, then measured.
-func requests(sess session, n int, seconds float64) report {
-	payload := append([]byte{'r'}, make([]byte, requestSize-1)...)
+func requests(sess session, n int, seconds float64, one func()) report {
 	run := func(seconds float64) (took []float64) {
 		var lock sync.Mutex
 		stop := time.Now().Add(time.Duration(seconds * float64(time.Second)))
 		together(n, func() {
 			var mine []float64
 			for now := time.Now(); now.Before(stop); {
-				request(sess, payload)
+				one()
 				after := time.Now()
 				mine = append(mine, after.Sub(now).Seconds())
 				now = after
@@ -264,7 +277,31 @@ func requests(sess session, n int, seconds float64) report {
 	}
 }
 
-func run(sess session, work string, opt options) report {
+func run(connect func() session, work string, opt options) report {
+	sess := connect()
+	payload := append([]byte{'r'}, make([]byte, requestSize-1)...)
+	one := func() { request(sess, payload) }
+	idle := func() interface{} { return touch(sess) }
+	if opt.sessions {
+		one = func() { whole(connect) }
+		idle = func() interface{} {
+			sess := connect()
+			touch(sess).Close()
+			return sess
+		}
+	}
+	memory := func() report {
+		if opt.idle > 1 { // what only the first ones cost is not the memory of one
+			hold(20, idle)
+		}
+		there, here := serverUsage(sess, 'm').RSS, residentBytes()
+		hold(opt.idle, idle)
+		there, here = serverUsage(sess, 'm').RSS-there, residentBytes()-here
+		return report{
+			"client_memory": float64(here) / float64(opt.idle),
+			"server_memory": float64(there) / float64(opt.idle),
+		}
+	}
 	until := func() func() bool {
 		stop, budget := time.Now().Add(time.Duration(opt.seconds*float64(time.Second))), opt.bytes
 		return func() bool {
@@ -274,17 +311,22 @@ func run(sess session, work string, opt options) report {
 	switch work {
 	case "a":
 		if opt.idle == 0 {
-			return requests(sess, opt.atOnce, opt.seconds)
+			return requests(sess, opt.atOnce, opt.seconds, one)
 		}
-		if opt.idle > 1 { // what only the first streams cost is not a stream's memory
-			hold(sess, 20)
+		held := memory()
+		result := requests(sess, opt.atOnce, opt.seconds, one)
+		for name, bytes := range held {
+			result[name] = bytes
 		}
-		there, here := serverUsage(sess, 'm').RSS, residentBytes()
-		hold(sess, opt.idle)
-		there, here = serverUsage(sess, 'm').RSS-there, residentBytes()-here
-		result := requests(sess, opt.atOnce, opt.seconds)
-		result["client_memory"] = float64(here) / float64(opt.idle)
-		result["server_memory"] = float64(there) / float64(opt.idle)
+		return result
+	case "m":
+		result := memory()
+		start, there, here := time.Now(), serverUsage(sess, 'u'), cpuSeconds()
+		time.Sleep(time.Duration(opt.watch * float64(time.Second)))
+		spent, after := cpuSeconds()-here, serverUsage(sess, 'u')
+		elapsed := time.Since(start).Seconds()
+		result["client_idle_cpu"] = spent / elapsed
+		result["server_idle_cpu"] = (after.CPU - there.CPU) / elapsed
 		return result
 	case "b":
 		var total int64
@@ -302,7 +344,7 @@ func run(sess session, work string, opt options) report {
 		go func() {
 			beside <- bulk(sess, func() bool { return atomic.LoadInt32(&running) == 1 })
 		}()
-		result := requests(sess, opt.atOnce, opt.seconds)
+		result := requests(sess, opt.atOnce, opt.seconds, one)
 		atomic.StoreInt32(&running, 0)
 		result["beside_bytes"] = <-beside
 		result["beside_seconds"] = time.Since(start).Seconds()
@@ -314,7 +356,8 @@ func run(sess session, work string, opt options) report {
 
 type options struct {
 	port, atOnce, streams, idle int
-	seconds                     float64
+	sessions                    bool
+	seconds, watch              float64
 	bytes                       int64
 	cert, ca                    string
 }
@@ -349,6 +392,8 @@ func main() {
 	flags.IntVar(&opt.atOnce, "at-once", 64, "requests at once")
 	flags.IntVar(&opt.streams, "streams", 1, "bulk streams at once")
 	flags.IntVar(&opt.idle, "idle", 0, "idle streams that live beside")
+	flags.BoolVar(&opt.sessions, "sessions", false, "sessions instead of streams")
+	flags.Float64Var(&opt.watch, "watch", 0, "seconds to look at what is idle")
 	flags.Float64Var(&opt.seconds, "seconds", 2, "how long to measure")
 	flags.Int64Var(&opt.bytes, "bytes", 1<<30, "how much bulk at most")
 	flags.StringVar(&opt.cert, "cert", "", "serve TLS with this PEM file")
@@ -357,9 +402,12 @@ func main() {
 	if os.Args[2] == "server" {
 		serve(make, opt.cert)
 	}
-	sess, err := make(dial(opt), true)
-	must(err)
-	text, err := json.Marshal(run(sess, work, opt))
+	connect := func() session {
+		sess, err := make(dial(opt), true)
+		must(err)
+		return sess
+	}
+	text, err := json.Marshal(run(connect, work, opt))
 	must(err)
 	fmt.Println(string(text))
 }
