@@ -19,7 +19,7 @@ import trio
 from trio_muxado import MuxadoSession, MuxadoStream, client_session, server_session
 from trio_muxado._protocol.wire import WIRES
 
-from .helpers import Kind, Transport, each_wire, socket_pair
+from .helpers import Kind, Transport, each_wire, session_pair, socket_pair
 from .protocol.driver import End
 
 REQUEST = bytes(64)
@@ -164,3 +164,24 @@ def test_receiving_copies_once(wire: object) -> None:
     assert event.data == payload * 7  # type: ignore[union-attr]
     assert most < 1.1 * len(read)
     assert stream.receive_window.unconsumed == len(payload) * 7
+
+
+# ---- memory
+
+SHARED_KEYS = 30
+"""Attributes from which on CPython gives an instance a dictionary of its own: 1.5 KB."""
+
+
+@each_wire
+async def test_no_part_of_a_session_needs_a_dictionary_of_its_own(kind: Kind) -> None:
+    async with session_pair(kind) as (session, _):
+        parts: dict[int, object] = {}
+        found: list[object] = [session]
+        while found:
+            part = found.pop()
+            if id(part) not in parts and type(part).__module__.startswith("trio_muxado"):
+                parts[id(part)] = part
+                found += getattr(part, "__dict__", {}).values()
+    counts = {type(part).__name__: len(getattr(part, "__dict__", ())) for part in parts.values()}
+    assert {"Engine", "Connection", "FrameWriter"} <= counts.keys()
+    assert {name: count for name, count in counts.items() if count >= SHARED_KEYS} == {}

@@ -84,7 +84,6 @@ class Engine:
     def __init__(
         self, transport: trio.abc.Stream, *, client: bool, config: MuxadoConfig, number: int
     ) -> None:
-        self._client = client
         self.number = number  # in this process: tells its lines from those of others
         self.transport = transport
         self.peer_address: Any = peer_address(transport)
@@ -152,6 +151,7 @@ class Engine:
             self.ending,
             self.keepalive,
             self.reader,
+            client=client,
             abort=self.abort,
         )
         self._reading = trio.CancelScope(shield=True)
@@ -288,7 +288,7 @@ class Engine:
         assert wire is not None
         self.wire_known.set()
         if wire.has_syn_frame or self.config.typed:
-            self.heartbeats.begin(wire, client=self._client)
+            self.heartbeats.begin(wire)
             return
         keep_alive(self.transport)
 

@@ -98,9 +98,11 @@ class Heartbeats:
         keepalive: Keepalive,
         reader: FrameReader,
         *,
+        client: bool,
         abort: Callable[[CloseReason], None],
     ) -> None:
         self._config = config
+        self._client = client
         self._steps = steps
         self._ending = ending
         self._keepalive = keepalive
@@ -117,11 +119,11 @@ class Heartbeats:
         self.latency: float | None = None
         """Seconds of the latest round trip."""
 
-    def begin(self, wire: Wire, *, client: bool) -> None:
+    def begin(self, wire: Wire) -> None:
         """The protocol version is known, and the session carries heartbeats."""
         self._type = wire.heartbeat_type
         if self._config is None:
-            if client and wire.has_syn_frame:
+            if self._client and wire.has_syn_frame:
                 self._keepalive.add(_Silent(self._speak))
             return
         if not self._open():
