@@ -104,6 +104,17 @@ async def test_nobody_switches_to_http2_within_a_tunnel(asked: str, passed: byte
     assert (b"upgrade: %b\r\n" % passed in note.heard) if passed else (b"upgrade" not in note.heard)
 
 
+async def test_in_http_1_0_there_is_no_upgrade() -> None:
+    """RFC 9110, 7.8: it is ignored.  The answer is the one to the request."""
+    note = Noting()
+    async with service(note) as behind, running_relay(http=f"{HOST}:0") as relay:
+        async with exposed(relay, {WEB: behind}):
+            request = get(str(WEB.host), "/", "Connection: upgrade", "Upgrade: websocket")
+            answer = await ask(relay.http, request.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert b" 204 " in answer
+    assert b"upgrade" not in note.heard.lower()
+
+
 async def test_whoever_asks_for_no_upgrade_gets_none() -> None:
     async with service(Noting(SWITCH)) as behind, running_relay(http=f"{HOST}:0") as relay:
         async with exposed(relay, {WEB: behind}), visit(relay.http) as visitor:

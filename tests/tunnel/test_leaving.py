@@ -1,6 +1,7 @@
 """Whoever leaves at the wrong moment, and what is left of a tunnel that is over."""
 
 import pickle
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -35,6 +36,7 @@ from .support import (
 )
 from .test_agents import by_hand, no_relay, say
 from .test_no_peer import accepting
+from .web import WEB
 
 
 class Slow:
@@ -187,3 +189,56 @@ def test_a_refusal_can_be_pickled() -> None:
 )
 def test_addresses_in_a_log(address: Any, words: str) -> None:
     assert shown_peer(address) == words
+
+
+HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nyes"
+
+
+@pytest.mark.parametrize("way", ["port", "http", "client"])
+@pytest.mark.parametrize("agents", [1, 2])
+async def test_nothing_is_kept_of_a_tunnel_that_ends_before_its_visitors(
+    way: str, agents: int
+) -> None:
+    """Nor are the counts of one lost that another agent still serves."""
+    asked, answer = trio.Event(), trio.Event()
+
+    async def slow(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        asked.set()
+        await answer.wait()
+        await stream.send_all(HTTP_ANSWER)
+
+    tunnel = WEB if way == "http" else TCP
+    request = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % str(WEB.host).encode()
+    answers: list[bytes] = []
+
+    async def visit_once(port: int) -> None:
+        answers.append(await ask(port, request))
+
+    async with (
+        service(slow) as behind,
+        running_relay(http=f"{HOST}:0", keep_tunnel=0.05) as relay,
+        trio.open_nursery() as nursery,
+    ):
+        registry, counts = relay.relay.registry, relay.relay.counts
+        async with exposed(relay, {tunnel: behind}) as agent:
+            port = relay.http if way == "http" else agent.port()
+            if way == "client":
+                client = partial(forward_port, tunnel.name, *relay.ports.agents, token=SECRET)
+                _, port = await nursery.start(client)
+            nursery.start_soon(visit_once, port)
+            await asked.wait()
+            async with exposed(relay, {tunnel: behind}) if agents == 2 else nullcontext():
+                agent.stop.set()
+                if agents == 1:
+                    await until(lambda: registry.find(tunnel.name) is None)
+                assert counts.running == {tunnel.name: 1}
+                answer.set()
+                await agent.ended.wait()
+                await until(lambda: not counts.running[tunnel.name])
+                await until(lambda: answers)
+                assert answers[0].endswith(b"yes")
+                counted = counts.visitors + counts.moved + counts.requests
+                assert bool(counted) == (agents == 2 and way != "client")
+                assert (tunnel.name in counts.running) == (agents == 2)
+        nursery.cancel_scope.cancel()

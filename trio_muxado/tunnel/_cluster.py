@@ -104,6 +104,7 @@ class Cluster:
     async def _publish(self, *, all_of_them: bool) -> None:
         wanted = {self._claim_of(live) for live in self._registry.tunnels if live.agents}
         wanted |= set(self._reserved)
+        self._in_the_way &= wanted
         try:
             if gone := self._published - wanted:
                 await self._shared.withdraw(list(gone))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -26,6 +28,21 @@ class RelayCounts:
     """Who was turned away: agents by the reason; visitors as ``"visitor"``."""
     running: Counter[str] = field(default_factory=Counter[str])
     """Visitors' connections, or requests, that run now, by tunnel."""
+
+    is_known: Callable[[str], bool] = field(default=lambda name: True, repr=False, compare=False)
+    """Whether a tunnel is there, here or at another relay: what is counted of others is dropped."""
+
+    @contextmanager
+    def visit(self, name: str) -> Iterator[None]:
+        """A visitor's connection, or a request, for the block.  Whatever is counted of it is
+        counted within, as its tunnel may be over before it is."""
+        self.running[name] += 1
+        try:
+            yield
+        finally:
+            self.running[name] -= 1
+            if not self.running[name] and not self.is_known(name):
+                self.forget(name)
 
     def forget(self, name: str) -> None:
         """Drop what was counted of a tunnel that is over: agents choose the names."""

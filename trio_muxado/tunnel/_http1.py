@@ -112,7 +112,8 @@ class Http1Connection:
         if route is None:
             await self._answer(self._front.no_tunnel(host))
             return
-        upgrade = upgrade_of(headers)
+        # In HTTP/1.0 there is none: RFC 9110, 7.8.
+        upgrade = upgrade_of(headers) if request.http_version != b"1.0" else None
         self._may_switch = upgrade is not None
         passed = request_headers(headers, self._visitor, secure=self._secure)
         if upgrade is None:
@@ -120,12 +121,8 @@ class Http1Connection:
         else:
             passed += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
         onward = h11.Request(method=request.method, target=request.target, headers=passed)
-        running = self._front.counts.running
-        running[route.name] += 1
-        try:
+        with self._front.counts.visit(route.name):
             await self._exchange(route, onward)
-        finally:
-            running[route.name] -= 1
 
     async def _exchange(self, route: Route, onward: h11.Request) -> None:
         front, patience = self._front, self._front.config.agent_patience

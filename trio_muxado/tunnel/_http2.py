@@ -258,12 +258,8 @@ class Http2Connection:
         if route is None:
             await self._send_page(stream_id, request, self._front.no_tunnel(host))
             return
-        running = self._front.counts.running
-        running[route.name] += 1
-        try:
+        with self._front.counts.visit(route.name):
             await self._exchange(stream_id, request, route)
-        finally:
-            running[route.name] -= 1
 
     async def _exchange(self, stream_id: int, request: _Request, route: Route) -> None:
         front, visitor = self._front, self._visitor

@@ -110,6 +110,7 @@ class Relay:
         self._heartbeat = heartbeat
         self._slots = Slots(config, self.counts)
         self._routes = Routes(config, self.registry, self.counts)
+        self.counts.is_known = self._routes.is_known
         self._front = HttpFront(config, self._routes, self.counts, self._slots)
         visits = Visits(config, self.registry, self.counts, self._slots)
         targets = Targets(config, self._routes, self.counts, self._slots, visits)
@@ -261,8 +262,7 @@ class Relay:
         """Join a visitor to an agent's service, whichever way he has come."""
         counts, name = self.counts, route.name
         extra = {"visitor": str(visitor), "tunnel": name}
-        counts.running[name] += 1
-        try:
+        with counts.visit(name):
             try:
                 inner, agent = await route.open(visitor, self.config.agent_patience)
             except NoAgentError as error:
@@ -278,8 +278,6 @@ class Relay:
             logger.debug(
                 "%s: %s by %s: %s", name, visitor, agent, end, extra={**extra, **agent.extra}
             )
-        finally:
-            counts.running[name] -= 1
 
 
 def handler_of_http() -> HandleHttp:

@@ -59,6 +59,10 @@ class Routes:
         """For a client."""
         return await self._find(self.registry.find(name), f"name:{name}")
 
+    def is_known(self, name: str) -> bool:
+        """Whether a tunnel is there, or was lately at another relay."""
+        return name in self._used or self.registry.find(name) is not None
+
     async def _find(self, live: LiveTunnel | None, key: str) -> Route | None:
         if live is None and self.cluster is not None:
             for claim in await self.cluster.find(key):

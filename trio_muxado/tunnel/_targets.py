@@ -17,7 +17,7 @@ from ._messages import MessageError, Opened, Refused, Target, encode
 from ._names import parse_address, shown_address
 from ._opening import NoAgentError
 from ._registry import Agent
-from ._routes import Routes
+from ._routes import Route, Routes
 from ._visitors import Slots, Visitor
 from ._visits import Visits
 
@@ -85,31 +85,31 @@ class Targets:
         return message.target
 
     async def _to_target(self, stream: MuxadoStream, target: str, visitor: Visitor) -> None:
-        opened = encode(Opened())
+        route: Route | None = None
         if ":" not in target:
             route = await self._routes.by_name(target)
             if route is None:
                 raise TunnelRefusedError("unknown", f"there is no tunnel {target!r}")
+        elif target not in self._config.allow_targets:
+            raise TunnelRefusedError("not-allowed", f"this relay does not allow {target!r}")
+        with self._counts.visit(target if route is None else route.name):
+            if route is None:
+                inner = await self._connect(*parse_address("target", target))
+            else:
+                inner = await self._open(route, visitor)
             try:
-                inner, _ = await route.open(visitor, self._config.agent_patience)
-            except NoAgentError as error:
-                raise TunnelRefusedError("unreachable", str(error)) from None
-            name = route.name
-        else:
-            if target not in self._config.allow_targets:
-                raise TunnelRefusedError("not-allowed", f"this relay does not allow {target!r}")
-            name = target
-            inner = await self._connect(*parse_address("target", target))
-        self._counts.running[name] += 1
-        try:
-            try:
-                await stream.send_all(opened)
+                await stream.send_all(encode(Opened()))
             except BaseException:
                 await trio.aclose_forcefully(inner)
                 raise
             await forward(stream, inner, idle_timeout=self._config.idle_timeout)
-        finally:
-            self._counts.running[name] -= 1
+
+    async def _open(self, route: Route, visitor: Visitor) -> Any:
+        try:
+            inner, _ = await route.open(visitor, self._config.agent_patience)
+        except NoAgentError as error:
+            raise TunnelRefusedError("unreachable", str(error)) from None
+        return inner
 
     async def _connect(self, host: str, port: int) -> Any:
         try:

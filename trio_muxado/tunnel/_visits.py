@@ -61,8 +61,7 @@ class Visits:
             await stream.reset(ErrorCode.REMOTE_GONE_AWAY)
             return
         counts, extra = self._counts, {"visitor": str(visitor), "tunnel": name, **relay.extra}
-        counts.running[name] += 1
-        try:
+        with counts.visit(name):
             try:
                 inner, _ = await open_to_agent(live, visitor, self._config.agent_patience)
             except NoAgentError as error:
@@ -82,5 +81,3 @@ class Visits:
             counts.passed[name, "in"] += 1
             await forward(stream, inner, idle_timeout=self._config.idle_timeout)
             logger.debug("%s: %s of %s has gone", name, visitor, relay, extra=extra)
-        finally:
-            counts.running[name] -= 1
