@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -343,6 +343,54 @@ async def test_what_refuses_and_stays_is_no_relay(
             else:
                 await forward_port("tcp", *ports.agents, token=SECRET)
         assert caught.value.is_final
+
+
+# ---- whoever has no token
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_whoever_shows_no_token_keeps_nobody_out(
+    secure: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    authority: trustme.CA,
+    client_context: ssl.SSLContext,
+) -> None:
+    """Not even in their handshake: of these the oldest are ended, and no agent."""
+    monkeypatch.setattr("trio_muxado.tunnel._newcomers.MOST_NEWCOMERS", 3)
+    chain = tmp_path / "chain.pem"
+    authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(chain)
+    tls = ServerTls(chain) if secure else None
+    options: dict[str, Any] = {"ssl_context": client_context} if secure else {}
+    async with (
+        service(saying(b"yes")) as behind,
+        running_relay(max_agents=1, agents_tls=tls) as relay,
+        AsyncExitStack() as stack,
+    ):
+        silent: list[trio.SocketStream] = []
+
+        async def connect(times: int) -> None:
+            for _ in range(times):
+                silent.append(await trio.open_tcp_stream(*relay.ports.agents))
+                await stack.enter_async_context(silent[-1])
+
+        await connect(3)
+        async with exposed(relay, {TCP: behind}, **options) as agent:
+            await connect(5)
+            for stream in silent[:5]:
+                async for _ in stream:  # to its end
+                    pass
+            assert await ask(agent.port()) == b"yes"
+            counts = relay.relay.counts
+            assert counts.refused["no-token"] == 5
+            async with exposed(relay, {TCP: behind}, wait=False, **options) as second:
+                refusal = await second.wait_for("refused")
+                assert (refusal.reason, refusal.is_final) == ("busy", False)
+                assert "as many agents" in str(refusal)
+                agent.scope.cancel()
+                await second.wait_for("connected")
+                assert await ask(second.port()) == b"yes"
+        assert counts.refused["no-token"] >= 5
 
 
 # ---- certificates

@@ -18,6 +18,7 @@ from trio_muxado.tunnel import (
     AddressService,
     AsgiService,
     Claim,
+    ClientTls,
     RedisRegistry,
     Relay,
     RelayConfig,
@@ -409,6 +410,34 @@ async def test_relays_speak_tls_with_each_other(authority: trustme.CA, tmp_path:
     ):
         for host in HOSTS:
             assert await ask_at(host, agent.port()) == b"yes"
+
+
+async def test_certificates_for_other_relays_are_read_again(tmp_path: Path) -> None:
+    """One that is dialled anew gets the new one, whether there was a session or not."""
+    ca, chain = tmp_path / "ca.pem", tmp_path / "chain.pem"
+
+    def write() -> None:
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(ca)
+        authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(chain)
+
+    write()
+    tls, relays = ServerTls(chain, client_ca=ca), ClientTls(ca, certificate=chain)
+    async with (
+        service(saying(b"yes")) as behind,
+        two_relays(agents_tls=tls, relays_tls=relays) as pair,
+        exposed(pair.one, {TCP: behind}, ssl_context=relays.context) as agent,
+    ):
+        for _ in range(3):
+            write()
+            pair.two.relay.reload_certificates()  # both have the same files
+            pair.one.relay.reload_certificates()
+            assert await ask_at(HOSTS[1], agent.port()) == b"yes"
+            assert pair.two.relay.cluster is not None
+            others = pair.two.relay.cluster.others
+            (other,) = others._by_address.values()
+            for session in other.pool.sessions:
+                await trio.aclose_forcefully(session)
 
 
 async def test_a_port_without_a_tunnel_turns_visitors_away() -> None:

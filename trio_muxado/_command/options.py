@@ -121,9 +121,7 @@ def tls_client_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_context
 
 
-def client_context(
-    ca: Path | None, cert: Path | None, key: Path | None, name: str = "--ca"
-) -> ssl.SSLContext:
+def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
     """A context for a client of TLS.
 
     Raises:
@@ -133,7 +131,7 @@ def client_context(
         context = ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
         message = f"no certificates in {ca}: {error}"
-        raise click.BadParameter(message, param_hint=f"'{name}'") from None
+        raise click.BadParameter(message, param_hint="'--ca'") from None
     load_certificate(context, cert, key)
     return context
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from pathlib import Path
 from typing import Any
 
 import click
 import trio
 
-from trio_muxado.tunnel import RedisRegistry, Relay, RelayConfig, RelayPorts, ServerTls
+from trio_muxado.tunnel import (
+    ClientTls,
+    RedisRegistry,
+    Relay,
+    RelayConfig,
+    RelayPorts,
+    ServerTls,
+)
 
 from .ending import DONE, Failed, in_words, run, tell
-from .options import FILE, client_context
+from .options import FILE
 from .tunnels import (
     SECONDS,
     drain_timeout_option,
@@ -71,7 +77,7 @@ def server_tls(
 
 def relays_tls(
     ca: Path | None, cert: Path | None, key: Path | None, client_ca: Path | None
-) -> ssl.SSLContext | None:
+) -> ClientTls | None:
     """TLS with other relays, which serve agents as this one does.
 
     Where those ask for a certificate, it is the one that this relay shows to agents.
@@ -85,7 +91,11 @@ def relays_tls(
         return None
     if client_ca is None:
         cert = key = None
-    return client_context(ca, cert, key, name="--relays-ca")
+    try:
+        return ClientTls(ca, certificate=cert, key=key)
+    except OSError as error:
+        message = f"no certificates in {ca}: {error}"
+        raise click.BadParameter(message, param_hint="'--relays-ca'") from None
 
 
 async def serve(

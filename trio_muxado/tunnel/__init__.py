@@ -16,13 +16,14 @@ from ._redis import RedisRegistry
 from ._relay import Relay, RelayPorts
 from ._services import AddressService, AsgiService
 from ._shared import Claim, RegistryError, SharedRegistry
-from ._tls import ServerTls
+from ._tls import ClientTls, ServerTls
 from ._tokens import Token
 
 __all__ = [
     "AddressService",
     "AsgiService",
     "Claim",
+    "ClientTls",
     "Granted",
     "RedisRegistry",
     "RegistryError",

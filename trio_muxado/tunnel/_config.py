@@ -60,7 +60,8 @@ class RelayConfig:
     """Every visitor's connection begins with a header of the PROXY protocol, from a balancer.
     Only for ports that nobody else can reach."""
     max_agents: int = 1000
-    """Agents and clients that may be connected at once."""
+    """Agents and clients that may be connected at once.  Connections that have not shown a token
+    yet don't count: of those there are 200 at most, and one more ends the oldest."""
     max_tunnels: int = 1000
     """Tunnels that there may be, of all agents."""
     max_visitors: int = 10_000

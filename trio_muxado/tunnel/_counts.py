@@ -25,12 +25,14 @@ class RelayCounts:
     """Visitors passed on between relays: ``"out"`` to another one, ``"in"`` from one, and
     ``"failed"`` where the other one did not take them."""
     refused: Counter[str] = field(default_factory=Counter[str])
-    """Who was turned away: agents by the reason; visitors as ``"visitor"``."""
+    """Who was turned away: agents by the reason, those that have shown no token as
+    ``"no-token"``; visitors as ``"visitor"``."""
     running: Counter[str] = field(default_factory=Counter[str])
     """Visitors' connections, or requests, that run now, by tunnel."""
 
-    is_known: Callable[[str], bool] = field(default=lambda name: True, repr=False, compare=False)
-    """Whether a tunnel is there, here or at another relay: what is counted of others is dropped."""
+    is_known: Callable[[str], bool] | None = field(default=None, repr=False, compare=False)
+    """Says whether a tunnel is there, here or at another relay; what is counted of one that is not
+    is dropped with its last visitor.  None keeps all."""
 
     @contextmanager
     def visit(self, name: str) -> Iterator[None]:
@@ -41,7 +43,8 @@ class RelayCounts:
             yield
         finally:
             self.running[name] -= 1
-            if not self.running[name] and not self.is_known(name):
+            is_known = self.is_known is None or self.is_known(name)
+            if not is_known and not self.running[name]:
                 self.forget(name)
 
     def forget(self, name: str) -> None:

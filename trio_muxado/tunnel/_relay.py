@@ -22,6 +22,7 @@ from ._control import CONTROL_TYPE, HELLO_TIMEOUT
 from ._counts import RelayCounts
 from ._http import HttpFront
 from ._names import parse_address, shown, shown_address
+from ._newcomers import NewcomerListener
 from ._nursery import open_nursery
 from ._opening import NoAgentError
 from ._registry import LiveTunnel, Registry
@@ -30,7 +31,7 @@ from ._routes import Route, Routes
 from ._sessions import Sessions
 from ._shared import SharedRegistry
 from ._targets import Targets
-from ._tls import ServerTls, TlsListener
+from ._tls import ClientTls, FilesTls, ServerTls, TlsListener
 from ._tokens import Token, Tokens
 from ._visitors import GONE, Porter, Slots, Visitor, visitor_of
 from ._visits import Visits
@@ -67,7 +68,8 @@ class Relay:
       heartbeat: how an agent, or another relay, is noticed that is gone without a word.
       shared_registry: where several relays say which agents they have; with
         ``config.relay_address``, and a token that is for relays.
-      relays_tls: speak TLS with other relays, as a client of their ``agents_tls``.
+      relays_tls: speak TLS with other relays, as a client of their ``agents_tls``.  A context stays
+        as it is; the files of a :class:`ClientTls` are read again like those of the others.
 
     Raises:
       TypeError, ValueError: a wrong argument.
@@ -83,13 +85,16 @@ class Relay:
         https_tls: ServerTls | None = None,
         heartbeat: Heartbeat | None = None,
         shared_registry: SharedRegistry | None = None,
-        relays_tls: ssl.SSLContext | None = None,
+        relays_tls: ssl.SSLContext | ClientTls | None = None,
     ) -> None:
         if not isinstance(config, RelayConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"config must be a RelayConfig, not {shown(config)}")
         for name, tls in (("agents_tls", agents_tls), ("https_tls", https_tls)):
             if tls is not None and not isinstance(tls, ServerTls):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"{name} must be a ServerTls or None, not {shown(tls)}")
+        if not isinstance(relays_tls, ssl.SSLContext | ClientTls | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            wrong = shown(relays_tls)
+            raise TypeError(f"relays_tls must be a ClientTls, an SSLContext or None, not {wrong}")
         if (config.https is None) != (https_tls is None):
             raise ValueError("https_tls must be given where config.https is, and only there")
         if shared_registry is not None and not isinstance(shared_registry, SharedRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -107,6 +112,9 @@ class Relay:
         self.registry: Registry = Registry(config, self.counts.forget)
         self._agents_tls = agents_tls
         self._https_tls = https_tls
+        self._of_files = [
+            tls for tls in (agents_tls, https_tls, relays_tls) if isinstance(tls, FilesTls)
+        ]
         self._heartbeat = heartbeat
         self._slots = Slots(config, self.counts)
         self._routes = Routes(config, self.registry, self.counts)
@@ -114,13 +122,13 @@ class Relay:
         self._front = HttpFront(config, self._routes, self.counts, self._slots)
         visits = Visits(config, self.registry, self.counts, self._slots)
         targets = Targets(config, self._routes, self.counts, self._slots, visits)
-        self._sessions = Sessions(self.registry, known, self.counts, targets)
+        self._sessions = Sessions(self.registry, known, self.counts, targets, config.max_agents)
         self.cluster: Cluster | None = None
         if shared_registry is not None and config.relay_address is not None:
             others = OtherRelays(
                 config.relay_address,
                 lambda: self._sessions.tokens.of_relays,
-                relays_tls,
+                lambda: relays_tls.context if isinstance(relays_tls, ClientTls) else relays_tls,
                 heartbeat,
                 visits.handle,
             )
@@ -150,8 +158,7 @@ class Relay:
         Raises:
           OSError: one cannot be read, or does not fit; what was read before stays then, of all.
         """
-        all_tls = [tls for tls in (self._agents_tls, self._https_tls) if tls is not None]
-        for tls, context in [(tls, tls.load()) for tls in all_tls]:
+        for tls, context in [(tls, tls.load()) for tls in self._of_files]:
             tls.use(context)
 
     @property
@@ -221,9 +228,12 @@ class Relay:
     async def _serve_agents(self, listeners: list[trio.SocketListener], stop: trio.Event) -> None:
         config = session_config(self._heartbeat)
         tls = self._agents_tls
-        accepting: list[Any] = (
-            list(listeners) if tls is None else [TlsListener(each, tls) for each in listeners]
-        )
+        accepting = [
+            NewcomerListener(
+                listener if tls is None else TlsListener(listener, tls), self._sessions.newcomers
+            )
+            for listener in listeners
+        ]
         await serve_muxado_listeners(
             self._sessions.handle,
             accepting,
@@ -231,7 +241,6 @@ class Relay:
             stop=stop,
             stop_timeout=CLOSE_TIMEOUT,
             on_session=self._sessions.on_session,
-            max_sessions=self.config.max_agents,
             first_stream_timeout=HELLO_TIMEOUT,
         )
 

@@ -98,7 +98,7 @@ class OtherRelays:
     Args:
       address: where others reach this one.
       find_token: what this relay shows to them.
-      ssl_context: speak TLS with them.
+      find_ssl_context: what speaks TLS with them, whenever one is dialled.
       heartbeat: how one is noticed that is gone without a word.
       handle: what serves the streams that they open on a session that this relay has dialled.
     """
@@ -109,13 +109,13 @@ class OtherRelays:
         self,
         address: str,
         find_token: Callable[[], Token | None],
-        ssl_context: ssl.SSLContext | None,
+        find_ssl_context: Callable[[], ssl.SSLContext | None],
         heartbeat: Heartbeat | None,
         handle: Callable[[Agent, MuxadoStream], Awaitable[None]],
     ) -> None:
         self.address = address
         self._find_token = find_token
-        self._ssl_context = ssl_context
+        self._find_ssl_context = find_ssl_context
         self._config = session_config(heartbeat)
         self._handle = handle
         self._by_address: dict[str, OtherRelay] = {}
@@ -170,30 +170,13 @@ class OtherRelays:
 
     async def _dial(self, other: OtherRelay, scope: trio.CancelScope) -> None:
         """Keep a session as long as it is needed."""
-        host, port = parse_address("relay", other.address)
-
-        def on_state(state: str, loss: DialLoss | None) -> None:
-            if loss is not None:
-                other.lose(loss.message)
-                logger.warning("no session to %s: %s", other, loss.message, extra=other.extra)
-
-        async def handle_session(session: MuxadoSession) -> None:
-            await self._handle_session(other, session)
-
         try:
             with scope:
                 async with open_nursery() as nursery:
                     nursery.start_soon(_cancel_unused, other, scope)
                     try:
-                        await dial_muxado(
-                            handle_session,
-                            host,
-                            port,
-                            ssl_context=self._ssl_context,
-                            config=self._config,
-                            backoff=BACKOFF,
-                            on_state=on_state,
-                        )
+                        while await self._dial_with(other, self._find_ssl_context()):
+                            pass  # certificates were read again meanwhile
                     except TunnelRefusedError as refusal:  # for good, as far as one can know
                         other.lose(str(refusal))
                         logger.error("%s refuses: %s", other, refusal, extra=other.extra)
@@ -205,6 +188,33 @@ class OtherRelays:
             other.lose("it was given up")
             other.dialling = None
             self._forget_unused(other)
+
+    async def _dial_with(self, other: OtherRelay, context: ssl.SSLContext | None) -> bool:
+        """Keep a session; gives True when it was lost and there is another context to use."""
+        host, port = parse_address("relay", other.address)
+        with trio.CancelScope() as dialling:
+
+            def on_state(state: str, loss: DialLoss | None) -> None:
+                if loss is not None:
+                    other.lose(loss.message)
+                    logger.warning("no session to %s: %s", other, loss.message, extra=other.extra)
+                    if self._find_ssl_context() is not context:
+                        dialling.cancel()
+                        other.hope()
+
+            async def handle_session(session: MuxadoSession) -> None:
+                await self._handle_session(other, session)
+
+            await dial_muxado(
+                handle_session,
+                host,
+                port,
+                ssl_context=context,
+                config=self._config,
+                backoff=BACKOFF,
+                on_state=on_state,
+            )
+        return dialling.cancelled_caught
 
     async def _handle_session(self, other: OtherRelay, session: MuxadoSession) -> None:
         token = self._find_token()

@@ -12,7 +12,8 @@ from ._cluster import Cluster
 from ._control import HELLO_TIMEOUT, receive_message
 from ._counts import RelayCounts
 from ._errors import TunnelRefusedError
-from ._messages import Accepted, Hello, MessageError, Refused, VersionError, encode
+from ._messages import Accepted, Granted, Hello, MessageError, Refused, VersionError, encode
+from ._newcomers import Newcomers
 from ._nursery import open_nursery
 from ._registry import Agent, Registry, shown_peer
 from ._targets import Targets
@@ -30,8 +31,10 @@ class Sessions:
         tokens: Tokens,
         counts: RelayCounts,
         targets: Targets,
+        most: int,
     ) -> None:
         self.tokens = tokens
+        self.newcomers = Newcomers(counts)
         self.stopping = False
         """Nobody is admitted any more."""
         self.leaving = trio.Event()
@@ -40,6 +43,8 @@ class Sessions:
         self._counts = counts
         self._targets = targets
         self.cluster: Cluster | None = None
+        self._most = most
+        self._admitted = 0
         self._agents: dict[MuxadoSession, Agent | None] = {}  # None before they are admitted
         self._greeting: set[MuxadoSession] = set()  # whose control stream is open
 
@@ -50,8 +55,10 @@ class Sessions:
         if reason is None:
             self._agents[session] = None
             return
+        self.newcomers.discard(session)
         agent = self._agents.pop(session, None)
         if agent is not None:
+            self._admitted -= 1
             self._registry.release(agent)
             if agent.relay and self.cluster is not None:
                 self.cluster.others.let_go(agent.relay, session)
@@ -70,6 +77,7 @@ class Sessions:
         """Nobody stays without a token; its message has a timeout of its own."""
         await trio.sleep(2 * HELLO_TIMEOUT)
         if self._agents.get(session) is None:
+            self._counts.refused["no-token"] += 1
             logger.warning("%s has shown no token", shown_peer(session.peer_address))
             await session.aclose()
 
@@ -136,20 +144,30 @@ class Sessions:
             raise TunnelRefusedError("stopping", "the relay is stopping")
         if self._agents.get(session) is not None:
             raise TunnelRefusedError("message", "a session has one control stream")
+        if self._admitted >= self._most:
+            raise TunnelRefusedError("busy", "this relay has as many agents as it may")
         name = hello.agent or token.label or "an agent"
         agent = Agent(session, name, token, relay=hello.relay)
-        if self.cluster is None:
-            granted = await self._registry.claim(agent, hello.tunnels)
-        else:
-            async with self.cluster.reserved(agent, hello.tunnels) as wanted:
-                granted = await self._registry.claim(agent, wanted)
-        if session not in self._agents:  # it has gone meanwhile
-            self._registry.release(agent)
-            raise TunnelRefusedError("message", "the session is over")
+        self._admitted += 1
+        try:
+            granted = await self._claim(agent, hello)
+            if session not in self._agents:  # it has gone meanwhile
+                self._registry.release(agent)
+                raise TunnelRefusedError("message", "the session is over")
+        except BaseException:
+            self._admitted -= 1
+            raise
         self._agents[session] = agent
+        self.newcomers.discard(session)
         if agent.relay and self.cluster is not None:
             self.cluster.others.adopt(agent.relay, session)
         return agent, Accepted(tuple(granted))
+
+    async def _claim(self, agent: Agent, hello: Hello) -> list[Granted]:
+        if self.cluster is None:
+            return await self._registry.claim(agent, hello.tunnels)
+        async with self.cluster.reserved(agent, hello.tunnels) as wanted:
+            return await self._registry.claim(agent, wanted)
 
     async def _receive_hello(self, stream: MuxadoStream) -> Hello:
         try:

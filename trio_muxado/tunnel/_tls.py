@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,7 +18,43 @@ _server_names: ContextVar[list[str]] = ContextVar("server_names")
 """What the client of the handshake that runs in this task has asked for."""
 
 
-class ServerTls:
+class FilesTls(ABC):
+    """A TLS context that is made of files, and made anew where they have changed."""
+
+    def __init__(self, **paths: object) -> None:
+        for name, path in paths.items():
+            if not isinstance(path, str | Path | None):
+                raise TypeError(f"{name} must be the path of a file, not {shown(path)}")
+
+    _context: ssl.SSLContext
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For connections that begin now."""
+        return self._context
+
+    def reload(self) -> None:
+        """Read the files again.  Where that fails, the context stays as it is.
+
+        Raises:
+          OSError: a file cannot be read, or does not have what it should.
+        """
+        self.use(self.load())
+
+    def use(self, context: ssl.SSLContext) -> None:
+        """Take what :meth:`load` has returned, for connections that begin afterwards."""
+        self._context = context
+
+    @abstractmethod
+    def load(self) -> ssl.SSLContext:
+        """A context of what the files have now, which nothing uses yet.
+
+        Raises:
+          OSError: as :meth:`reload`.
+        """
+
+
+class ServerTls(FilesTls):
     """A server's certificate and key, and the authority of its clients' certificates.
 
     The context is made of the files, and made anew by :meth:`reload`: connections that begin
@@ -43,40 +80,17 @@ class ServerTls:
         client_ca: str | Path | None = None,
         protocols: Sequence[str] = (),
     ) -> None:
-        paths: dict[str, object] = {"certificate": certificate, "key": key, "client_ca": client_ca}
-        for name, path in paths.items():
-            wanted = (str, Path) if name == "certificate" else (str, Path, type(None))
-            if not isinstance(path, wanted):
-                raise TypeError(f"{name} must be the path of a file, not {shown(path)}")
+        super().__init__(certificate=certificate, key=key, client_ca=client_ca)
+        if certificate is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise TypeError("certificate must be the path of a file, not None")
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
         self._protocols = list(protocols)
         self._context = self.load()
 
-    @property
-    def context(self) -> ssl.SSLContext:
-        """For connections that begin now."""
-        return self._context
-
-    def reload(self) -> None:
-        """Read the files again.  Where that fails, the context stays as it is.
-
-        Raises:
-          OSError: as above.
-        """
-        self.use(self.load())
-
-    def use(self, context: ssl.SSLContext) -> None:
-        """Take what :meth:`load` has returned, for connections that begin afterwards."""
-        self._context = context
-
     def load(self) -> ssl.SSLContext:
-        """A context of what the files have now, which nothing uses yet.
-
-        Raises:
-          OSError: as above.
-        """
+        """As in the class above."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self._certificate, self._key)
         if self._client_ca is not None:
@@ -85,6 +99,43 @@ class ServerTls:
         if self._protocols:
             context.set_alpn_protocols(self._protocols)
         context.sni_callback = _note_server_name
+        return context
+
+
+class ClientTls(FilesTls):
+    """What a client trusts, and the certificate that it shows: for a relay that dials others.
+
+    Args:
+      ca: the file of the authorities of servers, in PEM; None for the system's.
+      certificate: the file of the certificate to show, in PEM; None shows none.
+      key: the file of its private key; None where it is in the same file.
+
+    Raises:
+      OSError: a file cannot be read, or has no certificate or key that fit.
+      TypeError: a wrong argument.
+      ValueError: there is a key, and no certificate.
+    """
+
+    def __init__(
+        self,
+        ca: str | Path | None = None,
+        *,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
+    ) -> None:
+        super().__init__(ca=ca, certificate=certificate, key=key)
+        if key is not None and certificate is None:
+            raise ValueError("key must have the certificate that it belongs to")
+        self._ca = ca
+        self._certificate = certificate
+        self._key = key
+        self._context = self.load()
+
+    def load(self) -> ssl.SSLContext:
+        """As in the class above."""
+        context = ssl.create_default_context(cafile=self._ca)
+        if self._certificate is not None:
+            context.load_cert_chain(self._certificate, self._key)
         return context
 
 
