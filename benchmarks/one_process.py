@@ -54,7 +54,7 @@ async def measure(args: argparse.Namespace) -> None:
     print(
         f"{args.wire}, {args.at_once} at once, both ends: {best * 1e6:.1f} us of CPU, "
         f"{counts['task switches'] / done:.2f} task switches, "
-        f"{counts['turns'] / done:.2f} turns of trio's loop"
+        f"{counts['turns'] / done:.2f} passes of trio's loop"
     )
 
 

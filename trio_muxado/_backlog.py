@@ -36,8 +36,8 @@ class Backlog:
         """The peer has opened a stream.
 
         With ``at_once`` whoever waits, and can start it in this step, does so; else it waits in the
-        channel.  That saves a turn of trio's loop; where others follow, it costs a write more, as
-        their answers come a turn later.
+        channel.  That saves a pass of trio's loop; where others follow, it costs a write more, as
+        their answers come a pass later.
         """
         if at_once and self._start is not None and self._takers == 1 and not self._waiting:
             self._start(*offered)

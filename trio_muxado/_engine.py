@@ -24,8 +24,8 @@ A byte that comes goes ``FrameReader.run``, ``Connection.receive_data``, ``Recei
 Each task runs in a shielded cancel scope of its own.  When the task that uses the session is
 cancelled, its streams still work for its clean-up code, and the session ends when its
 ``async with`` does.  No task raises: what goes wrong becomes the session's ``CloseReason``, and a
-bug, or an error of an extension's handler, leaves the ``async with`` bare, as if the body had
-raised it.
+bug, or an error of an extension's handler, leaves the ``async with`` as if the body had raised it:
+by itself, not in an exception group.
 """
 
 from __future__ import annotations

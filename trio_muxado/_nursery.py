@@ -1,4 +1,4 @@
-"""A nursery whose errors come out bare.
+"""A nursery whose errors come out as they are, not in an exception group.
 
 trio wraps whatever leaves a nursery in an ExceptionGroup, also when there is just one error.
 That is right for nurseries that a user opens, and a surprise from those that a library opens
@@ -34,7 +34,7 @@ class BareNursery:
         self.inner.start_soon(self.guard, task, *args)
 
     async def guard(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Run ``task(*args)`` here; an error cancels the nursery and leaves it bare."""
+        """Run ``task(*args)`` here; an error cancels the nursery, and is raised there as it is."""
         try:
             await task(*args)
         except BaseException as error:

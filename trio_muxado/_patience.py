@@ -25,7 +25,7 @@ async def sleep_while_running(seconds: float) -> None:
 async def run_while_running(seconds: float, work: Callable[[], Awaitable[Any]]) -> bool:
     """Run ``work()`` until it is done, or ``seconds`` in which this process ran are over.
 
-    Returns whether the work was done.  What it raises comes out bare.
+    Returns whether the work was done.  What it raises is not put in an exception group.
     """
     return await run_until_any(work, partial(sleep_while_running, seconds))
 
@@ -62,7 +62,7 @@ async def run_until_any(
 ) -> bool:
     """Run ``work()`` until it is done, or one of ``limits`` is, which cancels it.
 
-    Returns whether the work was done.  What it raises comes out bare.
+    Returns whether the work was done.  What it raises is not put in an exception group.
     """
     done = False
     async with open_bare_nursery() as nursery:

@@ -115,8 +115,8 @@ class FrameReader:
                 await trio.lowlevel.checkpoint()
                 self.dispatch(connection.receive_data(b"", now))
                 self._step_done()
-            # Whoever receives takes a piece in a turn of the loop: more for the same task would
-            # only lie there, and for another one costs less without a turn in between.  Small
+            # Whoever receives takes a piece in a pass of the loop: more for the same task would
+            # only lie there, and for another one costs less without a pass in between.  Small
             # frames cost much for their bytes, so they always let others run.
             frames = connection.counts.frames_received - frames
             others_can_wait = connection.last_data_of != before and frames <= FRAMES_OF_BULK

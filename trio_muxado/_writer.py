@@ -66,7 +66,7 @@ class FrameWriter:
         self.unsent_batch: int = 0
         """Bytes of the batch that the transport is about to take."""
         self._blocked_since: float | None = None  # the transport has not taken all of a batch
-        self._turn_began = 0.0  # the turn of trio's loop before a batch is made,
+        self._turn_began = 0.0  # the pass of trio's loop before a batch is made,
         self._times_turns = True  # where the batch before that had to wait
         self._batch: list[Buffer] = []
         self._batch_size = BatchSize(LARGEST if self._sender.has_socket else LARGEST_TLS)
@@ -129,7 +129,7 @@ class FrameWriter:
             took = trio.current_time() - start
             self._waited += took
             self._blocked_since = None
-        # Where nothing blocks, that took a turn of the loop, over TLS two, and the turn before
+        # Where nothing blocks, that took a pass of the loop, over TLS two, and the pass before
         # shows how long they are: a busy program is no slow link.
         waited = took
         if self._times_turns:
@@ -195,7 +195,7 @@ class FrameWriter:
     def send_now(self) -> None:
         """Send what is due, in the step of the caller, who has found that it is ``alone``.
 
-        That saves the writer's turns of trio's loop.  It is one write that does not wait, so nobody
+        That saves passes of trio's loop.  It is one write that does not wait, so nobody
         can cancel it.  What the socket does not take at once is the writer's.  After it others may
         be about to send as well, so it happens once until the peer is read again.
         """

@@ -24,13 +24,13 @@ MORE_FROM = 64 * 1024
 mostly is, and to find out costs two calls of the system."""
 
 AT_ONCE = 4
-"""Reads in a row, of 1 MiB together at most, before others have their turn in any case.  With 100
-bulk streams a turn of trio's loop for each read costs a tenth to a fourth of all bytes (measured).
+"""Reads in a row, of 1 MiB together at most, before other tasks run in any case.  With 100
+bulk streams a pass of trio's loop for each read costs a tenth to a fourth of all bytes (measured).
 """
 
 FRAMES_OF_BULK = 64
 """Frames of a read after which the next may follow at once: 256 KiB in pieces of 4 KiB.  With all
-that follow in a row that is no more than a connection handles in a turn."""
+that follow in a row that is no more than a connection handles in one pass."""
 
 _FREED_ONCE = 1024 * 1024
 """Bytes of a block that is freed once: see ``_keep_memory``."""

@@ -18,7 +18,7 @@ logger = logging.getLogger("trio_muxado.tunnel")
 
 @asynccontextmanager
 async def open_nursery() -> AsyncGenerator[trio.Nursery, None]:
-    """Like :func:`trio.open_nursery`, but the first error is raised bare, and others are logged."""
+    """Like :func:`trio.open_nursery`, but raises the first error itself, and logs the others."""
     try:
         async with trio.open_nursery() as nursery:
             yield nursery

@@ -96,7 +96,7 @@ class Registry:
         self._by_host: dict[str, LiveTunnel] = {}
         self._ports: dict[int, LiveTunnel] = {}
         self._last_number = 0
-        self._claiming = trio.Lock()  # to bind a port takes turns of the loop
+        self._claiming = trio.Lock()  # to bind a port takes passes of the loop
         self.agents: set[Agent] = set()
         self.binds_ports = True
         """Ports are bound with their tunnels, and not all of them from the start."""
