@@ -51,16 +51,17 @@ class Lifespan:
                         raise
                     self.fatal = fatal_in(error)
                     if self.fatal is None and self._failure is None:
-                        await self._log_error()
+                        await self._log_error(error)
         finally:
             self._over.set()
             for step in self._steps.values():
                 step.set()
 
-    async def _log_error(self) -> None:
+    async def _log_error(self, error: BaseException) -> None:
         if not self._steps["startup"].is_set():
-            # The specification asks for this: an application without a lifespan raises.
-            await self._config.log.warning("the application has no lifespan: it raised an error")
+            # The specification asks for this: an application without a lifespan raises.  Most that
+            # do are well, but it might have been an error of its start-up.
+            await self._config.log.info(f"the application runs without a lifespan: {error!r}")
         else:
             await self._config.log.exception("Error in the application's lifespan")
 
