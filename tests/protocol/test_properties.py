@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -451,7 +451,6 @@ def test_many_times_the_same_frames_do_not_either(
     feed_anything(core, [frames[:20_000]] * times)
 
 
-@settings(max_examples=300)
 @given(st.sampled_from(BOTH), st.booleans(), st.booleans(), st.booleans(), st.data(), CUTS)
 def test_how_the_bytes_are_cut_makes_no_difference(
     wire: Wire, client: bool, typed: bool, detect: bool, data: st.DataObject, cuts: list[int]
