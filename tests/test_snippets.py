@@ -94,9 +94,12 @@ class Stage:
         if "pytest" in block.options:
             path = self.folder / f"test_line_{block.line}.py"
             path.write_text(self.source(block), "utf-8")
-            options = ["-q", "-p", "no:cacheprovider", "--rootdir", "."]
+            options = ["-q", "-p", "no:cacheprovider", "--rootdir", ".", "-p", "pytest_trio.plugin"]
             return run_to_its_end(
-                [sys.executable, "-m", "pytest", *options, path.name], self.folder
+                [sys.executable, "-m", "pytest", *options, path.name],
+                self.folder,
+                # The plugins of the environment, hypothesis among them, take longer than the tests.
+                PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
             )
         imports = any("file" in other.options for other in self.page.above(block))
         if imports or NEEDS_A_PROCESS.search(self.page.source(block)):

@@ -136,12 +136,12 @@ def serving(what: str, path: Path, ports: int) -> Generator[Serving, None, None]
     program.end()
 
 
-def run_to_its_end(command: list[str], folder: Path) -> str:
+def run_to_its_end(command: list[str], folder: Path, **environment: str) -> str:
     """What it printed; a bad end is a failure that shows everything."""
     done = subprocess.run(
         command,
         cwd=folder,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
