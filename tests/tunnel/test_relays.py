@@ -451,6 +451,8 @@ async def test_a_port_without_a_tunnel_turns_visitors_away() -> None:
 def test_wrong_arguments() -> None:
     memory = MemoryRegistry(Memory())
     config = RelayConfig(relay_address="127.0.0.1:4440")
+    with pytest.raises(TypeError, match="relays_tls must be a ClientTls, an SSLContext or None"):
+        Relay(RelayConfig(), [OF_RELAYS], relays_tls=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="shared_registry must be a SharedRegistry"):
         Relay(config, [OF_RELAYS], shared_registry="redis://")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="relay_address must be given where shared_registry is"):

@@ -15,6 +15,7 @@ from trio_muxado import client_session, proxy_header
 from trio_muxado.tunnel import (
     AddressService,
     AsgiService,
+    ClientTls,
     Relay,
     RelayConfig,
     ServerTls,
@@ -595,6 +596,9 @@ class Wsgi:
         (lambda: Tunnel(name="a", port=-1), "port"),
         (lambda: Tunnel(name="a", host="a:80"), "host"),
         (lambda: ServerTls(5), "certificate"),  # type: ignore[arg-type]
+        (lambda: ServerTls(None), "certificate"),  # type: ignore[arg-type]
+        (lambda: ClientTls(5), "ca"),  # type: ignore[arg-type]
+        (lambda: ClientTls(key="key.pem"), "key"),
     ],
 )
 def test_a_wrong_argument_is_named(make: Callable[[], Any], name: str) -> None:

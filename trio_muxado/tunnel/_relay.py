@@ -93,8 +93,9 @@ class Relay:
             if tls is not None and not isinstance(tls, ServerTls):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise TypeError(f"{name} must be a ServerTls or None, not {shown(tls)}")
         if not isinstance(relays_tls, ssl.SSLContext | ClientTls | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-            wrong = shown(relays_tls)
-            raise TypeError(f"relays_tls must be a ClientTls, an SSLContext or None, not {wrong}")
+            raise TypeError(
+                f"relays_tls must be a ClientTls, an SSLContext or None, not {shown(relays_tls)}"
+            )
         if (config.https is None) != (https_tls is None):
             raise ValueError("https_tls must be given where config.https is, and only there")
         if shared_registry is not None and not isinstance(shared_registry, SharedRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]

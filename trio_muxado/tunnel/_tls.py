@@ -90,7 +90,7 @@ class ServerTls(FilesTls):
         self._context = self.load()
 
     def load(self) -> ssl.SSLContext:
-        """As in the class above."""
+        """A context of what the files have now, which nothing uses yet."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self._certificate, self._key)
         if self._client_ca is not None:
@@ -132,7 +132,7 @@ class ClientTls(FilesTls):
         self._context = self.load()
 
     def load(self) -> ssl.SSLContext:
-        """As in the class above."""
+        """A context of what the files have now, which nothing uses yet."""
         context = ssl.create_default_context(cafile=self._ca)
         if self._certificate is not None:
             context.load_cert_chain(self._certificate, self._key)
