@@ -1,6 +1,7 @@
 """What examples/deployment/ says exists, and means what the commands understand."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from trio_muxado._command.relay import OF_THE_LIBRARY
 from trio_muxado._command.tunnels import load_tokens
 from trio_muxado.tunnel import RelayConfig
 
-FOLDER = Path(__file__).parents[1] / "examples" / "deployment"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "examples" / "deployment"
 
 
 def options_of(name: str) -> set[str]:
@@ -59,6 +61,29 @@ def test_a_unit_runs_a_command_with_a_file_that_is_here(unit: Path) -> None:
     assert command in COMMANDS
     assert defaults_of(Path(file).name)
     assert Path(file).parent == Path("/etc/trio-muxado")
+
+
+def test_the_image_gets_what_the_wheel_is_made_of_and_nothing_else(tmp_path: Path) -> None:
+    """What hatchling is told to read is there, in a folder that has just what the image gets."""
+    text = (FOLDER / "Dockerfile").read_text("utf-8")
+    for line in re.findall("^COPY (?!--from)(.*)$", text, re.MULTILINE):
+        *sources, target = line.split()
+        assert target.startswith("/src/")
+        for source in sources:
+            path, copy = ROOT / source, tmp_path / target.removeprefix("/src/")
+            if path.is_dir():
+                shutil.copytree(path, copy)
+            else:
+                shutil.copy(path, copy / source)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["LICENSE", "README.md", "hatch_build.py", "pyproject.toml", "trio_muxado"]
+    )
+    project = (tmp_path / "pyproject.toml").read_text("utf-8")
+    assert 'packages = ["trio_muxado"]' in project
+    assert 'license-files = ["LICENSE"]' in project
+    assert "/src[cli,http,relays]" in text
+    for extra in ("cli", "http", "relays"):
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
 
 
 def test_the_compose_file_s_options_exist() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -35,7 +35,7 @@ class RelayCounts:
     is dropped with its last visitor.  None keeps all."""
 
     @contextmanager
-    def visit(self, name: str) -> Iterator[None]:
+    def visit(self, name: str) -> Generator[None, None, None]:
         """A visitor's connection, or a request, for the block.  Whatever is counted of it is
         counted within, as its tunnel may be over before it is."""
         self.running[name] += 1
