@@ -34,6 +34,7 @@ from trio_muxado import (
     client_session,
     dial_muxado,
     serve_muxado,
+    server_session,
 )
 from trio_muxado._nursery import leaves
 from trio_muxado.testing import Link, open_session_pair
@@ -524,6 +525,12 @@ async def test_wrong_arguments_count_while_a_call_would_wait() -> None:
             await stream.send_all(wrong)
         for kept in (client, server):
             await trio.aclose_forcefully(kept)
+    async with server_session(memory_stream_pair()[0]) as session:  # it knows no version yet
+        with pytest.raises(TypeError, match="code"):
+            await session.goaway(wrong)
+        with pytest.raises(TypeError, match="debug"):
+            await session.goaway(debug=wrong)
+        await trio.aclose_forcefully(session)
     pool = SessionPool()
     with pytest.raises(TypeError, match="type"):
         await pool.open_stream(type=wrong)

@@ -103,3 +103,23 @@ async def test_closing_is_heard_and_nobody_is_left_waiting(kind: Kind, unsent: b
             await wait_all_tasks_blocked()
             await near.aclose()
         assert not waiting
+
+
+@each_wire
+async def test_who_is_cancelled_takes_no_other_along(kind: Kind) -> None:
+    async with stream_pair(kind) as (near, far), trio.open_nursery() as nursery:
+        outcomes: list[object] = []
+
+        async def wait() -> None:
+            outcomes.append(await outcome_of(near.wait_broken))
+
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        async with trio.open_nursery() as cancelled:
+            cancelled.start_soon(near.wait_broken)
+            await wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        await far.reset()
+        await wait_all_tasks_blocked()
+        assert [type(outcome) for outcome in outcomes] == [StreamResetError]
+        nursery.cancel_scope.cancel()

@@ -4,6 +4,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, count, repeat
 
 import pytest
@@ -20,6 +21,7 @@ from trio_muxado import (
 from trio_muxado._timeouts import LOOKS
 from trio_muxado._transport import closing
 from trio_muxado._transport.sending import FIRST
+from trio_muxado.testing import Link
 
 from .helpers import (
     STEADY,
@@ -156,6 +158,33 @@ async def test_heartbeats_are_no_progress_of_closing(
             await fill(stream)
             start = trio.current_time()
         assert trio.current_time() - start == CLOSE_TIMEOUT
+
+
+@each_wire
+async def test_closing_has_a_deadline_progress_or_not(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """A link that needs longer for what was accepted, and a peer that reads all of it."""
+    link, size = Link(bandwidth=20_000), 1_000_000
+    deadlines = {"close_timeout": 15, "close_deadline": 20}
+    async with session_pair(
+        kind, transports=(link.client, link.server), client=deadlines, send_buffer=size
+    ) as (near, far):
+        sending = await near.open_stream()
+        await sending.send_all(bytes(size))
+        await sending.aclose()
+        receiving = await far.accept_stream()
+        outcomes: list[object] = []
+
+        async def receive() -> None:
+            outcomes.append(await outcome_of(partial(read_all, receiving)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            start = trio.current_time()
+            await near.aclose()
+            assert trio.current_time() == start + 20
+        assert isinstance(outcomes[0], SessionEndedError)
 
 
 @each_wire

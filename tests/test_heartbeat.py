@@ -182,6 +182,16 @@ async def test_a_cancelled_ping_leaves_no_trace(kind: Kind, autojump_clock: Mock
 
 
 @with_types
+async def test_a_cancelled_ping_is_forgotten_also_where_no_echo_comes(kind: Kind) -> None:
+    async with raw_session(kind, client=True) as (session, _):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.ping)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert not session._engine.heartbeats._waiting
+
+
+@with_types
 async def test_numbers_of_beats_start_again(kind: Kind) -> None:
     async with session_pair(kind, heartbeat=None) as (client, _):
         client._engine.heartbeats._next = 0xFFFFFFFF

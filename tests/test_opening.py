@@ -317,6 +317,63 @@ async def test_a_free_place_is_taken_whatever_was_cancelled_just_before(kind: Ki
 
 
 @each_wire
+async def test_a_place_that_was_promised_is_given_to_nobody_else(kind: Kind) -> None:
+    """A task that was woken for it has it, although it has not run yet."""
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, server):
+        opened: list[MuxadoStream] = []
+
+        async def open_one() -> None:
+            opened.append(await client.open_stream())
+
+        holder = await client.open_stream()
+        await server.accept_stream()
+        await server.open_stream()
+        theirs = await client.accept_stream()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_one)
+            nursery.start_soon(open_one)
+            await wait_all_tasks_blocked()
+            for stream in (holder, theirs):  # in one step
+                with pytest.raises(LookupError):
+                    async with stream:
+                        raise LookupError
+            with pytest.raises(trio.WouldBlock):
+                client.open_stream_nowait()
+            await wait_all_tasks_blocked()
+            assert len(opened) == 1
+            assert_places(client, taken=1)
+            nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_whoever_opens_in_that_turn_waits_behind_whom_a_place_was_promised(
+    kind: Kind,
+) -> None:
+    async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, _):
+        for _ in range(50):  # trio decides by chance which of two tasks runs first
+            holder = await client.open_stream()
+            opened: list[MuxadoStream] = []
+
+            async def open_one(opened: list[MuxadoStream] = opened) -> None:
+                opened.append(await client.open_stream())
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(open_one)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(open_one)
+                await trio.lowlevel.checkpoint()
+                with pytest.raises(LookupError):
+                    async with holder:
+                        raise LookupError
+                await wait_all_tasks_blocked()
+                assert len(opened) == 1
+                assert_places(client, taken=1)
+                nursery.cancel_scope.cancel()
+            await opened[0].reset()
+            assert_places(client, taken=0)
+
+
+@each_wire
 async def test_an_open_that_fails_gives_its_place_back(kind: Kind) -> None:
     async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, _):
         for _ in range(3):

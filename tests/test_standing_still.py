@@ -13,19 +13,25 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_muxado import (
+    ErrorCode,
     MuxadoConfig,
     MuxadoSession,
+    StreamResetError,
+    client_session,
     dial_muxado,
     forward_streams,
+    serve_muxado_listeners,
     server_session,
 )
 from trio_muxado import _forward_streams as forward_streams_module
 from trio_muxado.testing import Link
 
 from .helpers import (
+    Deaf,
     Failing,
     Gated,
     Kind,
+    MemoryListener,
     each_wire,
     outcome_of,
     read_all,
@@ -193,3 +199,104 @@ async def test_closing_goes_on(kind: Kind, times: int, autojump_clock: MockClock
                 autojump_clock.jump(LONG)
                 # What was to arrive meanwhile has: of this much more is left.
             assert await read_all(receiving) == content
+
+
+@each_wire
+async def test_closing_starts_to_wait_once_more(kind: Kind, autojump_clock: MockClock) -> None:
+    config = kind.config(heartbeat=None, close_timeout=4)
+    async with client_session(Deaf(), config=config) as session, trio.open_nursery() as nursery:
+        await session.open_stream()
+        nursery.start_soon(session.aclose)
+        await trio.sleep(3.5)
+        autojump_clock.jump(LONG)
+        await trio.sleep(3.5)
+        assert session.close_reason is None
+        await trio.sleep(1)
+        assert session.close_reason is not None
+
+
+@each_wire
+async def test_a_half_open_stream_lives_on(kind: Kind, autojump_clock: MockClock) -> None:
+    config = {"half_open_timeout": 10}
+    async with session_pair(kind, server=config, heartbeat=None) as (client, server):
+        await client.open_stream()
+        far = await server.accept_stream()
+        await far.send_eof()
+        await trio.sleep(5)
+        autojump_clock.jump(LONG)
+        await trio.sleep(2)
+        assert not far.is_readable()
+        with pytest.raises(StreamResetError):
+            await far.receive_some()
+        assert trio.current_time() < LONG + 15
+
+
+@each_wire
+async def test_a_client_gets_its_time_for_a_first_stream(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    listener = MemoryListener()
+    config = kind.config(heartbeat=None)
+    serve = partial(serve_muxado_listeners, wait_closed, [listener], config=config)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve, first_stream_timeout=5))
+        async with client_session(await listener.connect(), config=config) as session:
+            await trio.sleep(3)
+            autojump_clock.jump(LONG)
+            await trio.sleep(3)
+            assert session.close_reason is None
+            await session.wait_closed()
+        assert trio.current_time() < LONG + 10
+        nursery.cancel_scope.cancel()
+
+
+async def wait_closed(session: MuxadoSession) -> None:
+    await session.wait_closed()
+
+
+async def stand_still_now_and_then(clock: MockClock) -> None:
+    for _ in range(12):
+        await trio.sleep(0.5)
+        clock.jump(3)  # more than a timeout is late at most
+        await wait_all_tasks_blocked()
+
+
+@each_wire
+async def test_who_stands_still_now_and_then_gives_a_transport_up(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    config = kind.config(heartbeat=None, send_timeout=2)
+    async with client_session(Deaf(), config=config) as session:
+        await session.open_stream()
+        await stand_still_now_and_then(autojump_clock)
+        reason = session.close_reason
+        assert reason is not None
+        assert reason.code is ErrorCode.WRITE_TIMEOUT
+
+
+@each_wire
+async def test_who_stands_still_now_and_then_ends_closing(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    config = kind.config(heartbeat=None, close_timeout=4)
+    async with client_session(Deaf(), config=config) as session, trio.open_nursery() as nursery:
+        await session.open_stream()
+        nursery.start_soon(session.aclose)
+        await stand_still_now_and_then(autojump_clock)
+        assert session.close_reason is not None
+        nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_who_stands_still_now_and_then_ends_a_client_without_a_stream(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    listener = MemoryListener()
+    config = kind.config(heartbeat=None)
+    serve = partial(serve_muxado_listeners, wait_closed, [listener], config=config)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve, first_stream_timeout=2))
+        async with client_session(await listener.connect(), config=config) as session:
+            await stand_still_now_and_then(autojump_clock)
+            assert session.close_reason is not None
+        nursery.cancel_scope.cancel()
