@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import assert_checkpoints, wait_all_tasks_blocked
+from trio.testing import assert_checkpoints, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_muxado import (
     CloseReason,
@@ -18,7 +18,18 @@ from trio_muxado import (
 )
 from trio_muxado._protocol.frames import GoAway
 
-from .helpers import V1, V2, Kind, each_kind, each_wire, echo, number_of, raw_session, session_pair
+from .helpers import (
+    V1,
+    V2,
+    Failing,
+    Kind,
+    each_kind,
+    each_wire,
+    echo,
+    number_of,
+    raw_session,
+    session_pair,
+)
 
 
 async def reason_of(session: MuxadoSession) -> tuple[Any, str, bool]:
@@ -205,3 +216,23 @@ async def test_the_reason_of_a_goaway_is_not_lost_when_the_session_then_closes(k
         await client.aclose()
         reason = await server.wait_closed()
         assert (reason.code, reason.debug) == (ErrorCode.INTERNAL_ERROR, b"sorry")
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@each_wire
+async def test_reason_a_break_behind_the_peer_s_goaway(kind: Kind, cut: bool) -> None:
+    """It is how some systems end a connection, unless a stream was cut by it."""
+    near, far = memory_stream_pair()
+    failing = Failing(near)
+    async with session_pair(kind, transports=(failing, far), heartbeat=None) as (client, server):
+        stream = await client.open_stream()
+        await (await server.accept_stream()).send_all(b"answered")
+        assert await stream.receive_some() == b"answered"
+        if not cut:
+            await stream.reset()
+        await server.goaway()
+        await wait_all_tasks_blocked()
+        failing.fail("receive_some", ConnectionResetError())
+        reason = await client.wait_closed()
+        assert reason.clean is not cut
+        assert reason.initiator == ("transport" if cut else "remote")

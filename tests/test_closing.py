@@ -421,3 +421,53 @@ async def test_over_tls_the_last_data_arrives_while_the_peer_still_sends(kind: K
         nursery.start_soon(answer_and_leave)
         assert len(await read_all(await client.accept_stream())) == 1_000_000
         assert (await client.wait_closed()).clean
+
+
+@pytest.mark.parametrize("data", [b"x", bytes(20_000), bytearray(b"x")])
+@each_wire
+async def test_nothing_more_is_accepted_while_the_session_closes(
+    kind: Kind, data: bytes | bytearray
+) -> None:
+    near, far = memory_stream_pair()
+    gated = Gated(near)
+    async with session_pair(kind, transports=(gated, far), heartbeat=None) as (client, _):
+        stream = await client.open_stream()
+        gated.shut()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.aclose)
+            await wait_all_tasks_blocked()
+            before = stream.unsent
+            for call in (partial(stream.send_all, data), stream.wait_send_all_might_not_block):
+                assert isinstance(await outcome_of(call), SessionClosedError)
+            assert stream.unsent == before
+            gated.open()
+
+
+@each_wire
+async def test_a_transport_is_not_closed_under_its_sender(kind: Kind) -> None:
+    """Also where the sender takes a while to be cancelled."""
+
+    class Slow(Deaf):
+        sending = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            self.sending = True
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    for _ in range(10):
+                        await trio.lowlevel.checkpoint()
+                self.sending = False
+
+        async def aclose(self) -> None:
+            assert not self.sending
+            await super().aclose()
+
+    transport = Slow()
+    async with client_session(transport, config=kind.config(heartbeat=None)) as session:
+        await session.open_stream()
+        await wait_all_tasks_blocked()
+        assert transport.sending
+        await trio.aclose_forcefully(session)
+    assert transport.closed

@@ -152,3 +152,21 @@ def test_an_extension_needs_a_type_of_its_own(kind: int) -> None:
 
     with pytest.raises(ValueError, match="an extension's type"):
         MuxadoConfig(extensions={kind: handler})
+
+
+@with_types
+async def test_a_handler_that_waits_for_something_else_ends_with_its_session(kind: Kind) -> None:
+    ended: list[str] = []
+
+    async def handler(stream: MuxadoStream) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append("ended")
+
+    extensions = {0xFFFFFF01: handler}
+    async with session_pair(kind, server={"extensions": extensions}) as (client, _):
+        await client.open_stream(type=0xFFFFFF01)
+        await wait_all_tasks_blocked()
+        assert ended == []
+    assert ended == ["ended"]

@@ -278,3 +278,23 @@ async def test_a_code_that_no_wire_can_carry_is_refused_before_anything_happens(
             await client.goaway(code)
         await stream.send_all(b"still open")
         assert await (await server.accept_stream()).receive_some() == b"still open"
+
+
+@each_wire
+async def test_drain_hears_of_the_session_s_end_although_a_handler_goes_on(kind: Kind) -> None:
+    async with session_pair(kind) as (client, server):
+        await client.open_stream()
+        await server.accept_stream()  # nobody lets go of it
+        outcomes: list[Any] = []
+
+        async def drain() -> None:
+            outcomes.append(await outcome_of(server.drain))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain)
+            await wait_all_tasks_blocked()
+            assert outcomes == []
+            await trio.aclose_forcefully(client)
+            await wait_all_tasks_blocked()
+            assert [type(outcome) for outcome in outcomes] == [SessionEndedError]
+            nursery.cancel_scope.cancel()

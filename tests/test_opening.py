@@ -431,3 +431,46 @@ async def test_the_heartbeat_s_type_is_not_for_streams(kind: Kind) -> None:
         with pytest.raises(ValueError, match="ping"):
             await client.open_stream(type=beats)
         await client.open_stream()  # the one place was given back
+
+
+async def test_who_cannot_open_after_a_wait_passes_its_place_on() -> None:
+    """The peer's reset frees the place and makes this end send nothing: nobody else does."""
+    async with raw_session(V2, client=True, max_outbound_streams=1) as (session, peer):
+        outcomes: list[object] = []
+
+        async def open_one(stream_type: int) -> None:
+            outcomes.append(await outcome_of(lambda: session.open_stream(type=stream_type)))
+
+        holder = await session.open_stream()
+        async with trio.open_nursery() as nursery:
+            for stream_type in (5, 0):  # untyped v2 has no types
+                nursery.start_soon(open_one, stream_type)
+                await wait_all_tasks_blocked()
+            peer.send(peer.rst(holder.id, 0))
+            await wait_all_tasks_blocked()
+            assert [type(outcome) for outcome in outcomes] == [ValueError, MuxadoStream]
+            nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_who_has_waited_longest_accepts_although_a_handler_could_start(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        accepted: list[int] = []
+        handled: list[int] = []
+
+        async def accept() -> None:
+            accepted.append((await session.accept_stream()).id)
+
+        async def handle(stream: MuxadoStream) -> None:
+            handled.append(stream.id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(session.serve_streams, handle)
+            await wait_all_tasks_blocked()
+            for stream_id in (3, 5):
+                peer.send(peer.syn(stream_id))
+                await wait_all_tasks_blocked()
+            assert (accepted, handled) == ([3], [5])
+            nursery.cancel_scope.cancel()

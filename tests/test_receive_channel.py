@@ -13,6 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_muxado import (
     ErrorCode,
     MuxadoError,
+    MuxadoStream,
     SessionClosedError,
     StreamClosedError,
     StreamResetError,
@@ -327,3 +328,98 @@ async def test_one_task_receives_and_closing_does_not_wait_for_it(kind: Kind) ->
 
 def test_a_stream_that_only_sends_takes_little() -> None:
     assert sys.getsizeof(ReceiveChannel([])) < 150
+
+
+def test_an_end_that_nobody_waits_for_leaves_nothing_in_the_channel() -> None:
+    """It serves a later stream then, whose receiver would take that for its own end."""
+    kept: Kept = []
+    first = ReceiveChannel(kept)
+    first.put(b"x", ended=False)
+    assert bytes_in(first) == b"x"
+    first.put(b"", ended=True)
+    first.break_off()
+    first.close(in_use=False)
+    ((_, receive),) = kept
+    with pytest.raises(trio.WouldBlock):
+        receive.receive_nowait()
+
+
+def test_chunks_are_not_joined_to_what_was_taken() -> None:
+    """What was joined is taken alone, as the chunk before it was as much as was asked for."""
+    channel = ReceiveChannel([])
+    for chunk in (b"one", b"two", b"three"):
+        channel.put(chunk, ended=False)
+    assert channel.take(None, 3) == b"one"
+    joined = channel.take(None, 100)
+    assert type(joined) is bytes
+    assert joined == b"twothree"
+    for chunk in (b"four", b"five"):
+        channel.put(chunk, ended=False)
+    assert channel.size == 8
+    assert bytes_in(channel) == b"fourfive"
+
+
+@each_wire
+async def test_what_a_header_has_announced_is_not_readable(kind: Kind) -> None:
+    async with raw_session(kind) as (session, peer):
+        peer.send(peer.syn(3))
+        stream = await session.accept_stream()
+        frame = peer.data(3, bytes(10))
+        peer.send(frame[:-10])
+        await wait_all_tasks_blocked()
+        assert not stream.is_readable()
+        peer.send(frame[-10:])
+        await wait_all_tasks_blocked()
+        assert stream.is_readable()
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@each_wire
+async def test_a_stream_is_refused_or_handled_but_never_both(kind: Kind, at_once: bool) -> None:
+    async with raw_session(kind) as (session, peer):
+        handled: list[int] = []
+
+        async def handle(stream: MuxadoStream) -> None:
+            handled.append(stream.id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.serve_streams, handle)
+            await wait_all_tasks_blocked()
+            engine = session._engine
+            engine.reader.alone = at_once
+            frame = peer.syn(3)
+            engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
+
+            async def end_later() -> None:
+                refusal = Rst(3, peer.wire.code_to_wire(ErrorCode.STREAM_REFUSED))
+                refused = refusal in await peer.frames()
+                assert refused is (handled == [])
+                assert refused is not at_once
+                peer.end()
+
+            nursery.start_soon(end_later)
+            await session.aclose()
+
+
+@each_wire
+async def test_handlers_begin_in_the_order_of_their_streams(kind: Kind) -> None:
+    """One that could start at once waits behind one that was handed to a task already."""
+    async with raw_session(kind) as (session, peer):
+        handled: list[int] = []
+
+        async def handle(stream: MuxadoStream) -> None:
+            handled.append(stream.id)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.serve_streams, handle)
+            await wait_all_tasks_blocked()
+            engine = session._engine
+            for stream_id, at_once in ((3, False), (5, True)):
+                engine.reader.alone = at_once
+                frame = peer.syn(stream_id)
+                engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
+            assert engine.backlog._waiting == 2
+            await wait_all_tasks_blocked()
+            assert sorted(handled) == [3, 5]
+            peer.end()
+            nursery.cancel_scope.cancel()

@@ -81,3 +81,12 @@ def test_every_frame_that_leaves_is_counted(wire: Wire, frames: int) -> None:
     end = End(wire, client=True, receive_window=1_000_000)
     end.core.send(end.core.open_stream(), b"hello")
     assert len(end.sent()) == frames == end.core.counts.frames_sent
+
+
+@both
+def test_each_frame_of_a_run_is_counted(wire: Wire) -> None:
+    end = End(wire)
+    end.accept(3)
+    before = snapshot(end)
+    end.feed(end.data(3, bytes(4096)) * 10)
+    assert changed(end, before) == {"frames_received": 10}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
 from trio_muxado import (
     ErrorCode,
@@ -19,7 +20,17 @@ from trio_muxado import (
 )
 from trio_muxado.tunnel import AddressService, RelayPorts, forward_port
 from trio_muxado.tunnel._control import CONTROL_TYPE, READY, receive_message
-from trio_muxado.tunnel._messages import Accepted, Granted, Hello, Refused, Target, encode
+from trio_muxado.tunnel._messages import (
+    LONGEST,
+    PREFIX,
+    Accepted,
+    Granted,
+    Hello,
+    MessageError,
+    Refused,
+    Target,
+    encode,
+)
 from trio_muxado.tunnel._services import Service
 from trio_muxado.tunnel._visitors import slot_key
 
@@ -124,6 +135,7 @@ async def test_an_agent_that_goes_while_its_ports_are_bound(
         slow.go_on.set()
         await until(lambda: not relay.relay.registry.agents)
         await until(lambda: not list(relay.relay.registry.tunnels))
+        assert not len(relay.relay._sessions)
 
 
 # ---- relays that are none, to an agent that they have accepted
@@ -239,3 +251,25 @@ async def test_what_a_client_takes_for_no_answer(
 )
 def test_the_slots_of_an_address_are_those_of_its_network(source: Any, key: str) -> None:
     assert slot_key(source) == key
+
+
+async def test_a_stream_that_no_agent_answers_is_reset_when_the_visitor_has_waited() -> None:
+    async with running_relay(agent_patience=0.1) as relay, by_hand(relay) as session:
+        answer = await receive_message(await say(session, HELLO))
+        assert isinstance(answer, Accepted)
+        port = int(answer.tunnels[0].address.rpartition(":")[2])
+        with pytest.raises(trio.BrokenResourceError):
+            await ask(port)
+        stream = await session.accept_stream()
+        with trio.fail_after(60):
+            error = await stream.wait_broken()
+        assert error.code is ErrorCode.STREAM_CANCELLED
+
+
+@pytest.mark.parametrize("size", [0, LONGEST + 1])
+async def test_no_message_of_a_length_out_of_bounds_is_waited_for(size: int) -> None:
+    near, far = memory_stream_pair()
+    await near.send_all(size.to_bytes(PREFIX, "big"))
+    await near.send_eof()
+    with pytest.raises(MessageError, match=f"a message of {size} bytes"):
+        await receive_message(far)
