@@ -19,6 +19,7 @@ from trio_muxado import (
     MuxadoError,
     MuxadoSession,
     MuxadoStream,
+    SessionClosedError,
     SessionEndedError,
     StreamClosedError,
     client_session,
@@ -39,6 +40,7 @@ from .helpers import (
     echo,
     outcome_of,
     read_all,
+    session_pair,
     together,
 )
 
@@ -635,3 +637,22 @@ async def test_an_error_of_ours_that_a_handler_makes_up_is_its_own() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve)
         await listener.connect()
+
+
+async def test_an_error_of_another_session_is_the_handlers_own() -> None:
+    listener = MemoryListener()
+    outcomes: list[object] = []
+    async with session_pair(V1) as (other, _), trio.open_nursery() as nursery:
+        await other.aclose()
+
+        async def handle(session: MuxadoSession) -> None:
+            await other.open_stream()
+
+        async def serve() -> None:
+            outcomes.append(await outcome_of(partial(serve_muxado_listeners, handle, [listener])))
+
+        nursery.start_soon(serve)
+        await listener.connect()
+        await wait_all_tasks_blocked()
+        assert [type(outcome) for outcome in outcomes] == [SessionClosedError]
+        nursery.cancel_scope.cancel()

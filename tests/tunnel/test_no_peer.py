@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from trio_muxado import (
 )
 from trio_muxado.tunnel import AddressService, RelayPorts, forward_port
 from trio_muxado.tunnel._control import CONTROL_TYPE, READY, receive_message
+from trio_muxado.tunnel._counts import RelayCounts
 from trio_muxado.tunnel._messages import (
     LONGEST,
     PREFIX,
@@ -32,8 +34,10 @@ from trio_muxado.tunnel._messages import (
     encode,
 )
 from trio_muxado.tunnel._services import Service
-from trio_muxado.tunnel._visitors import slot_key
+from trio_muxado.tunnel._visitors import Visitor, slot_key
+from trio_muxado.tunnel._visits import Visits
 
+from ..helpers import V1, session_pair
 from .support import HOST, SECRET, TCP, SlowBinding, ask, exposed, running_relay, until
 from .test_agents import HELLO, by_hand, say
 
@@ -273,3 +277,33 @@ async def test_no_message_of_a_length_out_of_bounds_is_waited_for(size: int) -> 
     await near.send_eof()
     with pytest.raises(MessageError, match=f"a message of {size} bytes"):
         await receive_message(far)
+
+
+async def test_a_visit_that_breaks_off_leaves_the_agent_no_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another relay's visitor leaves while the agent is asked."""
+    async with session_pair(V1) as (client, server):
+        visit, inner = [await client.open_stream() for _ in range(2)]
+        far_visit, far_inner = [await server.accept_stream() for _ in range(2)]
+
+        async def open_to_agent(*_: object) -> tuple[MuxadoStream, None]:
+            await far_visit.reset()
+            await visit.wait_broken()
+            return inner, None
+
+        monkeypatch.setattr("trio_muxado.tunnel._visits.open_to_agent", open_to_agent)
+        counts = RelayCounts()
+        parts: Any = SimpleNamespace(
+            agent_patience=1,
+            idle_timeout=1,
+            extra={},
+            agents=["an agent"],
+            find=lambda name: parts,
+        )
+        visits = Visits(parts, parts, counts, parts)
+        await visits._serve("web", Visitor(None, None), parts, visit)
+        with trio.fail_after(60):
+            error = await far_inner.wait_broken()
+        assert error.code is ErrorCode.STREAM_CANCELLED
+        assert not counts.running["web"]
