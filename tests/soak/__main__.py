@@ -90,7 +90,7 @@ class Run:
                 rest = without_cancelled(error)
                 if rest is None:
                     raise
-                self.account.fault(f"{lane.name}: {leaves(rest)!r}")
+                self.account.fault(f"{lane.name}: {[*leaves(rest)]!r}")
 
     def _balance(self) -> None:
         """No session lives: nothing is held that was not held before."""

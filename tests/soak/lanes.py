@@ -29,8 +29,9 @@ from trio_muxado._nursery import leaves, without_cancelled
 from .account import Account
 from .work import Opener, work
 
-SESSION_TIMEOUT = 240
-"""Seconds, far above what any session takes: a hang ends as a fault that names its lane."""
+SESSION_TIMEOUT = 1200
+"""Seconds, far above what any session takes, also on a busy machine: a hang ends as a fault that names
+its lane."""
 
 GENTLE = ("closed", "drained")
 ROUGH = ("forced", "cancelled", "closed there", "stopped or killed")
@@ -133,7 +134,7 @@ async def use_session(
             if not all(isinstance(leaf, (*STREAM_ENDED, EOFError)) for leaf in leaves(rest)):
                 raise
             if not rough:
-                account.fault(f"{lane}: {way}: {leaves(rest)!r}")
+                account.fault(f"{lane}: {way}: {[*leaves(rest)]!r}")
     account.outcomes[f"session {way}"] += 1
     if session is not None and opener is not None:
         account.over(session, lane, opener.opened)

@@ -193,4 +193,4 @@ def _judge(opener: Opener, name: str, error: BaseException) -> None:
         raise error
     opener.account.outcomes["broken"] += 1
     if not opener.breaks:
-        opener.account.fault(f"{opener.lane}: {name}: {leaves(error)!r}")
+        opener.account.fault(f"{opener.lane}: {name}: {[*leaves(error)]!r}")
