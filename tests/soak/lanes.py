@@ -30,8 +30,8 @@ from .account import Account
 from .work import Opener, work
 
 SESSION_TIMEOUT = 1200
-"""Seconds, far above what any session takes, also on a busy machine: a hang ends as a fault that names
-its lane."""
+"""Seconds, far above what any session takes, also on a busy machine: a hang ends as a fault that
+names its lane."""
 
 GENTLE = ("closed", "drained")
 ROUGH = ("forced", "cancelled", "closed there", "stopped or killed")
