@@ -261,8 +261,8 @@ def source(document: Mapping[str, Any]) -> str:
     when = datetime.fromisoformat(document["when"])
     return (
         f"{_commit(document)}, measured on {when.day} {when:%B %Y}: CPython {where['python']} on "
-        f"{where['system']}, {where['cores']} cores ({where['cpu']}). {settings['rounds']} rounds, "
-        f"and {settings['seconds']:g} seconds for each measurement."
+        f"{where['system']}, {where['cores']} cores ({where['cpu']}). {settings['rounds']} rounds; "
+        f"each measurement took {settings['seconds']:g} s."
     )
 
 

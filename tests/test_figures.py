@@ -119,7 +119,7 @@ def test_a_page_names_the_commit_of_the_run(page: str) -> None:
 def test_how_the_run_is_told() -> None:
     assert _pages.source(DOCUMENT) == (
         "Commit `0123456789`, measured on 5 November 2026: CPython 3.11.2 on Linux, 2 cores "
-        "(a CPU). 3 rounds, and 2 seconds for each measurement."
+        "(a CPU). 3 rounds; each measurement took 2 s."
     )
     assert _pages.short_source(DOCUMENT) == "Commit `0123456789`, 5 November 2026, CPython 3.11.2."
 
