@@ -50,6 +50,9 @@ MOST_CONNECTIONS = 3000
 SETTLE = 60.0
 """Seconds in which the server has to be rid of an attacker who has gone."""
 AT_ONCE = 4
+RETRY = 0.1
+"""Seconds that the good client waits before it tries a refused request again.  Whoever does not
+makes the server refuse so many streams that it is taken for a flood."""
 LEAST_REQUESTS = 5
 """Of the good client in each part of a row, which takes as long as they take."""
 STUCK = 300.0
@@ -213,11 +216,10 @@ async def watch(server: Server, session: MuxadoSession, seconds: float) -> Seen:
                     size = sum([len(chunk) async for chunk in stream])
                 seen.failed += size != 64
             except MuxadoError as error:
-                if (
-                    error.safe_to_retry
-                ):  # such as where the server's budget has room for two streams
+                # A stream is refused where the server's budget has room for two of a session.
+                if error.safe_to_retry and session.can_open:
                     seen.refused += 1
-                    await trio.sleep(0.001)
+                    await trio.sleep(RETRY)
                     continue
                 seen.failed += 1
                 return
