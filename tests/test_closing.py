@@ -328,6 +328,29 @@ async def test_what_closing_refuses_leaves_nothing_behind(kind: Kind) -> None:
         assert server.statistics().waiting == 0
 
 
+@each_kind
+@pytest.mark.parametrize("before", [True, False])
+async def test_streams_that_the_peer_has_reset_wait_no_more(kind: Kind, before: bool) -> None:
+    """They wait in their turn, and are counted: also where the session closes meanwhile."""
+    async with raw_session(kind, wire="auto", close_timeout=5) as (session, peer):
+        opened = [peer.syn(3, 7), peer.syn(5, 7)] if kind.typed else [peer.syn(3), peer.syn(5)]
+        if before:
+            peer.send(*opened, peer.rst(3))
+            await wait_all_tasks_blocked()
+            assert session.statistics().waiting == 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.aclose)
+            await wait_all_tasks_blocked()
+            if not before:  # the version is not known yet, so no GOAWAY could say it
+                peer.send(*opened, peer.rst(3))
+                await wait_all_tasks_blocked()
+            assert session.statistics().waiting == 0
+            peer.end()
+        with pytest.raises(SessionClosedError):
+            await session.accept_stream()
+        assert session.statistics().waiting == 0
+
+
 # ---- nothing is left
 
 

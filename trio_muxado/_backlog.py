@@ -50,14 +50,17 @@ class Backlog:
         self._start = None
         self._send.close()
 
-    def drop(self) -> None:
-        """Forget what waits: it was refused."""
+    def drop(self) -> list[Stream]:
+        """Forget what waits, and return it: nobody can take it any more."""
+        dropped: list[Stream] = []
         while self._waiting:
             try:
-                self._receive.receive_nowait()
+                core, _ = self._receive.receive_nowait()
             except trio.EndOfChannel:
                 break  # what waits was handed to tasks that have not run yet
+            dropped.append(core)
             self._waiting -= 1
+        return dropped
 
     async def take(self, most: int, start: Start | None = None) -> list[Offered]:
         """Wait for the next, and take at most ``most`` that wait; none when there will be none.

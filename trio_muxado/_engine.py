@@ -263,7 +263,7 @@ class Engine:
             self.steps.receivers[core] = Responder(self.steps, self.ending, core)
         elif core.custody is WAITING:
             # This side closes since before the wire was known, so no GOAWAY could say it.
-            self.connection.refuse_unaccepted()
+            self.connection.reset(core, ErrorCode.STREAM_REFUSED)
 
     def _on_broken(self, event: events.StreamBroken) -> None:
         receiver = self.steps.receivers.pop(event.stream, None)
@@ -361,11 +361,11 @@ class Engine:
                 return
             await trio.lowlevel.checkpoint_if_cancelled()  # then not a word is said
             ending.closing = ending.over = True
-            # In one step: a stream that is refused here can't be accepted any more.
+            # In one step: what is refused here can't be accepted any more, nor what the peer reset.
             self.backlog.end()
-            self.backlog.drop()
-            for core in self.connection.refuse_unaccepted():
-                self.steps.receivers.pop(core, None)  # one that waits for its type has none
+            for core in (*self.backlog.drop(), *self.connection.refuse_unaccepted()):
+                self.connection.reset(core, ErrorCode.STREAM_REFUSED)
+                self.steps.receivers.pop(core, None)
             if self.connection.wire is not None and not self.connection.goaway_sent:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self.writer.end()

@@ -690,7 +690,7 @@ class Sessions(RuleBasedStateMachine):
         await wait_all_tasks_blocked()
         assert self.calls == 0, "a call hangs"
         for side in self.sides.values():
-            while side.session.statistics().waiting:
+            for _ in range(side.session.statistics().waiting):
                 await self.accepted(side)
             for end in side.ends:
                 await self.closed(end)
