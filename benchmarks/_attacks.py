@@ -139,7 +139,7 @@ ATTACKS = (
     Attack(
         "one-byte-data",
         "DATA of one byte, which is read and echoed",
-        "a turn is 256 frames",
+        "256 frames in a pass",
         lambda wire: after(syn(wire, 3, ECHO), repeated(data(wire, 3, b"x"))),
     ),
     Attack(
@@ -151,23 +151,23 @@ ATTACKS = (
     Attack(
         "wndinc",
         "WNDINC",
-        "a turn is 256 frames",
+        "256 frames in a pass",
         lambda wire: after(syn(wire, 3, HOLD), repeated(wire.wndinc(3, 1))),
     ),
     Attack(
         "rst",
         "RST of streams that are gone",
-        "a turn is 256 frames",
+        "256 frames in a pass",
         lambda wire: after(
             syn(wire, 3) + wire.rst(3, ErrorCode.STREAM_CANCELLED),
             repeated(wire.rst(3, ErrorCode.STREAM_CANCELLED)),
         ),
     ),
-    Attack("goaway", "GOAWAY with falling ids", "a turn is 256 frames", falling_goaways),
+    Attack("goaway", "GOAWAY with falling ids", "256 frames in a pass", falling_goaways),
     Attack(
         "heartbeats",
         "heartbeats",
-        "a turn is 256 frames",
+        "256 frames in a pass",
         answers,
         wires=("v1",),
     ),

@@ -312,8 +312,8 @@ def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     attacks = {attack.name: attack for attack in ATTACKS}
     lines = [
-        "| attack | bound | version | p50, ms | p99, ms | memory, MiB | log lines |",
-        "|---|---|---|---|---|---|---|",
+        "| attack, and its bound | version | p50, ms | p99, ms | memory, MiB | log lines |",
+        "|---|---|---|---|---|---|",
     ]
     for result in results:
         attack, before, during = (
@@ -328,7 +328,7 @@ def table(results: list[dict[str, Any]]) -> str:
             (before.memory_mib, during.memory_mib, 0),
         ]
         figures = [f"{then:.{digits}f} → {now:.{digits}f}" for then, now, digits in pairs]
-        cells = [attack.says, bound, result["wire"], *figures, str(during.log_lines)]
+        cells = [f"{attack.says}: {bound}", result["wire"], *figures, str(during.log_lines)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
