@@ -58,13 +58,7 @@ from ._slots import Slots
 from ._steps import Steps
 from ._timeouts import ClosingTimer, FirstStreamTimer, OpenTimer, ProbeTimer, SendTimer
 from ._trace import TransportTrace
-from ._transport.closing import (
-    close_at_once,
-    half_close,
-    is_bare_tls_end,
-    part,
-    read_out,
-)
+from ._transport.closing import close_at_once, half_close, is_bare_tls_end, part, read_out
 from ._transport.peer import describe, keep_alive, peer_address
 from ._writer import FrameWriter
 
@@ -361,11 +355,12 @@ class Engine:
                 return
             await trio.lowlevel.checkpoint_if_cancelled()  # then not a word is said
             ending.closing = ending.over = True
-            # In one step: what is refused here can't be accepted any more, nor what the peer reset.
+            # In one step: a stream that is refused here can't be accepted any more.
             self.backlog.end()
-            for core in (*self.backlog.drop(), *self.connection.refuse_unaccepted()):
-                self.connection.reset(core, ErrorCode.STREAM_REFUSED)
-                self.steps.receivers.pop(core, None)
+            for core in self.backlog.drop():  # also one that the peer has reset: it is counted
+                self.steps.reset(core, ErrorCode.STREAM_REFUSED)
+            for core in self.connection.refuse_unaccepted():
+                self.steps.receivers.pop(core, None)  # one that waits for its type has none
             if self.connection.wire is not None and not self.connection.goaway_sent:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self.writer.end()

@@ -41,7 +41,7 @@ MAX_BURST = 7
 """Streams that ``serve_streams`` accepts in one pass of trio's loop, at most.
 
 One in a pass, and a burst of requests costs a transport write for each answer.  All in one pass,
-and the two ends work alternately, each waiting for the other's batch: with 64 requests at once two
+and the two sides work alternately, each waiting for the other's batch: with 64 requests at once two
 processes on two cores then do a third less.  With 7 they do a tenth more than with 13 for the
 same CPU time; 5 and 9 are between.
 """
