@@ -2,7 +2,7 @@
 
     python -m benchmarks.attacks                           five seconds a row
     python -m benchmarks.attacks --seconds 1               what CI runs
-    python -m benchmarks.attacks --docs docs/security.md   puts the table into that page
+    python -m benchmarks.attacks --page                    writes the table into docs/security.md
 
 Three processes: a server, a good client, and an attacker, who sends all he can or as slowly as he
 likes. The table has the good client's latencies, and the server's memory and log lines, before and
@@ -40,7 +40,8 @@ from trio_muxado import (
 from trio_muxado._protocol.wire import WIRES
 
 from ._attacks import ATTACKS, ECHO, HOLD, SOURCE, Attack
-from ._build import BUILD, certificates
+from ._blocks import Page
+from ._build import BUILD, ROOT, certificates
 
 MIB = 1024 * 1024
 RESULTS = BUILD.parent / "results" / "attacks.json"
@@ -57,7 +58,6 @@ LEAST_REQUESTS = 5
 """Of the good client in each part of a row, which takes as long as they take."""
 STUCK = 300.0
 """Seconds after which a row has failed: something hangs."""
-BEGIN, END = "<!-- attacks: begin -->\n", "<!-- attacks: end -->\n"
 
 
 # ---- the server
@@ -333,10 +333,12 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def fill_in(page: Path, text: str) -> None:
-    """Put the table between its marks."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+def tables(document: dict[str, Any]) -> dict[str, str]:
+    """The block of the page."""
+    return {"table": table(document["results"])}
+
+
+PAGE = Page(ROOT / "docs" / "security.md", "attacks", tables)
 
 
 def main() -> None:
@@ -352,7 +354,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5, help="of each part of a row")
     parser.add_argument("--only", default="", help="attacks, by name")
     parser.add_argument("--json", type=Path, default=RESULTS)
-    parser.add_argument("--docs", type=Path, help="a page that gets the table")
+    parser.add_argument("--page", action="store_true", help="write the table into docs/security.md")
     parser.add_argument("--redraw", action="store_true", help="the table of an earlier run")
     choices = parser.parse_args()
     BUILD.mkdir(exist_ok=True)
@@ -371,8 +373,9 @@ def main() -> None:
         choices.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     text = table(results)
     print(text)
-    if choices.docs:
-        fill_in(choices.docs, text)
+    if choices.page:
+        page = PAGE.filled(PAGE.path.read_text("utf-8"), {"results": results})
+        PAGE.path.write_text(page, "utf-8")
     if wrong := [result for result in results if result["faults"]]:
         for result in wrong:
             print(f"{result['attack']} ({result['wire']}): {'; '.join(result['faults'])}")

@@ -14,12 +14,9 @@ control is not modelled: a real connection also slows down for a while.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
-import re
 import statistics
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -31,11 +28,10 @@ from trio.testing import MockClock
 from trio_muxado import MuxadoConfig, client_session, server_session
 from trio_muxado.testing import Link
 
+from ._blocks import Page
 from ._versions import head
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "which.md"
-BLOCK = re.compile(r"(<!-- lossy: (\w+) -->\n\n)((?:(?!<!--).)*)(<!-- end of lossy -->)", re.DOTALL)
 
 ROUND_TRIP = 0.05
 BANDWIDTH = 10_000_000
@@ -217,28 +213,13 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
     return {"late": table(late), "tail": table(tail), "bulk": table(bulk), "commit": commit}
 
 
-def filled(text: str, document: dict[str, Any]) -> str:
-    """The page with the figures of a run."""
-    found = tables(document)
-    return BLOCK.sub(lambda block: f"{block[1]}{found[block[2]]}\n{block[4]}", text)
+PAGE = Page(ROOT / "docs" / "which.md", "lossy", tables)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="where the figures are kept")
-    parser.add_argument("--redraw", action="store_true", help="take them from there")
-    parser.add_argument("--page", action="store_true", help="write them into docs/which.md")
-    args = parser.parse_args()
-    if args.redraw:
-        document = json.loads(args.json.read_text("utf-8"))
-    else:
-        document = measure()
-        if args.json:
-            args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    for name, text in tables(document).items():
-        sys.stdout.write(f"{name}\n{text}\n")
-    if args.page:
-        PAGE.write_text(filled(PAGE.read_text("utf-8"), document), "utf-8")
+    PAGE.add_options(parser)
+    PAGE.publish(parser.parse_args(), measure)
 
 
 if __name__ == "__main__":

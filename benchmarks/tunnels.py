@@ -26,12 +26,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import trio
 
 from . import _build
+from ._blocks import Page
 from ._measure import line_of, started
 from ._tunnels import (
     HOST,
@@ -47,10 +47,6 @@ from ._tunnels import (
 from ._versions import head
 from .run import progress
 
-PAGE = _build.ROOT / "docs" / "capacity.md"
-BLOCK = re.compile(
-    r"(<!-- tunnels: (\w+) -->\n\n)((?:(?!<!--).)*)(<!-- end of tunnels -->)", re.DOTALL
-)
 BORE, DIRECT = "bore", "direct"
 
 Figures = dict[str, float]
@@ -295,32 +291,18 @@ def tables(document: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def filled(text: str, document: Mapping[str, Any]) -> str:
-    """The page with the figures of a run."""
-    found = tables(document)
-    return BLOCK.sub(lambda block: f"{block[1]}{found[block[2]]}\n{block[4]}", text)
+PAGE = Page(_build.ROOT / "docs" / "capacity.md", "tunnels", tables)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path, help="where the figures are kept")
-    parser.add_argument("--redraw", action="store_true", help="take them from there")
-    parser.add_argument("--page", action="store_true", help="write them into docs/capacity.md")
+    PAGE.add_options(parser)
     args = parser.parse_args(arguments)
-    if args.redraw:
-        document = json.loads(args.json.read_text("utf-8"))
-    else:
-        try:
-            document = measure(KINDS, args.rounds)
-        except (NotStartedError, _build.Missing) as error:
-            sys.exit(str(error))
-        if args.json:
-            args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    for name, text in tables(document).items():
-        sys.stdout.write(f"{name}\n{text}\n")
-    if args.page:
-        PAGE.write_text(filled(PAGE.read_text("utf-8"), document), "utf-8")
+    try:
+        PAGE.publish(args, lambda: measure(KINDS, args.rounds))
+    except (NotStartedError, _build.Missing) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

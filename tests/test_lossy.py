@@ -33,6 +33,6 @@ def test_the_page_has_the_figures_of_the_run() -> None:
     document = json.loads((lossy.ROOT / "docs" / "lossy.json").read_text("utf-8"))
     assert re.fullmatch("[0-9a-f]{40}", document["commit"])
     assert not document["changed"]
-    text = lossy.PAGE.read_text("utf-8")
-    assert lossy.filled(text, document) == text
-    assert {block[2] for block in lossy.BLOCK.finditer(text)} == lossy.tables(document).keys()
+    text = lossy.PAGE.path.read_text("utf-8")
+    assert lossy.PAGE.filled(text, document) == text
+    assert {block[2] for block in lossy.PAGE.blocks.finditer(text)} == lossy.tables(document).keys()

@@ -39,17 +39,19 @@ def test_the_tables_have_all_tunnels_and_loads() -> None:
     assert "| 1.00 (1.00 to 1.00) |" in found["rates"]
     assert "| 500 + 400 µs |" in found["cpu"]
     page = "<!-- tunnels: about -->\n\nold\n\n<!-- end of tunnels -->"
-    assert "bore 0.6.0; 1 rounds." in tunnels.filled(page, {"results": results, **about})
+    assert "bore 0.6.0; 1 rounds." in tunnels.PAGE.filled(page, {"results": results, **about})
 
 
 def test_the_page_has_the_figures_of_the_run() -> None:
-    document = json.loads((tunnels.PAGE.parent / "tunnels.json").read_text("utf-8"))
+    document = json.loads((tunnels.PAGE.path.parent / "tunnels.json").read_text("utf-8"))
     assert re.fullmatch("[0-9a-f]{40}", document["commit"])
     assert not document["changed"]
     assert document["rounds"] >= 9
-    text = tunnels.PAGE.read_text("utf-8")
-    assert tunnels.filled(text, document) == text
-    assert {block[2] for block in tunnels.BLOCK.finditer(text)} == tunnels.tables(document).keys()
+    text = tunnels.PAGE.path.read_text("utf-8")
+    assert tunnels.PAGE.filled(text, document) == text
+    assert {block[2] for block in tunnels.PAGE.blocks.finditer(text)} == tunnels.tables(
+        document
+    ).keys()
     requests = (load for name, load in document["results"].items() if name != "redis")
     assert not [
         each for load in requests for rounds in load.values() for each in rounds if each["errors"]
