@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import socket
 from contextlib import suppress
 from typing import Any
@@ -12,15 +11,13 @@ import trio
 
 from .. import MuxadoSession
 from ._counts import RelayCounts
-from ._tls import TlsListener
+from ._seldom import Seldom
+from ._tls import TlsListener, tcp_below
 
 logger = logging.getLogger("trio_muxado.tunnel")
 
 MOST_NEWCOMERS = 200
 """Connections without a token, at once.  A peer that has one shows it with its first bytes."""
-
-LOG_INTERVAL = 1.0
-"""Seconds between two lines that say that there are too many."""
 
 
 class Newcomers:
@@ -32,7 +29,7 @@ class Newcomers:
     def __init__(self, counts: RelayCounts) -> None:
         self._counts = counts
         self._connections: dict[trio.SocketStream, None] = {}  # the oldest first
-        self._logged_at = -math.inf
+        self._log = Seldom()
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -56,9 +53,7 @@ class Newcomers:
         with suppress(OSError):
             tcp.socket.shutdown(socket.SHUT_RDWR)
         self._counts.refused["no-token"] += 1
-        now = trio.current_time()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
+        if self._log.is_due():
             logger.warning("too many connections without a token: the oldest are ended")
 
 
@@ -84,10 +79,3 @@ class NewcomerListener(trio.abc.Listener[Any]):
     async def aclose(self) -> None:
         """Stop listening."""
         await self._listener.aclose()
-
-
-def tcp_below(stream: Any) -> trio.SocketStream:
-    """The connection that carries a stream."""
-    while not isinstance(stream, trio.SocketStream):
-        stream = stream.transport_stream
-    return stream

@@ -18,6 +18,7 @@ from ._names import parse_address, shown_address
 from ._opening import NoAgentError
 from ._registry import Agent
 from ._routes import Route, Routes
+from ._tls import tcp_below
 from ._visitors import Slots, Visitor
 from ._visits import Visits
 
@@ -121,10 +122,7 @@ class Targets:
 
 
 def _own_address(session: MuxadoSession) -> Any:
-    stream: Any = session.transport_stream
-    while (below := getattr(stream, "transport_stream", None)) is not None:
-        stream = below
     try:
-        return stream.socket.getsockname()
+        return tcp_below(session.transport_stream).socket.getsockname()
     except OSError:  # it is closed: the client has gone
         return None

@@ -178,3 +178,10 @@ async def shake_hands(
     finally:
         _server_names.reset(token)
     return stream, names[-1].lower() if names else None
+
+
+def tcp_below(stream: Any) -> trio.SocketStream:
+    """The connection that carries a stream."""
+    while not isinstance(stream, trio.SocketStream):
+        stream = stream.transport_stream
+    return stream

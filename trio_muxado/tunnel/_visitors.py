@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -19,6 +18,7 @@ from .. import ProxyHeaderError, break_stream, receive_proxy_header
 from ._config import RelayConfig
 from ._counts import RelayCounts
 from ._registry import shown_peer
+from ._seldom import Seldom
 
 logger = logging.getLogger("trio_muxado.tunnel")
 
@@ -31,9 +31,6 @@ HEADER_TIMEOUT = 10.0
 LAST = 4096
 """Connections that are accepted in the step that closes a port, at most: as many as Linux lets
 wait in it by default."""
-
-LOG_INTERVAL = 1.0
-"""Seconds between two lines that say that there are too many visitors."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class Slots:
         self._counts = counts
         self._taken: Counter[str] = Counter()
         self._total = 0
-        self._logged_at = -math.inf
+        self._log = Seldom()
 
     @contextmanager
     def slot(self, visitor: Visitor) -> Generator[bool, None, None]:
@@ -81,7 +78,10 @@ class Slots:
         key = slot_key(visitor.source)
         if self._total >= self._most or self._taken[key] >= self._most_each:
             self._counts.refused["visitor"] += 1
-            self._log(visitor)
+            if self._log.is_due():
+                logger.warning(
+                    "too many visitors: %s is turned away", visitor, extra={"visitor": str(visitor)}
+                )
             yield False
             return
         self._total += 1
@@ -93,14 +93,6 @@ class Slots:
             self._taken[key] -= 1
             if not self._taken[key]:
                 del self._taken[key]
-
-    def _log(self, visitor: Visitor) -> None:
-        now = trio.current_time()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
-            logger.warning(
-                "too many visitors: %s is turned away", visitor, extra={"visitor": str(visitor)}
-            )
 
 
 def slot_key(source: Any) -> str:
