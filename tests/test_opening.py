@@ -284,7 +284,7 @@ async def test_a_place_that_comes_free_as_its_opener_is_cancelled_is_not_lost(
 async def test_a_free_place_is_taken_whatever_was_cancelled_just_before(kind: Kind) -> None:
     """An opener that was cancelled and has not run yet must hold up nobody behind it.
 
-    The peer's reset frees the place and makes this end send nothing, so nothing else wakes anybody.
+    The peer's reset frees the slot and makes this side send nothing, so nothing else wakes anybody.
     """
     async with session_pair(kind, heartbeat=None, max_outbound_streams=1) as (client, _):
         engine = client._engine
@@ -434,7 +434,7 @@ async def test_the_heartbeat_s_type_is_not_for_streams(kind: Kind) -> None:
 
 
 async def test_who_cannot_open_after_a_wait_passes_its_place_on() -> None:
-    """The peer's reset frees the place and makes this end send nothing: nobody else does."""
+    """The peer's reset frees the slot and makes this side send nothing: nobody else does."""
     async with raw_session(V2, client=True, max_outbound_streams=1) as (session, peer):
         outcomes: list[object] = []
 

@@ -2,7 +2,9 @@
 
 import sys
 import tracemalloc
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -13,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_muxado import (
     ErrorCode,
     MuxadoError,
+    MuxadoSession,
     MuxadoStream,
     SessionClosedError,
     StreamClosedError,
@@ -21,7 +24,7 @@ from trio_muxado import (
 from trio_muxado._protocol.frames import Rst
 from trio_muxado._receive_channel import MAX_KEPT, SMALL_CHUNK, Kept, ReceiveChannel
 
-from .helpers import Kind, each_wire, outcome_of, raw_session, session_pair
+from .helpers import Kind, RawPeer, each_wire, outcome_of, raw_session, session_pair
 
 
 def bytes_in(channel: ReceiveChannel, limit: int = 1 << 20) -> bytes:
@@ -373,9 +376,24 @@ async def test_what_a_header_has_announced_is_not_readable(kind: Kind) -> None:
         assert stream.is_readable()
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-@each_wire
-async def test_a_stream_is_refused_or_handled_but_never_both(kind: Kind, at_once: bool) -> None:
+class Serving(NamedTuple):
+    """A session that serves streams, and the ids of those that were handled."""
+
+    session: MuxadoSession
+    peer: RawPeer
+    handled: list[int]
+    nursery: trio.Nursery
+
+    def offer(self, stream_id: int, *, at_once: bool) -> None:
+        """The peer opens a stream in this step: it comes alone, or others follow."""
+        engine = self.session._engine
+        engine.reader.alone = at_once
+        frame = self.peer.syn(stream_id)
+        engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
+
+
+@asynccontextmanager
+async def serving(kind: Kind) -> AsyncGenerator[Serving, None]:
     async with raw_session(kind) as (session, peer):
         handled: list[int] = []
 
@@ -385,41 +403,34 @@ async def test_a_stream_is_refused_or_handled_but_never_both(kind: Kind, at_once
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.serve_streams, handle)
             await wait_all_tasks_blocked()
-            engine = session._engine
-            engine.reader.alone = at_once
-            frame = peer.syn(3)
-            engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
+            yield Serving(session, peer, handled, nursery)
 
-            async def end_later() -> None:
-                refusal = Rst(3, peer.wire.code_to_wire(ErrorCode.STREAM_REFUSED))
-                refused = refusal in await peer.frames()
-                assert refused is (handled == [])
-                assert refused is not at_once
-                peer.end()
 
-            nursery.start_soon(end_later)
-            await session.aclose()
+@pytest.mark.parametrize("at_once", [False, True])
+@each_wire
+async def test_a_stream_is_refused_or_handled_but_never_both(kind: Kind, at_once: bool) -> None:
+    async with serving(kind) as server:
+        server.offer(3, at_once=at_once)
+
+        async def end_later() -> None:
+            refusal = Rst(3, server.peer.wire.code_to_wire(ErrorCode.STREAM_REFUSED))
+            refused = refusal in await server.peer.frames()
+            assert refused is (server.handled == [])
+            assert refused is not at_once
+            server.peer.end()
+
+        server.nursery.start_soon(end_later)
+        await server.session.aclose()
 
 
 @each_wire
 async def test_handlers_begin_in_the_order_of_their_streams(kind: Kind) -> None:
-    """One that could start at once waits behind one that was handed to a task already."""
-    async with raw_session(kind) as (session, peer):
-        handled: list[int] = []
-
-        async def handle(stream: MuxadoStream) -> None:
-            handled.append(stream.id)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.serve_streams, handle)
-            await wait_all_tasks_blocked()
-            engine = session._engine
-            for stream_id, at_once in ((3, False), (5, True)):
-                engine.reader.alone = at_once
-                frame = peer.syn(stream_id)
-                engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
-            assert engine.backlog._waiting == 2
-            await wait_all_tasks_blocked()
-            assert sorted(handled) == [3, 5]
-            peer.end()
-            nursery.cancel_scope.cancel()
+    """One that could start at once waits after one that was handed to a task already."""
+    async with serving(kind) as server:
+        server.offer(3, at_once=False)
+        server.offer(5, at_once=True)
+        assert server.session._engine.backlog._waiting == 2
+        await wait_all_tasks_blocked()
+        assert sorted(server.handled) == [3, 5]
+        server.peer.end()
+        server.nursery.cancel_scope.cancel()

@@ -5,6 +5,8 @@ slept.  What is really over is still noticed.
 """
 
 import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -231,27 +233,36 @@ async def test_a_half_open_stream_lives_on(kind: Kind, autojump_clock: MockClock
         assert trio.current_time() < LONG + 15
 
 
-@each_wire
-async def test_a_client_gets_its_time_for_a_first_stream(
-    kind: Kind, autojump_clock: MockClock
-) -> None:
+async def wait_closed(session: MuxadoSession) -> None:
+    await session.wait_closed()
+
+
+@asynccontextmanager
+async def client_without_a_stream(
+    kind: Kind, first_stream_timeout: float
+) -> AsyncGenerator[MuxadoSession, None]:
+    """A client's session with a server that waits so long for a stream."""
     listener = MemoryListener()
     config = kind.config(heartbeat=None)
     serve = partial(serve_muxado_listeners, wait_closed, [listener], config=config)
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve, first_stream_timeout=5))
+        await nursery.start(partial(serve, first_stream_timeout=first_stream_timeout))
         async with client_session(await listener.connect(), config=config) as session:
-            await trio.sleep(3)
-            autojump_clock.jump(LONG)
-            await trio.sleep(3)
-            assert session.close_reason is None
-            await session.wait_closed()
-        assert trio.current_time() < LONG + 10
+            yield session
         nursery.cancel_scope.cancel()
 
 
-async def wait_closed(session: MuxadoSession) -> None:
-    await session.wait_closed()
+@each_wire
+async def test_a_client_gets_its_time_for_a_first_stream(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with client_without_a_stream(kind, 5) as session:
+        await trio.sleep(3)
+        autojump_clock.jump(LONG)
+        await trio.sleep(3)
+        assert session.close_reason is None
+        await session.wait_closed()
+    assert trio.current_time() < LONG + 10
 
 
 async def stand_still_now_and_then(clock: MockClock) -> None:
@@ -291,12 +302,6 @@ async def test_who_stands_still_now_and_then_ends_closing(
 async def test_who_stands_still_now_and_then_ends_a_client_without_a_stream(
     kind: Kind, autojump_clock: MockClock
 ) -> None:
-    listener = MemoryListener()
-    config = kind.config(heartbeat=None)
-    serve = partial(serve_muxado_listeners, wait_closed, [listener], config=config)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve, first_stream_timeout=2))
-        async with client_session(await listener.connect(), config=config) as session:
-            await stand_still_now_and_then(autojump_clock)
-            assert session.close_reason is not None
-        nursery.cancel_scope.cancel()
+    async with client_without_a_stream(kind, 2) as session:
+        await stand_still_now_and_then(autojump_clock)
+        assert session.close_reason is not None

@@ -88,7 +88,7 @@ def traced(frames: list[TracedFrame], direction: str) -> list[Frame]:
 
 @pytest.mark.parametrize("column", COLUMNS, ids=str)
 async def test_it_prints_what_our_end_has_sent_and_received(column: Column, program: Path) -> None:
-    """Streams from both ends, half-closed, each frame in its order."""
+    """Streams from both sides, half-closed, each frame in its order."""
     seen: list[TracedFrame] = []
     config = replace(config_for(column.peer), tracer=seen.append)
     with trio.fail_after(TEST_TIMEOUT):
