@@ -205,9 +205,9 @@ def attacks(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """Sessions of every peer begin, work, break and end: half a minute of that, or ten.
 
-    `nox -s soak -- --minutes 60 --picture soak.svg` is an hour of it, with a picture.
+    `nox -s soak -- --minutes 60 --page` is an hour of it, which docs/proofs.md shows then.
     """
-    session.install("-e", ".[test]", *group("interop"), *group("soak"))
+    session.install("-e", ".[test]", *group("interop"))
     short = ["--minutes", "10" if LONG else "0.5"]
     session.run("python", "-m", "tests.soak", *(session.posargs or short))
 

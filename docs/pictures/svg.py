@@ -25,6 +25,7 @@ COLOURS = {
     "ours": ("fill", "#0b6e4f", "#3fb98a"),
     "theirs": ("fill", "#b4bcc8", "#4d5763"),
     "whisker": ("stroke", "#1f2328", "#e6edf3"),
+    "curve": ("stroke", "#0b6e4f", "#3fb98a"),
 }
 
 
@@ -106,7 +107,13 @@ class Canvas:
             self.text(x + width / 2, top + index * step, words, size=size, bold=bold, mono=mono)
 
     def path(
-        self, data: str, *, arrow: bool = False, both: bool = False, dashed: bool = False
+        self,
+        data: str,
+        *,
+        colour: str = "line",
+        arrow: bool = False,
+        both: bool = False,
+        dashed: bool = False,
     ) -> None:
         """A line, by SVG's own path commands."""
         ends = ' marker-end="url(#arrow)"' if arrow or both else ""
@@ -114,7 +121,7 @@ class Canvas:
         dashes = ' stroke-dasharray="6 5"' if dashed else ""
         self._has_arrows |= bool(ends)
         self._elements.append(
-            f'<path d="{data}" fill="none" stroke-width="2" class="{self._class("line")}"'
+            f'<path d="{data}" fill="none" stroke-width="2" class="{self._class(colour)}"'
             f"{dashes}{ends}/>"
         )
 

@@ -1,7 +1,7 @@
 """``python -m tests.soak --minutes N``: run it, write down what is seen, and judge.
 
 Every ten seconds, and at the end of each round, a line of JSON goes to ``FOLDER/soak.jsonl``; the
-last one is the verdict.  ``--picture`` draws it; ``--redraw`` draws an earlier run.
+last one is the verdict.  ``--page`` makes the run the one that the documentation shows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ import pytest
 import trio
 import trio.testing
 
+from benchmarks._versions import head
 from tests.interop.build import PEERS, Peer, binary_of
 from trio_muxado._nursery import leaves, without_cancelled
 
 from .account import MIB, Account, Holdings
 from .lanes import SESSION_TIMEOUT, Lane, lanes_for
+from .page import publish
+from .picture import summary
 
 SAMPLE_EVERY = 10.0
 ROUND = 10.0
@@ -141,27 +144,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="of what is chosen at random")
     parser.add_argument("--only", default="", help="lanes whose names begin like one of these,")
     parser.add_argument("--folder", type=Path, default=Path("tests/soak/.results"))
-    parser.add_argument("--picture", type=Path, help="draw an SVG file")
-    parser.add_argument("--redraw", action="store_true", help="the picture of an earlier run")
+    parser.add_argument("--page", action="store_true", help="show the run in docs/proofs.md")
     choices = parser.parse_args()
     log = choices.folder / "soak.jsonl"
-    if not choices.redraw:
-        seed = int.from_bytes(os.urandom(4), "big") if choices.seed is None else choices.seed
-        lanes = lanes_for(dict(built(PEERS)))
-        if choices.only:
-            lanes = [lane for lane in lanes if lane.name.startswith(tuple(choices.only.split(",")))]
-        choices.folder.mkdir(parents=True, exist_ok=True)
-        with log.open("w", encoding="utf-8") as out:
-            run = Run(lanes, seed, out)
-            trio.run(run.run, choices.minutes)
-            verdict = run.verdict()
-            run.write("verdict", seed=seed, minutes=choices.minutes, **verdict)
-        sys.stdout.write(json.dumps(verdict, indent=2) + "\n")
-    if choices.picture:
-        from .picture import draw  # matplotlib, which only the picture needs
-
-        draw([json.loads(line) for line in log.open(encoding="utf-8")], choices.picture)
-    if not choices.redraw and not verdict["passed"]:
+    seed = int.from_bytes(os.urandom(4), "big") if choices.seed is None else choices.seed
+    lanes = lanes_for(dict(built(PEERS)))
+    if choices.only:
+        lanes = [lane for lane in lanes if lane.name.startswith(tuple(choices.only.split(",")))]
+    choices.folder.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as out:
+        run = Run(lanes, seed, out)
+        trio.run(run.run, choices.minutes)
+        verdict = run.verdict()
+        run.write("verdict", seed=seed, minutes=choices.minutes, **verdict)
+    sys.stdout.write(json.dumps(verdict, indent=2) + "\n")
+    if choices.page:
+        lines = [json.loads(line) for line in log.open(encoding="utf-8")]
+        commit, changed = head()
+        publish({"commit": commit, "changed": changed, **summary(lines)})
+    if not verdict["passed"]:
         sys.exit("the soak failed")
 
 

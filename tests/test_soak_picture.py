@@ -1,0 +1,68 @@
+"""What the documentation shows of a soak."""
+
+import xml.etree.ElementTree as ET
+from typing import Any
+
+from docs.pictures.svg import COLOURS, SMALL
+from tests.soak.account import MIB
+from tests.soak.page import tables
+from tests.soak.picture import draw, summary, title
+
+
+def a_run() -> dict[str, Any]:
+    rounds = [
+        {
+            "kind": "round",
+            "seconds": 60.0 * minute,
+            "streams": 5000 * minute,
+            "resident": (50 + minute) * MIB,
+            "files": 12,
+            "tasks": 11,
+            "objects": 0,
+        }
+        for minute in range(1, 31)
+    ]
+    verdict = {
+        "kind": "verdict",
+        "streams": 150_000,
+        "sessions": 3000,
+        "peers": 400,
+        "outcomes": {"done": 3, "reset here": 1, "session closed": 100, "killed peer": 100},
+        "mib_per_100000_streams": 0.5,
+        "faults": [],
+    }
+    kept = summary([{"kind": "sample"}, *rounds, verdict])
+    return {"commit": "0123456789" * 4, "changed": False, **kept}
+
+
+def test_the_page_says_what_was_run_and_what_came_of_it() -> None:
+    text = tables(a_run())["run"]
+    assert text.startswith("The last long run took 30 minutes, at commit `0123456789`.")
+    assert "150,000 streams in 3,000 sessions and started 400 programs" in text
+    assert "75% ended" in text
+    assert "0.5 MiB for each 100,000 streams, and there were no faults" in text
+    assert f"![{title(a_run())}](soak.svg)" in text
+
+
+def test_the_picture_has_a_line_for_each_thing_that_is_held() -> None:
+    root = ET.fromstring(draw(a_run()))
+    curves = [path for path in root.iter() if path.get("class") == "curve"]
+    assert [path.get("d", "").count("L") for path in curves] == [29] * 5
+    texts = {text.text: text for text in root.iterfind(".//{*}text")}
+    assert {"12 files", "11 tasks", "0 objects", "Resident memory, MiB"} <= texts.keys()
+    heights = sorted(float(texts[f"{name}"].get("y", "")) for name in ("12 files", "11 tasks"))
+    assert heights[1] - heights[0] > SMALL, "one name lies on the other"
+
+
+def test_the_picture_reads_in_the_dark_and_on_a_phone() -> None:
+    root = ET.fromstring(draw(a_run()))
+    style = root.findtext("{*}style") or ""
+    used = {word for element in root.iter() for word in element.get("class", "").split()}
+    assert used <= COLOURS.keys()
+    assert all(style.count(f".{word}{{") == 2 for word in used)
+    width = float(root.get("width", ""))
+    for text in root.iterfind(".//{*}text"):
+        assert float(text.get("font-size", "")) >= SMALL
+        if text.get("text-anchor") == "start":
+            assert float(text.get("x", "")) + 0.62 * SMALL * len(text.text or "") <= width
+    assert root.findtext("{*}title") == title(a_run())
