@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -16,8 +17,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+import trio
 
 from ._build import BUILD, ROOT
 
@@ -82,6 +86,18 @@ def head() -> tuple[str, bool]:
         return "unknown", False  # an unpacked sdist
     changed = bool(_git("status", "--porcelain", "--", PACKAGE))
     return _git("rev-parse", "HEAD").decode().strip(), changed
+
+
+def provenance() -> dict[str, Any]:
+    """What a run's file says of itself: what was measured, when, and with which versions."""
+    commit, changed = head()
+    return {
+        "commit": commit,
+        "changed": changed,
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "trio": trio.__version__,
+    }
 
 
 def _working_tree(folder: Path, python: str) -> Version:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import socket
 import statistics
@@ -25,10 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
-
-import trio
 
 from . import _build
 from ._blocks import Page
@@ -44,7 +40,7 @@ from ._tunnels import (
     process,
     wait_for_service,
 )
-from ._versions import head
+from ._versions import provenance
 from .run import progress
 
 BORE, DIRECT = "bore", "direct"
@@ -188,13 +184,8 @@ def measure(kinds: Sequence[Kind], rounds: int) -> dict[str, Any]:
                 for kind in (*kinds[turn:], *kinds[:turn]):
                     results[load.name][kind.name].append(load.run(running[kind.name]))
             progress(f"round {number + 1} of {rounds}")
-    commit, changed = head()
     return {
-        "commit": commit,
-        "changed": changed,
-        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "trio": trio.__version__,
+        **provenance(),
         "bore": _build.BORE.partition("@")[2],
         "rounds": rounds,
         "results": results,

@@ -1,7 +1,11 @@
 """Where each microsecond of a request goes: `python -m benchmarks.where`.
 
-Samples `benchmarks.one_process` with py-spy, and shares its time out to the rooms of the code.
+Samples `benchmarks.one_process` with py-spy, and shares its time out to the modules of the code.
 With ``--flame FILE.svg`` it draws a flame graph as well.
+
+    python -m benchmarks.where                                        # the table
+    python -m benchmarks.where --json docs/where.json --page --flame docs/flame.svg
+    python -m benchmarks.where --json docs/where.json --page --redraw # from an earlier run
 """
 
 from __future__ import annotations
@@ -12,7 +16,13 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from ._blocks import Page
+from ._build import ROOT
+from ._versions import provenance
 
 PY_SPY = str(Path(sys.executable).with_name("py-spy"))  # of the same environment
 
@@ -21,14 +31,14 @@ RATE = "400"  # samples a second; more disturb what they look at
 # The first that is found in the path of the function that runs names the share.
 SHARES = (
     ("trio: switching tasks", ("trio/_core/_run", "trio/_core/_traps", "outcome/", "attrs gen")),
-    ("trio: sockets, and the system's calls", ("trio/_socket", "trio/_highlevel", "_io_epoll")),
-    ("trio: channels, semaphores, the rest", ("trio/",)),
-    ("muxado: the protocol core", ("trio_muxado/_protocol",)),
-    ("muxado: streams and sessions", ("trio_muxado/_stream", "trio_muxado/_session", "_solo")),
-    ("muxado: reader, writer, nursery", ("trio_muxado/",)),
+    ("trio: sockets and system calls", ("trio/_socket", "trio/_highlevel", "_io_epoll")),
+    ("the protocol core", ("trio_muxado/_protocol",)),
+    ("streams and sessions", ("trio_muxado/_stream", "trio_muxado/_session", "_solo")),
+    ("reader, writer and nurseries", ("trio_muxado/",)),
+    ("the rest of trio", ("trio/",)),
     ("the benchmark itself", ("benchmarks/",)),
 )
-REST = "Python's own library"
+REST = "Python's standard library"
 
 
 def record(args: argparse.Namespace, shape: str, path: Path) -> str:
@@ -49,13 +59,8 @@ def share(frame: str) -> str:
     return REST
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wire", choices=["v1", "v2"], default="v2")
-    parser.add_argument("--at-once", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--flame", type=Path, help="draw a flame graph, SVG")
-    args = parser.parse_args()
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """One run, and the samples of each share."""
     with tempfile.TemporaryDirectory() as directory:
         raw = Path(directory, "samples")
         said = record(args, "raw", raw)
@@ -65,16 +70,44 @@ def main() -> None:
         stack, samples = line.rsplit(" ", 1)
         if "unrolled_run" in stack:  # else the program starts, or ends
             shares[share(stack.rsplit(";", 1)[-1])] += int(samples)
-    total = sum(shares.values())
     match = re.search(r"([\d.]+) us of CPU", said)
     assert match, "the measured program said nothing"
-    request = float(match[1])
-    print(said, end="")
-    for name, samples_of_it in shares.most_common():
-        part = samples_of_it / total
-        print(f"{request * part:6.1f} us {100 * part:5.1f} %  {name}")
     if args.flame:
         record(args, "flamegraph", args.flame)
+    return {
+        **provenance(),
+        "wire": args.wire,
+        "at_once": args.at_once,
+        "request_us": float(match[1]),
+        "samples": dict(shares.most_common()),
+    }
+
+
+def tables(document: Mapping[str, Any]) -> dict[str, str]:
+    samples = document["samples"]
+    total = sum(samples.values())
+    body = "".join(f"| {100 * of / total:.0f} % | {name} |\n" for name, of in samples.items())
+    changed = ", with changes that no commit has" if document["changed"] else ""
+    about = (
+        f"Commit `{document['commit'][:10]}`{changed}, Python {document['python']}, trio "
+        f"{document['trio']}, {document['wire']}, {document['at_once']} requests at once; "
+        f"{total:,} samples.\n"
+    )
+    return {"shares": f"| | |\n|---|---|\n{body}", "about": about}
+
+
+PAGE = Page(ROOT / "docs" / "performance.md", "where", tables)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--wire", choices=["v1", "v2"], default="v2")
+    parser.add_argument("--at-once", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--flame", type=Path, help="draw a flame graph, SVG")
+    PAGE.add_options(parser)
+    args = parser.parse_args()
+    PAGE.publish(args, lambda: measure(args))
 
 
 if __name__ == "__main__":

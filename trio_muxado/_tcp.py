@@ -17,8 +17,8 @@ async def connect_tcp(host: str | bytes, port: int) -> trio.SocketStream:
     """Connect to ``host``, which is a name or an address.
 
     A name's addresses are tried as by :func:`trio.open_tcp_stream`.  An address needs neither its
-    nursery nor its timers, which cost a short session an eighth of its time.  It sets no timeout;
-    the system's own are minutes.
+    nursery nor its timers, so a short session costs less.  It sets no timeout; the system's own are
+    minutes.
 
     Raises:
       OSError: no connection could be made.
