@@ -26,7 +26,7 @@ Record = Mapping[str, Any]
 
 
 def noted(record: Record) -> str:
-    return f"`{record['commit'][:10]}`"
+    return f"`{record['commit'][:7]}`"
 
 
 def rows(records: Sequence[Record], *columns: str) -> str:

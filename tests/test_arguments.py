@@ -397,7 +397,7 @@ METHODS: list[tuple[Any, str]] = [
     and inspect.isfunction(member)
     and set(inspect.signature(member).parameters) - {"self"}
     and not member.__module__.startswith("trio.")
-    and name not in ("serve_extension", "shortened")  # the engine's, and Backoff's own
+    and name != "shortened"  # Backoff's own
 ]
 SETTERS = [
     (MuxadoStream, name)

@@ -7,6 +7,7 @@ documentation.
 import importlib
 import importlib.util
 import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -29,6 +30,8 @@ PUBLIC_MODULES = [
 EXPORTS = [
     (module, name) for module in PUBLIC_MODULES for name in importlib.import_module(module).__all__
 ]
+CORE = {"Connection", "Engine", "ReceiveChannel", "Stream"}
+"""Types of the core, as annotations name them.  Those of trio have a dot."""
 
 
 def public_members(cls: type) -> Iterator[tuple[str, object]]:
@@ -116,3 +119,33 @@ assert "importlib.metadata" in sys.modules
 assert not hasattr(trio_muxado, "__versions__")
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+IN_ANOTHER = {"ForwardedDirection", "TracedFrame", "ProxyHeaderError"}
+"""Names that the help of another name mentions."""
+
+
+def test_help_begins_with_a_screen_that_says_what_there_is() -> None:
+    text = pydoc.plain(pydoc.render_doc(trio_muxado))
+    screen, _, _ = text.partition("\nPACKAGE CONTENTS")
+    assert len(screen.splitlines()) <= 25
+    named = set(re.findall(r"\w+", screen))
+    errors = {
+        name
+        for name in trio_muxado.__all__
+        if name != "MuxadoError"
+        and isinstance(cls := getattr(trio_muxado, name), type)
+        and issubclass(cls, trio_muxado.MuxadoError)
+    }
+    assert set(trio_muxado.__all__) - named == errors | IN_ANOTHER
+
+
+@pytest.mark.parametrize("module_name, name", EXPORTS)
+def test_help_shows_no_method_of_the_core(module_name: str, name: str) -> None:
+    """Its parameters would be of types that nobody can import."""
+    value = getattr(importlib.import_module(module_name), name)
+    for member_name, member in public_members(value) if inspect.isclass(value) else ():
+        if not inspect.isfunction(member):
+            continue
+        for parameter in list(inspect.signature(member).parameters.values())[1:]:
+            assert parameter.annotation not in CORE, f"{name}.{member_name}"

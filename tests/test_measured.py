@@ -27,7 +27,7 @@ def test_every_record_names_its_commit_and_stands_on_a_page() -> None:
         assert date.fromisoformat(record["when"])
         row = f"| {record.get('what') or record['change']} |"
         (line,) = (line for line in tables.splitlines() if line.startswith(row))
-        assert line.endswith(f"| `{record['commit'][:10]}` |")
+        assert line.endswith(f"| `{record['commit'][:7]}` |")
 
 
 def test_arithmetic_follows_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,12 @@
 ============================================ ======================================================
 a session to a server                        open_muxado_session, dial_muxado, SessionPool, Backoff
 a server                                     serve_muxado, serve_muxado_listeners
-a session over any stream                    client_session, server_session
-what they give                               MuxadoSession, MuxadoStream, CloseReason
+a session over any stream                    client_session, server_session, connect_tcp
+what they give                               MuxadoSession, MuxadoStream, CloseReason, DialLoss
 choices and limits                           MuxadoConfig, Heartbeat
-tunnels and proxies                          forward, forward_streams, proxy_header
-what happens on the wire                     TableTracer, JsonLinesTracer, SessionStatistics
+from stream to stream                        forward, forward_streams, Forwarded, break_stream
+behind a proxy or a relay                    proxy_header, receive_proxy_header
+what happens in a session                    SessionStatistics, TableTracer, JsonLinesTracer
 errors, each of them one of trio's as well   MuxadoError and its subclasses, ErrorCode
 HTTP, tests, tunnels with tokens             trio_muxado.http, .testing and .tunnel
 ============================================ ======================================================

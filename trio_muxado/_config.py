@@ -71,8 +71,9 @@ class Heartbeat:
 class MuxadoConfig(Limits):
     """Every choice and limit of a session.  Immutable; ``dataclasses.replace`` makes variants.
 
-    The limits are inherited; each says what it bounds.  Seconds are ints or floats, and
-    ``math.inf`` where there is to be no bound; counts and sizes are ints.
+    The reference describes each field, and "Security and limits" says what each limit is for.
+    Seconds are ints or floats, and ``math.inf`` where there is to be no bound; counts and sizes
+    are ints.
 
     It can be a key of a dict, and can be pickled if its handlers and its tracer can.
 

@@ -130,7 +130,7 @@ async def run_session(
     engine.connection.streams.budget.server = server_budget
     session = MuxadoSession(engine, client=client)
     async with open_bare_nursery() as nursery:
-        engine.start(nursery, session.serve_extension)
+        engine.start(nursery, session._serve_extension)  # pyright: ignore[reportPrivateUsage]
         if first_stream_timeout is not None:
             engine.expect_stream(first_stream_timeout)
         try:

@@ -48,7 +48,7 @@ same CPU time; 5 and 9 are between.
 
 
 class MuxadoSession(trio.abc.Listener[MuxadoStream]):
-    """One end of a muxado session over any :class:`trio.abc.Stream`.
+    """One side of a muxado session over any :class:`trio.abc.Stream`.
 
     Made by :func:`open_muxado_session`, :func:`client_session`, :func:`server_session` and the
     ``serve`` functions.  It is also a :class:`trio.abc.Listener` whose connections are the
@@ -239,7 +239,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             if not isinstance(error, NoMoreStreamsError | SessionClosedError):
                 raise error
 
-    async def serve_extension(self, core: Stream, received: ReceiveChannel) -> None:
+    async def _serve_extension(self, core: Stream, received: ReceiveChannel) -> None:
         """Run the configured handler of an extension on a stream, and raise its error."""
         self._engine.connection.hold(core)
         handler = self.config.extensions[core.type]
