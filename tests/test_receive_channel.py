@@ -192,6 +192,39 @@ async def test_a_large_chunk_is_read_in_pieces_without_being_copied_each_time() 
     assert channel.size == len(chunk) - 1000
 
 
+@pytest.mark.parametrize("pieces", [100, 16 * 1024, 256 * 1024])
+async def test_what_is_left_of_a_large_chunk_takes_no_more_than_twice_its_size(pieces: int) -> None:
+    size = 256 * 1024
+    channel = ReceiveChannel([])
+    tracemalloc.start()
+    try:
+        channel.put(bytes(size), ended=True)
+        for left in (size // 2 + 1, size // 2 - 1, size // 10, 1):
+            while channel.size > left:
+                channel.take(None, min(pieces, channel.size - left))
+            held, _ = tracemalloc.get_traced_memory()
+            assert held < 2 * left + 4096
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_rest_and_a_window_of_single_bytes_take_less_than_twice_the_window() -> None:
+    window = 64 * 1024
+    for left in (1, window // 2, window - 1):
+        channel = ReceiveChannel([])
+        tracemalloc.start()
+        try:
+            channel.put(bytes(window), ended=False)
+            channel.take(None, window - left)
+            for _ in range(window - left):
+                channel.put(bytes([7]), ended=False)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert channel.size == window
+        assert held < 2 * window
+
+
 # ---- streams on it
 
 
@@ -434,3 +467,35 @@ async def test_handlers_begin_in_the_order_of_their_streams(kind: Kind) -> None:
         assert sorted(server.handled) == [3, 5]
         server.peer.end()
         server.nursery.cancel_scope.cancel()
+
+
+@each_wire
+async def test_streams_that_are_read_but_for_a_byte_keep_no_more_than_the_budget_says(
+    kind: Kind,
+) -> None:
+    """A peer that sends a byte too much made this side keep the whole chunk that it came in."""
+    number, size = 100, kind.window // 2
+    async with raw_session(kind) as (session, peer):
+        budget = session._engine.connection.streams.budget
+        before = budget.held
+        largest = peer.wire.max_payload
+        streams: list[MuxadoStream] = []
+        tracemalloc.start()
+        try:
+            for stream_id in range(3, 3 + 2 * number, 2):
+                pieces = [min(largest, size - at) for at in range(0, size, largest)]
+                frames = [peer.data(stream_id, bytes(piece)) for piece in pieces]
+                peer.send(peer.syn(stream_id), *frames, peer.data(stream_id, b"", fin=True))
+                del frames
+                stream = await session.accept_stream()
+                await wait_all_tasks_blocked()
+                left = size
+                while left > 1:
+                    left -= len(await stream.receive_some(left - 1))
+                streams.append(stream)
+                peer.forget()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert budget.held - before == number
+        assert held < number * 16 * 1024

@@ -49,12 +49,14 @@ live at once by default.  Each takes 1.8 KiB."""
 class ReceiveChannel:
     """What a stream has received and its application has not; one task may receive."""
 
-    __slots__ = ("_channel", "_kept", "_rest", "_tail", "_waited_in", "ended", "size")
+    __slots__ = ("_channel", "_kept", "_rest", "_rest_from", "_tail", "_waited_in", "ended", "size")
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
         self._channel: Channel | None = None  # only once something has to go through it
-        self._rest: memoryview | None = None  # of a chunk that was larger than a call wanted
+        # A chunk that was larger than a call wanted, and where what is left of it begins.
+        self._rest: bytes | None = None
+        self._rest_from: int = 0
         self._tail: bytearray | None = None  # the last item of the channel, which small chunks join
         self._waited_in: bool = False  # a task waits, and nothing has been sent to it
         self.size: int = 0
@@ -121,10 +123,11 @@ class ReceiveChannel:
         if first is None:
             rest = self._rest
             if rest is not None:
-                if len(rest) > limit:  # so bulk goes that is read in smaller pieces than it came in
-                    self._rest = rest[limit:]
+                start, end = self._rest_from, self._rest_from + limit
+                if end < len(rest):  # so bulk goes that is read in smaller pieces than it came in
+                    self._keep_rest(rest, end)
                     self.size -= limit
-                    return bytes(rest[:limit])
+                    return rest[start:end]
                 return self._take_joined([], 0, limit)
             assert self._channel is not None
             first = self._channel[1].receive_nowait()
@@ -138,9 +141,10 @@ class ReceiveChannel:
     def _take_joined(
         self, pieces: list[bytes | bytearray | memoryview], size: int, limit: int
     ) -> bytes:
-        if self._rest is not None:
-            pieces.append(self._rest)
-            size = len(self._rest)
+        rest, start = self._rest, self._rest_from
+        if rest is not None:
+            pieces.append(memoryview(rest)[start:] if start else rest)
+            size = len(rest) - start
             self._rest = None
         enough = min(limit, ENOUGH)
         if size < enough and size < self.size:
@@ -154,14 +158,25 @@ class ReceiveChannel:
         if last is self._tail:
             self._tail = None
         if size > limit:
-            view = memoryview(last)
-            cut = len(view) - (size - limit)
-            pieces[-1], self._rest = view[:cut], view[cut:]
+            cut = len(last) - (size - limit)
+            chunk = bytes(last)  # which is itself, but for joined chunks
+            pieces[-1] = memoryview(chunk)[:cut]
+            self._keep_rest(chunk, cut)
             size = limit
         self.size -= size
         if len(pieces) == 1:
             return bytes(pieces[0])
         return b"".join(pieces)
+
+    def _keep_rest(self, chunk: bytes, start: int) -> None:
+        """Keep what is left of a chunk; alone, once that is less than half of it.
+
+        Who reads all but the last byte of 256 KiB would keep all of them in memory otherwise, and
+        the receive budget knows of one.
+        """
+        if 2 * start > len(chunk):
+            chunk, start = chunk[start:], 0
+        self._rest, self._rest_from = chunk, start
 
     def close(self, in_use: bool) -> None:
         """Drop what waits, and wake a task that does; ``in_use`` says that a task is in a call."""
