@@ -10,7 +10,7 @@ from ._protocol.checks import check_int, check_number
 
 @dataclass(frozen=True)
 class Backoff:
-    """Pauses between attempts that grow, and are never quite the same.
+    """Pauses between attempts: each is longer than the one before, and a little random.
 
     The first is ``first`` seconds; each that follows is ``factor`` times as long, up to
     ``longest``.  Each is shortened by a random part, ``jitter`` of it at most, so that many clients

@@ -24,15 +24,15 @@ _LINGER_FOR_NO_TIME = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 
 async def break_stream(
     stream: trio.abc.AsyncResource, code: ErrorCode | int = ErrorCode.STREAM_CANCELLED
 ) -> None:
-    """End ``stream`` at once, as a break where its kind has one; never waits.
+    """Break ``stream`` at once, if a stream of its kind can be broken; never waits.
 
-    Whoever relays what he receives needs it: closing a stream tells its peer that it got the whole.
+    A program that passes data on needs this: closing a stream would say that the data is complete.
     A muxado stream is reset with ``code``, and a TCP connection by RST.  A TLS stream is cut
-    without close_notify, by a break of what is below it; so is any other wrapper that shows what
-    it wraps as ``transport_stream``.  A pipe, a Unix socket and a memory stream know no break:
-    they are closed, which their peer takes for a clean end.
+    without close_notify, by breaking what is below it.  The same holds for any other wrapper that
+    has what it wraps as ``transport_stream``.  A pipe, a Unix socket and a memory stream can't be
+    broken: they are closed, which their peer takes for a clean end.
 
-    Takes effect also in a task that is cancelled, and raises nothing that the stream does.
+    Takes effect even in a cancelled task, and raises no error of the stream.
 
     Args:
       stream: of any kind, also one that has ended.

@@ -47,11 +47,11 @@ class Extensions(dict[int, "ExtensionHandler"]):
 class Heartbeat:
     """How a session finds out that its peer is gone.
 
-    Every ``interval`` seconds four bytes go out that the peer sends back.  When for
-    ``interval + tolerance`` seconds *nothing at all* has come from the peer, the session is
-    dead.  What has come is read before that is said, and time in which trio's loop stood still
-    doesn't count.  None takes what the known peers of the protocol version use: 3 s and 10 s on v1,
-    10 s and 15 s on v2.  With an infinite ``tolerance`` heartbeats go out and nobody is given up.
+    This side sends four bytes every ``interval`` seconds, and the peer sends them back.  The
+    session ends when *nothing at all* has arrived for ``interval + tolerance`` seconds.  What has
+    arrived is read first, and time in which trio's loop stood still doesn't count.  None is what
+    the known peers of the protocol version use: 3 s and 10 s on v1, 10 s and 15 s on v2.  With an
+    infinite ``tolerance`` this side sends heartbeats, and never takes the peer for dead.
 
     Raises:
       TypeError, ValueError: either is no positive number, or ``interval`` is not finite.
@@ -91,13 +91,13 @@ class MuxadoConfig(Limits):
     """On v2: every stream begins with its type.  Both sides must agree; v1 needs no agreement."""
 
     heartbeat: Heartbeat | None = field(default_factory=Heartbeat)
-    """Keepalive; None sends none.  The peer's are answered in any case.
+    """Keepalive; None sends none.  The peer's heartbeats are answered in any case.
 
     A client of v1 that has nothing to say opens its heartbeat stream all the same: a server learns
     from it which protocol version the client speaks.
 
-    v2 has heartbeats in typed sessions only, and there a peer that does not know them takes the
-    heartbeat for a stream of its application: say None to such a peer.
+    v2 has heartbeats in typed sessions only.  There a peer that does not know them takes the
+    heartbeat for a stream of its application: set None for such a peer.
     """
 
     extensions: Mapping[int, Callable[[MuxadoStream], Awaitable[Any]]] = field(
@@ -110,8 +110,8 @@ class MuxadoConfig(Limits):
     """
 
     tracer: Tracer | None = field(default=None, hash=False)
-    """Called for every frame in both directions; :class:`TableTracer` and
-    :class:`JsonLinesTracer` are ready-made.  Without one nothing is spent on it.
+    """Called for every frame in both directions; :class:`TableTracer` and :class:`JsonLinesTracer`
+    are ready-made.  None costs nothing.
     """
 
     close_timeout: float = 5.0
@@ -121,10 +121,10 @@ class MuxadoConfig(Limits):
     """Seconds that closing a session takes at most, progress or not."""
 
     send_timeout: float = 60.0
-    """Seconds in which the transport must take a batch of frames.
+    """Seconds in which the transport must accept a batch of frames.
 
-    A transport that does not is taken for dead.  On a slow one batches shrink to 4 KiB; the first
-    has 32 KiB at most, the largest 256 KiB.
+    One that does not counts as dead.  On a slow transport batches shrink to 4 KiB; the first has 32
+    KiB at most, and the largest 252 KiB.
     """
 
     handshake_timeout: float = 30.0
@@ -133,11 +133,12 @@ class MuxadoConfig(Limits):
     half_open_timeout: float | None = None
     """Seconds that a stream may be half-open; None sets no bound.
 
-    It is half-open from when one side has ended it (:meth:`MuxadoStream.send_eof`, ``aclose``, or
-    the peer's) until both sides have and all has been sent; and on typed v2 from when the peer
-    opened it until its type has come.  Then it is reset with STREAM_CANCELLED, at most a quarter
-    later, whether bytes still move on it or not: so an answer to a request that has ended takes
-    no longer than this.  Heartbeats are left alone, and the peer's streams of extension types.
+    A stream is half-open from the moment one side has ended it (:meth:`MuxadoStream.send_eof`,
+    ``aclose``, or the peer's) until both sides have and everything has been sent.  On typed v2 it
+    is half-open as well until its type has arrived.  When the time is over, the stream is reset
+    with STREAM_CANCELLED, at the latest after another quarter of it, whether bytes still move or
+    not.  So set it longer than the longest answer takes.  Heartbeats and the peer's extension
+    streams are exempt.
     """
 
     def __post_init__(self) -> None:

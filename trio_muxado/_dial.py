@@ -74,7 +74,7 @@ async def dial_muxado(
     * It returns once the session has ended, as ``session.serve_streams(...)`` and
       ``session.wait_closed()`` do: the session was lost.
     * It raises what the end of its session raises: the session was lost.
-    * It raises anything else, an error of another session among them: that is raised, as it is.
+    * It raises anything else, or an error of another session: that is raised unchanged.
 
     Args:
       host: a name or an address, as in :func:`open_muxado_session`; with TLS also what the server's
@@ -85,10 +85,10 @@ async def dial_muxado(
         and the TLS handshake after it.
       connect: ``await connect()`` gives the stream to use in place of a TCP connection to
         ``host`` and ``port``: ``partial(trio.open_unix_socket, path)``, or one through a proxy.
-      backoff: how long to wait before each further attempt.  It begins anew with the first pause
+      backoff: how long to wait before each further attempt.  It starts over with the first pause
         once a session has lived for ``backoff.longest``.  A refused certificate, and a peer that
         does not speak muxado, are tried again after ``backoff.longest``.
-      stop: once it is set, nothing is dialled any more, a session that lives is drained (see
+      stop: once it is set, nothing is dialled any more, a live session is drained (see
         :meth:`MuxadoSession.drain`) and closed, and the function returns when the handler has.  Put
         a deadline around it with :func:`trio.move_on_after`.
       on_state: called as ``on_state("connecting", None)`` before each attempt,

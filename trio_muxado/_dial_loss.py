@@ -33,7 +33,7 @@ CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 
 @dataclass(frozen=True)
 class DialLoss:
-    """Why there is no session, as ``on_state`` of :func:`dial_muxado` hears it."""
+    """Why there is no session: what ``on_state`` of :func:`dial_muxado` is called with."""
 
     kind: LossKind
     """``"unreachable"``: no connection could be made.  ``"certificate"``: either side refused the
@@ -45,9 +45,9 @@ class DialLoss:
     pause: float
     """Seconds until the next attempt."""
     error: BaseException | None = None
-    """What was raised by the attempt or the handler, where something was."""
+    """What the attempt or the handler raised; None if neither did."""
     close_reason: CloseReason | None = None
-    """Why the session ended, where there was one."""
+    """Why the session ended; None if there was none."""
 
 
 class Lost(Exception):

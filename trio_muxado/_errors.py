@@ -47,16 +47,16 @@ ErrorT = TypeVar("ErrorT", bound="MuxadoError")
 class MuxadoError(Exception):
     """Base of all errors of this library.
 
-    It can be copied and pickled, so it leaves a worker process as it is, with its notes.  A copy
-    keeps the cause; a pickle has none, as of any exception.
+    It can be copied and pickled with its notes, so a worker process can raise it.  A copy keeps the
+    cause; a pickled one has none, as with any exception.
 
     Attributes:
-      code: the :class:`ErrorCode`, or a plain number that the wire has no name for.
+      code: the :class:`ErrorCode`, or a plain number that has no name in the protocol version.
       initiator: ``"local"``, ``"remote"`` or ``"transport"``: who ended it.
-      debug: the peer's debug text, as it came in its GOAWAY; often empty.  The message has it with
-        what is not printable escaped.
-      safe_to_retry: the peer has certainly not processed the stream, or never heard of it, so
-        that what was to be done on it can be tried again elsewhere.
+      debug: the debug text of the peer's GOAWAY, as it arrived; often empty.  In the message it is
+        escaped.
+      safe_to_retry: the peer has certainly not processed the stream, so the request can be sent
+        again elsewhere.
       origin: tells errors of one session or stream from those of others; None in a copy from
         another process.
     """

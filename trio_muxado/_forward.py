@@ -59,7 +59,7 @@ class Forwarded:
 
     @property
     def clean(self) -> bool:
-        """Both directions came over whole."""
+        """Whether everything was passed on, in both directions, to a clean end."""
         return self.a_to_b.end == self.b_to_a.end == "eof"
 
 

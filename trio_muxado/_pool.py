@@ -32,14 +32,14 @@ _PATIENCE = 1.0
 
 
 class SessionPool:
-    """Opens streams on whichever of its sessions lives, and waits while none does.
+    """Opens streams on any of its sessions that is alive, and waits while there is none.
 
-    It does not make sessions and does not end them.  They come from
+    It neither makes sessions nor ends them.  They come from
 
     * ``dial_muxado(pool.hold, host, port)``: one session, for as long as it is dialled, and
     * ``serve_muxado(handle_session, port, on_session=pool.on_session)``: each that a client makes.
 
-    Streams are spread over the sessions in turn.  A session that opens none any more is left out.
+    Streams go to the sessions in turn.  A session that can't open streams any more is skipped.
     """
 
     def __init__(self) -> None:
@@ -49,13 +49,13 @@ class SessionPool:
 
     @property
     def sessions(self) -> tuple[MuxadoSession, ...]:
-        """The sessions that it has now, and that open streams."""
+        """The pool's sessions that can open streams now."""
         return tuple(session for session in self._sessions if session.can_open)
 
     # ---- sessions come and go
 
     def add(self, session: MuxadoSession) -> None:
-        """Open streams on ``session`` as well, until it is discarded or opens no more.
+        """Open streams on ``session`` as well, until it is discarded or can't open any more.
 
         Raises:
           TypeError: it is no :class:`MuxadoSession`.
@@ -65,7 +65,7 @@ class SessionPool:
         self._wake()
 
     def discard(self, session: MuxadoSession) -> None:
-        """Open no further streams on ``session``; those that live go on.
+        """Open no further streams on ``session``; running ones go on.
 
         Raises:
           TypeError: it is no :class:`MuxadoSession`.
@@ -95,9 +95,9 @@ class SessionPool:
             self.discard(session)
 
     def close(self) -> None:
-        """No session will come any more: whoever waits for one, now or later, hears of it.
+        """Let nobody wait for a session any more: such calls, now or later, raise an error.
 
-        Sessions and streams that live go on.
+        It is :exc:`trio.ClosedResourceError`.  Sessions that are alive go on, and open streams.
         """
         self._closed = True
         self._wake()
@@ -109,7 +109,7 @@ class SessionPool:
     # ---- streams
 
     async def open_stream(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
-        """Open a stream on a session that lives, as :meth:`MuxadoSession.open_stream` does.
+        """Open a stream on a session that is alive, as :meth:`MuxadoSession.open_stream` does.
 
         Waits while there is no session, and while all have as many streams as they may.  When it
         is cancelled, no stream has been opened.
@@ -173,10 +173,10 @@ class SessionPool:
     ) -> T:
         """Open a stream, and return what ``work(stream)`` returns; the stream is closed then.
 
-        When ``work`` fails because its stream ended in a way that is ``safe_to_retry``, it is done
-        again on another stream, which may be one of another session: the peer has certainly not
-        begun with it.  So ``work`` must be able to begin anew.  Any other error is raised as it
-        is, and so is that of the last attempt.
+        If ``work`` fails because its stream ended, and that is ``safe_to_retry``, it runs again on
+        another stream, perhaps of another session: the peer has certainly not processed it.  So
+        ``work`` must be able to start again.  Any other error is raised unchanged, and so is that
+        of the last attempt.
 
         When ``work`` raises, its stream is reset: with STREAM_CANCELLED if it was cancelled, else
         with INTERNAL_ERROR.

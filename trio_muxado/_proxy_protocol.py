@@ -36,8 +36,8 @@ def proxy_header(
 ) -> bytes:
     """The bytes with which a forwarded connection begins, for a service that speaks PROXY.
 
-    A service behind a relay sees the relay's address, unless the relay says before anything
-    else for whom it speaks.  Whoever has accepted the connection knows that::
+    A service behind a relay sees the relay's address, unless the relay first says for whom it
+    speaks.  The side that accepted the connection knows that::
 
         sock = visitor.socket
         await stream.send_all(proxy_header("v2", sock.getpeername(), sock.getsockname()))
@@ -49,10 +49,10 @@ def proxy_header(
         come first, and what follows is ignored.
       destination: the address that the visitor has connected to, from ``getsockname()``.
 
-    Where either is None, or is no address of IPv4 or IPv6 (a Unix socket's is a path), the header
-    says that the visitor is unknown.  An IPv4 address that an IPv6 socket shows in IPv6 clothing
-    (``::ffff:192.0.2.1``) comes as IPv4, unless the other one is of IPv6.  A zone (``%eth0``)
-    means nothing to another machine, and is left out.
+    If either is None, or not an address of IPv4 or IPv6 (a Unix socket's is a path), the header
+    says that the visitor is unknown.  An IPv4 address that an IPv6 socket reports as
+    ``::ffff:192.0.2.1`` is sent as IPv4, unless the other one is IPv6.  A zone (``%eth0``) means
+    nothing to another machine, and is left out.
 
     Raises:
       TypeError: ``version`` is not a str.

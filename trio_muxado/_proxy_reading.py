@@ -34,9 +34,9 @@ class ProxyHeaderError(ValueError):
 async def receive_proxy_header(stream: trio.abc.ReceiveStream) -> Addresses:
     """Receive a header of the PROXY protocol, and nothing that follows it.
 
-    The counterpart of :func:`proxy_header`, for whoever is behind a proxy or a balancer.  Takes
-    version 1 and version 2.  Believe it only from those who may send it: whoever connects can write
-    any address into it.  It sets no timeout; put one around it.
+    The counterpart of :func:`proxy_header`, for a program behind a proxy or a balancer.  Accepts
+    versions 1 and 2.  Trust it only if nobody else can connect: anybody can write any address into
+    it.  It has no timeout; put one around it.
 
     Args:
       stream: a stream from which nothing was received yet.

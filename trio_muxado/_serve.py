@@ -48,7 +48,7 @@ async def serve_muxado(
 ) -> None:
     """Listen on a TCP port and run ``handle_session(session)`` for every client.
 
-    Serves until it is cancelled, or stopped gently by ``stop``.  Each handler runs in a task of
+    Serves until it is cancelled, or stopped gracefully by ``stop``.  Each handler runs in a task of
     its own, and its session ends when it returns.  Clients of both protocol versions are served on
     the one port, unless ``config.wire`` names one.
 
@@ -59,29 +59,28 @@ async def serve_muxado(
         :func:`trio.open_tcp_listeners`.
       ssl_context: speak TLS, with the certificate of the context.
       config: choices and limits of every session.
-      stop: once it is set, the connections that wait to be accepted are, and no more (nor longer
-        than a second).  Every
-        session is drained (see :meth:`MuxadoSession.drain`) and closed, and the function returns
-        when the last handler has.  A client that has said nothing yet, or is in its TLS handshake,
-        gets one more second.  No request that was accepted is lost.
-      stop_timeout: seconds after ``stop`` in which handlers may go on; what still runs then is
+      stop: once it is set, connections already queued are accepted, for a second at most, and then
+        no more.  Every session is drained (see :meth:`MuxadoSession.drain`) and closed, and the
+        function returns when the last handler has.  A client that has sent nothing yet, or is in
+        its TLS handshake, gets one more second.  No request that was accepted is lost.
+      stop_timeout: seconds that handlers may go on after ``stop``; those that still run then are
         cancelled.  None sets no bound.
       on_session: called as ``on_session(session, None)`` before each handler begins, and as
         ``on_session(session, reason)`` with the :class:`CloseReason` when that session is over.
         It must not wait, and what it raises is raised here.
-      max_sessions: how many clients may be connected at once.  Those above are disconnected at
-        once, with one line in the log a second at most.  None sets no bound.
+      max_sessions: how many clients may be connected at once.  Further ones are disconnected at
+        once, with at most one log line a second.  None sets no bound.
       first_stream_timeout: seconds in which a client must have opened its first stream, else its
         session is ended.  Heartbeats don't count.  None sets no bound.
-      receive_budget: bytes that the receive windows of all sessions may take, together.  Streams
-        for which none are left are refused, which is safe to retry.  A session can have two all the
-        same.  None sets no bound: each session has its own ``config.receive_budget``.
+      receive_budget: bytes that the receive windows of all sessions may have together.  Streams
+        beyond it are refused, which is safe to retry, but for the first two of a session.  None
+        sets no bound: each session has its own ``config.receive_budget``.
       task_status: ``await nursery.start(serve_muxado, handler, port)`` returns the listeners
         once they listen.
 
-    A peer that breaks the protocol, or is gone, ends its own session: what the session's methods
-    raise then ends the handler and nothing else.  Any other error of a handler is raised here,
-    as it is, and ends the server; so is the :exc:`StreamClosedError` of a stream that had not
+    A peer that breaks the protocol, or is gone, ends its own session.  What the session's methods
+    raise then ends the handler and nothing else.  Any other error of a handler is raised here
+    unchanged, and ends the server.  So does the :exc:`StreamClosedError` of a stream that had not
     broken, since the handler itself has closed it.
 
     Raises:
@@ -139,10 +138,10 @@ async def serve_muxado_listeners(
     receive_budget: int | None = None,
     task_status: trio.TaskStatus[list[ListenerT]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Like :func:`serve_muxado`, for listeners that are there already, of any kind.
+    """Like :func:`serve_muxado`, for existing listeners of any kind.
 
-    Their connections are any :class:`trio.abc.Stream`.  The listeners are closed at the end, but
-    for a wrong argument.
+    Their connections can be any :class:`trio.abc.Stream`.  The listeners are closed at the end,
+    unless an argument is wrong.
     """
     if not isinstance(listeners, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"listeners must be trio.abc.Listeners, not {shown(listeners)}")

@@ -71,17 +71,17 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
     @property
     def peer_address(self) -> Any | None:
-        """The peer's address as a socket says it, where one carries the session.
+        """The peer's address as the socket reports it; None if no socket carries the session.
 
-        For TCP that is a tuple that begins with host and port.  It stays when the session is over.
+        For TCP it is a tuple that begins with host and port.  It stays when the session is over.
         """
         return self._engine.peer_address
 
     @property
     def peer_certificate(self) -> dict[str, Any] | None:
-        """The certificate that the peer has shown, as :meth:`ssl.SSLSocket.getpeercert` says it.
+        """The certificate that the peer presented, as :meth:`ssl.SSLSocket.getpeercert` returns it.
 
-        None without TLS, and where the peer has shown none or this side did not ask for it.
+        None without TLS, and if the peer presented none or this side did not ask for it.
         """
         return peer_certificate(self._engine.transport)
 
@@ -106,9 +106,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     async def open_stream(self, *, type: int = NONE, priority: int = NONE) -> MuxadoStream:
         """Open a stream.  It can be used at once, there is no round trip.
 
-        Waits while ``MuxadoConfig.max_outbound_streams`` of this side's streams live, and on a
-        server that detects the wire until the client has sent its first bytes.  When it is
-        cancelled, no stream has been opened.
+        Waits while ``MuxadoConfig.max_outbound_streams`` of this side's streams are open.  On a
+        server that detects the protocol version, waits until the client has sent its first bytes.
+        When it is cancelled, no stream has been opened.
 
         Args:
           type: a number for the application, 0 to 2^32 - 1 but for the heartbeat's own; on v2
@@ -321,7 +321,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         return await self._engine.heartbeats.ping()
 
     async def goaway(self, code: ErrorCode | int = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
-        """Take no new streams of the peer; those that run go on.
+        """Accept no new streams of the peer; running ones go on.
 
         Args:
           code: why; the peer's ``wait_closed`` reports it.  An :class:`ErrorCode`, or a number
@@ -345,10 +345,11 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         engine.steps.goaway(code, debug)
 
     async def drain(self) -> None:
-        """Take no new streams of the peer, and wait until all streams have ended.
+        """Accept no new streams of the peer, and wait until all streams have ended.
 
-        Those of extensions are among them, and heartbeats are not.  What this side opens is its own
-        to stop.  Leave the ``async with`` afterwards, or call :meth:`aclose`, to end the session.
+        It waits for streams of extensions too, but not for heartbeats.  Stop opening streams on
+        this side yourself.  Leave the ``async with`` afterwards, or call :meth:`aclose`, to end the
+        session.
 
         Raises:
           SessionClosedError: this side has closed the session, before or while streams lived.

@@ -36,7 +36,7 @@ class SessionStatistics:
     offered: int
     """Streams of the peer that were not refused, those that still wait to be accepted included."""
     refused: int
-    """Streams of the peer that were refused, for want of slots or of a handler."""
+    """Streams of the peer that were refused, for lack of slots or of a handler."""
     reset_by_us: int
     """Resets that this side has sent, the answers to late data among them."""
     reset_by_peer: int
@@ -48,11 +48,10 @@ class SessionStatistics:
     bytes_received: int
     """Bytes that came from the transport."""
     waited_for_window: float
-    """Seconds that senders waited for the peer's window, those that still do included, added up
-    over all streams."""
+    """Seconds that senders waited for the peer's window, added up over all streams, with those that
+    still wait."""
     waited_for_transport: float
-    """Seconds that the transport took to take what was given to it, so far also what it still
-    takes."""
+    """Seconds that the transport needed to accept data, with what it is accepting now."""
     latency: float | None
     """Seconds of the latest heartbeat's round trip."""
     receive_windows: int

@@ -334,7 +334,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         """Close the stream: what was sent still goes out, then the end; the rest is discarded.
 
-        Whoever waits in another method gets :exc:`StreamClosedError`.  A peer that goes on sending
+        Tasks that wait in another method get :exc:`StreamClosedError`.  A peer that goes on sending
         gets RST.  When the task is cancelled, or a :meth:`send_all` has left data unsent, the
         stream is reset instead, with STREAM_CANCELLED: an end would make it look whole.
         """

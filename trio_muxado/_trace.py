@@ -142,7 +142,7 @@ class TableTracer:
     Args:
       file: where to, a text file; standard error when it is None.
 
-    A deep copy is the tracer itself: it has its file.
+    A deep copy is the same tracer, with the same file.
 
     Raises:
       TypeError: ``file`` cannot be written to, or takes bytes.
@@ -180,7 +180,7 @@ class JsonLinesTracer:
     Args:
       file: where to, a text file.
 
-    A deep copy is the tracer itself: it has its file.
+    A deep copy is the same tracer, with the same file.
 
     Raises:
       TypeError: ``file`` cannot be written to, or takes bytes.

@@ -1,4 +1,4 @@
-"""For the tests of whoever uses trio_muxado: sessions in pairs, and a line that misbehaves.
+"""For tests of programs that use trio_muxado: pairs of sessions, and a link that misbehaves.
 
 Nothing here opens a socket or looks at another clock than trio's.  With
 :class:`trio.testing.MockClock` as the clock, all that happens on a :class:`Link` happens at exact
@@ -49,13 +49,13 @@ async def open_session_pair(
     Args:
       config: choices and limits of the client, and of the server where it has none of its own.
       server_config: choices and limits of the server.
-      link: what is between the two.  A :class:`Link`, for latency, bandwidth and accidents; or the
-        client's and the server's end of anything else, such as
-        :func:`trio.testing.lockstep_stream_pair`, which keeps nothing on the way.  None is
-        :func:`trio.testing.memory_stream_pair`: no latency, and it takes any amount.
+      link: what connects the two.  A :class:`Link`, for latency, bandwidth and accidents; or two
+        connected streams of any kind, the client's first, such as
+        :func:`trio.testing.lockstep_stream_pair`, which buffers nothing.  None is
+        :func:`trio.testing.memory_stream_pair`: no latency, and it accepts any amount.
 
-    A client that says nothing leaves a detecting server without a wire, here as anywhere: without
-    heartbeats, let the client open the first stream, or name ``MuxadoConfig.wire``.
+    A server that detects the protocol version can't do so before its client has sent something.  So
+    without heartbeats let the client open the first stream, or set ``MuxadoConfig.wire``.
 
     Raises:
       TypeError: a wrong argument.
@@ -81,27 +81,27 @@ async def open_session_pair(
 
 
 class Link:
-    """A connection in memory that takes its time, and breaks on request.
+    """A connection in memory that is as slow as you say, and breaks when you say.
 
-    Its two ends are streams; give the link to :func:`open_session_pair`, or the ends to whatever
-    wants streams.  They follow trio's rules for closed, broken and busy ones.
+    Its two sides are streams.  Give the link to :func:`open_session_pair`, or the sides to anything
+    that takes streams.  They follow trio's rules for closed, broken and busy streams.
 
-    ``send_all`` cuts what it is given into segments, as a network does, and returns once the last
-    of them has been put on the line: ``size / bandwidth`` seconds later where nothing else was on
-    it.  Each segment arrives ``latency`` seconds later.  When ``send_all`` is cancelled, what was
-    on the line arrives, and the rest was not sent.
+    ``send_all`` cuts its data into segments, as a network does, and returns once the last of them
+    is on the line: after ``size / bandwidth`` seconds if nothing else was on it.  Each segment
+    arrives ``latency`` seconds later.  When ``send_all`` is cancelled, what was on the line
+    arrives, and the rest has not been sent.
 
     The other methods are for the test.  They take effect at once, never wait, and may be called
     from any task.
 
     Args:
-      latency: seconds from one end to the other; a round trip takes twice as long.
+      latency: seconds from one side to the other; a round trip takes twice as long.
       bandwidth: bytes per second in each direction.
       buffer: bytes of a direction that may be on their way or wait to be read; with more
         ``send_all`` waits for the reader.  None is what fills the line and 64 KiB more; where the
         bandwidth is infinite and the latency is not zero, 16 MiB fill the line.
       tap: called as ``tap("client", data)`` or ``tap("server", data)`` with each segment as that
-        end puts it on the line.  It must not wait; what it raises leaves ``send_all``.
+        side puts it on the line.  It must not wait; what it raises leaves ``send_all``.
 
     Raises:
       TypeError, ValueError: a wrong argument, such as an infinite latency.
@@ -135,19 +135,19 @@ class Link:
 
     @property
     def client(self) -> trio.abc.HalfCloseableStream:
-        """One end."""
+        """The client's side."""
         return self._client
 
     @property
     def server(self) -> trio.abc.HalfCloseableStream:
-        """The other end."""
+        """The server's side."""
         return self._server
 
     def cut(self, error: BaseException | None = None) -> None:
         """Break the link for good, at both sides at once.
 
-        All that is on its way or was not read is lost.  Whoever uses an end, now or later, gets
-        :exc:`trio.BrokenResourceError`, with ``error`` as its cause.
+        Everything that is on its way or was not read is lost.  Calls on either side, now or later,
+        raise :exc:`trio.BrokenResourceError`, with ``error`` as its cause.
 
         Raises:
           TypeError: ``error`` is no exception.
@@ -158,16 +158,16 @@ class Link:
             line.cut(error)
 
     def freeze(self, to: Literal["client", "server"] | None = None) -> None:
-        """Let nothing through, in the direction to one end or in both, and let nobody know.
+        """Let nothing through, in the direction to one side or in both, and report nothing.
 
-        What has arrived can still be read.  What is on its way stays where it is, and
-        ``send_all`` waits.  That is what a cable that was pulled out looks like.
+        What has arrived can still be read.  What is on its way stays where it is, and ``send_all``
+        waits.  A cable that was pulled out looks like that.
         """
         for line in self._directions(to):
             line.freeze()
 
     def thaw(self, to: Literal["client", "server"] | None = None) -> None:
-        """Let everything through again, in the direction to one end or in both.
+        """Let everything through again, in the direction to one side or in both.
 
         What was on its way goes on from where it stood: nothing is lost, all of it is late by as
         long as the link was frozen.
@@ -176,7 +176,7 @@ class Link:
             line.thaw()
 
     def inject(self, data: bytes, *, to: Literal["client", "server"]) -> None:
-        """Let bytes arrive at one end that the other never sent.
+        """Let bytes arrive at one side that the other never sent.
 
         They travel after what is on the line in that direction, and take no bandwidth.
 

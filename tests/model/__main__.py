@@ -122,7 +122,7 @@ RULES = [
     stream("SYN and FIN in one frame (v2)", "FIN_WITH_SYN", peer="Go v2", fails=DEADLOCK),
     stream("FIN when a send is cancelled", "FIN_WHEN_CANCELLED", "JUDGES_BOTH", fails=WRONG),
     stream(
-        "nothing behind a GOAWAY",
+        "nothing after a GOAWAY",
         *("GOES=0", "NOTHING_BEHIND_GOAWAY"),
         peer="Go v2.0.1",
         fails=DEADLOCK,

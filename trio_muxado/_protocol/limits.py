@@ -9,33 +9,35 @@ from .checks import check_int, check_number, shown
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The bounds of one session.  Raise one for a peer whose traffic legitimately passes it."""
+    """The bounds of one session.  Raise one if legitimate traffic reaches it."""
 
     max_inbound_streams: int = 256
-    """Streams opened by the peer that may live at once; more are refused, the session goes on.
+    """Streams of the peer that may be open at once; further ones are refused, the session goes on.
 
-    HTTP/2 servers advise 100 and more; 256 leaves room for peers that never ask.
+    HTTP/2 recommends at least 100.  256 leaves room for peers that set no limit of their own.
     """
 
     max_outbound_streams: int | None = 100
-    """Streams that this side may have open at once; ``open_stream`` waits for a slot.  One that was
-    closed before the peer has answered anything counts until it does: it may wait to be accepted.
-    So do those of extension types, of which the peer may take fewer; the heartbeat does not.
+    """Streams that this side may have open at once; ``open_stream`` waits for a slot.
+
+    A stream that was closed before any reply counts until the peer reacts: it may still wait to be
+    accepted.  Streams of extension types count as well, heartbeats do not.
 
     Go v1 peers stall with more than 100 that nobody has accepted, Go v2 peers refuse more than
     128.  None sets no bound.
     """
 
     max_extension_streams: int = 16
-    """Streams of the extension types that the peer may have open at once; more are refused.
+    """Streams of extension types that the peer may have open at once; further ones are refused.
 
-    They take no slot of the application's streams, nor the other way round, so that neither can
-    keep the other out.  Heartbeats are in neither number.  A peer needs one for an extension that
-    keeps its stream; raise it for one with a stream for each request.
+    They and the application's streams count apart, so that neither can keep the other out.
+    Heartbeats count in neither.  An extension that keeps its stream needs one slot; raise the
+    number for an extension with a stream for each request.
     """
 
     accept_backlog: int = 128
-    """Streams that may wait to be accepted; more are refused.  Go v2 has the same number."""
+    """Streams that may wait to be accepted; further ones are refused.  Go v2 has the same
+    number."""
 
     unread_resets: int = 1000
     """Streams that the peer may open and reset unread in a burst (CVE-2023-44487)."""
@@ -47,18 +49,18 @@ class Limits:
     """How fast both allowances for resets come back."""
 
     waiting_control_frames: int = 1000
-    """Answers that may wait for a transport that takes nothing."""
+    """Answers that may be queued while the transport accepts nothing."""
 
     empty_frames: int = 100
-    """DATA frames in a row that carry nothing and mean nothing."""
+    """DATA frames in a row that carry nothing and change nothing."""
 
     receive_window: int | None = None
     """Bytes that a new stream may receive before the application reads.
 
-    None is the protocol version's own: 64 KiB on v1, 256 KiB on v2.  A smaller one cannot be had,
-    since the peer takes the version's for granted; a larger one as far as ``receive_budget``
-    has room for it.  A larger one is granted when the stream comes, and its opener cannot tell
-    that from an answer: if it is refused afterwards, it is not safe to retry.
+    None is the initial window of the protocol version: 64 KiB on v1, 256 KiB on v2.  A stream never
+    gets less, since the peer relies on that, and gets more only as far as ``receive_budget`` has
+    room.  The difference is granted when the stream arrives, and its opener can't distinguish that
+    from an answer: if the stream is refused afterwards, it is not safe to retry.
     """
 
     max_receive_window: int = 16 * 1024 * 1024
@@ -67,14 +69,14 @@ class Limits:
     receive_budget: int = 64 * 1024 * 1024
     """Bytes of all receive windows of a session, together.
 
-    A window begins with what the version says, whatever is left here, because the peer takes
-    that for granted; it becomes larger only by what is left.  Half is kept for windows that begin.
+    A new stream gets its initial window even if nothing is left, because the peer relies on it.
+    Windows grow only by what is left, and half of the budget is reserved for new streams.
     """
 
     send_buffer: int = 256 * 1024
-    """Bytes of a stream that ``send_all`` leaves waiting when it returns.
+    """Bytes of a stream that may still wait to be sent when ``send_all`` returns.
 
-    No less than the largest batch of the frame writer, so that a single bulk stream fills each.
+    The default is more than the frame writer's largest batch, so that one bulk stream fills each.
     """
 
     def __post_init__(self) -> None:

@@ -59,7 +59,7 @@ async def expose(
     """Keep services reachable through a relay, until cancelled or stopped.
 
     Dials the relay, asks for all the tunnels, and joins each visitor to the tunnel's service.
-    Comes back as often as the connection is lost, as :func:`~trio_muxado.dial_muxado` does.
+    Connects again whenever the connection is lost, as :func:`~trio_muxado.dial_muxado` does.
 
     Args:
       services: what is behind each tunnel.
@@ -67,10 +67,10 @@ async def expose(
       token: what the relay knows this agent by.
       agent: what it calls itself in the relay's log.
       ssl_context: speak TLS; with a certificate of its own for mutual TLS.
-      heartbeat: how a relay is noticed that is gone without a word.
+      heartbeat: how the session notices that the relay has disappeared.
       backoff: how long to wait before each further attempt.
       idle_timeout: seconds in which nothing moves, after which a visitor's connection is broken.
-      stop: once it is set, the relay sends no more visitors, those that are there finish, and the
+      stop: once it is set, the relay sends no more visitors, the present ones finish, and the
         function returns.  Put a deadline around it with :func:`trio.move_on_after`.
       on_state: called as ``on_state("connecting", None)``, ``on_state("connected", tunnels)`` with
         where each tunnel is found, ``on_state("refused", error)`` where the relay has refused and
@@ -78,7 +78,7 @@ async def expose(
       connect: as in :func:`~trio_muxado.dial_muxado`.
 
     Raises:
-      TunnelRefusedError: the relay refuses, and asking again is in vain.
+      TunnelRefusedError: the relay refuses, and asking again is pointless.
       TypeError, ValueError: a wrong argument; nothing has been dialled then.
     """
     if not isinstance(services, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]

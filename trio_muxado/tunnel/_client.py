@@ -71,10 +71,10 @@ async def forward_port(
       token: what the relay knows this client by.
       local_port, local_host: where to listen; port 0 takes a free one.
       ssl_context: speak TLS to the relay.
-      heartbeat: how a relay is noticed that is gone without a word.
+      heartbeat: how the session notices that the relay has disappeared.
       backoff: how long to wait before the relay is dialled again.
       idle_timeout: seconds in which nothing moves, after which a connection is broken.
-      stop: once it is set, nothing more is accepted, what is there finishes, and the function
+      stop: once it is set, nothing more is accepted, open connections finish, and the function
         returns.
       on_state: as in :func:`~trio_muxado.dial_muxado`.
       task_status: ``await nursery.start(...)`` returns where it listens, host and port.

@@ -11,7 +11,7 @@ class TunnelRefusedError(Exception):
     Attributes:
       reason: in one word: ``"token"``, ``"not-allowed"``, ``"taken"``, ``"busy"``, ``"unknown"``,
         ``"unreachable"``, ``"unsupported"``, ``"stopping"``, ``"version"`` or ``"message"``.
-      is_final: asking again is in vain, until somebody has changed something.
+      is_final: asking again is pointless until somebody has changed something.
     """
 
     def __init__(self, reason: str, text: str) -> None:

@@ -56,16 +56,16 @@ class RelayPorts:
 
 
 class Relay:
-    """Lets visitors in to services that are reached by nothing but their agents' connections.
+    """Lets visitors in to services that only their agents can reach.
 
-    ``await relay.run()`` serves until it is cancelled, or stopped gently by ``stop``.
+    ``await relay.run()`` serves until it is cancelled, or stopped gracefully by ``stop``.
 
     Args:
       config: where it listens, and its limits.
       tokens: who may be an agent or a client, and for what.
       agents_tls: the certificate for agents and clients; None for no TLS.
       https_tls: the certificate for visitors of ``config.https``.
-      heartbeat: how an agent, or another relay, is noticed that is gone without a word.
+      heartbeat: how a session notices that its agent, or another relay, has disappeared.
       shared_registry: where several relays say which agents they have; with
         ``config.relay_address``, and a token that is for relays.
       relays_tls: speak TLS with other relays, as a client of their ``agents_tls``.  A context stays
@@ -146,7 +146,7 @@ class Relay:
         self._porter = Porter()
 
     def set_tokens(self, tokens: Iterable[Token]) -> None:
-        """Take other tokens for whoever connects from now on; those that are connected stay.
+        """Use other tokens for connections from now on; agents and clients that are connected stay.
 
         Raises:
           TypeError: they are no tokens.
@@ -154,7 +154,7 @@ class Relay:
         self._sessions.tokens = Tokens(_checked_tokens(tokens))
 
     def reload_certificates(self) -> None:
-        """Read the files of certificates again, for whoever connects from now on.
+        """Read the files of certificates again, for connections from now on.
 
         Raises:
           OSError: one cannot be read, or does not fit; what was read before stays then, of all.

@@ -27,7 +27,7 @@ FIELDS = ("secret", "label", "names", "hosts", "ports", "targets", "relay")
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """A secret, and what whoever knows it may claim.  Each list is empty by default: nothing.
+    """A secret, and what its holder may claim.  Each list is empty by default: nothing.
 
     Raises:
       TypeError, ValueError: a field is not what it should be; the message begins with its name,
@@ -48,7 +48,7 @@ class Token:
     """Where a client's streams may go: names of tunnels as in ``names``, and HOST:PORT.  The relay
     itself has to allow the latter as well."""
     relay: bool = False
-    """Whoever has it is another relay of the same owner: it may pass on visitors of any tunnel, and
+    """The holder is another relay of the same owner: it may pass on visitors of any tunnel, and
     is believed who they are.  Relays with a shared registry have one such token in common."""
 
     def __post_init__(self) -> None:
