@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -23,11 +22,49 @@ logger = logging.getLogger("trio_muxado")
 
 
 class BareNursery:
-    """What :func:`open_bare_nursery` gives: tasks whose first error cancels the rest."""
+    """Like :class:`trio.Nursery`, but one error is raised as itself.
 
-    def __init__(self, nursery: trio.Nursery, failures: list[BaseException]) -> None:
-        self.inner = nursery
-        self._failures = failures
+    What the body raised comes out as the same object, with its cause and context; the tasks are
+    cancelled then.  Where several tasks failed at once, and only there, it is a group.
+    """
+
+    # No generator with a decorator: trio keeps a list of those, and each session has three.
+    __slots__ = ("_failures", "_manager", "inner")
+
+    inner: trio.Nursery
+
+    async def __aenter__(self) -> BareNursery:
+        self._failures: list[BaseException] = []
+        self._manager = trio.open_nursery()
+        self.inner = await self._manager.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: object, raised: BaseException | None, traceback: object
+    ) -> None:
+        failures = self._failures
+        if raised is not None:
+            self.cancel()
+        try:
+            await self._manager.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:
+            # The body and the guarded tasks let nothing out.  It is a KeyboardInterrupt, which came
+            # while the nursery waited for them; or trio has started a task here, as
+            # ``serve_listeners`` does, and that was cancelled.  Then it comes again below, unless a
+            # task has failed, whose error it would put into a group.
+            rest = without_cancelled(group)
+            if rest is not None:
+                failures += cast("BaseExceptionGroup[BaseException]", rest).exceptions
+        if raised is not None and (without_cancelled(raised) is not None or not failures):
+            for failure in failures:  # which would be lost otherwise
+                logger.error("a task failed while another error was raised", exc_info=failure)
+            return  # what the body raised goes on
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise BaseExceptionGroup("several tasks failed at once", failures)
+        # The tasks may have been cancelled from outside while the body waited for them here.
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     def start_soon(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run ``task(*args)`` in the nursery."""
@@ -52,41 +89,9 @@ class BareNursery:
         self.inner.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def open_bare_nursery() -> AsyncGenerator[BareNursery, None]:
-    """Like :func:`trio.open_nursery`, but one error is raised as itself.
-
-    What the body raised comes out as the same object, with its cause and context; the tasks are
-    cancelled then.  Where several tasks failed at once, and only there, it is a group.
-    """
-    raised: BaseException | None = None
-    failures: list[BaseException] = []
-    try:
-        async with trio.open_nursery() as inner:
-            nursery = BareNursery(inner, failures)
-            try:
-                yield nursery
-            except BaseException as error:
-                raised = error
-                nursery.cancel()
-    except BaseExceptionGroup as group:
-        # The body and the guarded tasks let nothing out.  It is a KeyboardInterrupt, which came
-        # while the nursery waited for them; or trio has started a task here, as
-        # ``serve_listeners`` does, and that was cancelled.  Then it comes again below, unless a
-        # task has failed, whose error it would put into a group.
-        rest = without_cancelled(group)
-        if rest is not None:
-            failures += cast("BaseExceptionGroup[BaseException]", rest).exceptions
-    if raised is not None and (without_cancelled(raised) is not None or not failures):
-        for failure in failures:  # which would be lost otherwise
-            logger.error("a task failed while another error was raised", exc_info=failure)
-        raise raised
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise BaseExceptionGroup("several tasks failed at once", failures)
-    # The tasks may have been cancelled from outside while the body waited for them here.
-    await trio.lowlevel.checkpoint_if_cancelled()
+def open_bare_nursery() -> BareNursery:
+    """A :class:`BareNursery`, to be used by ``async with``."""
+    return BareNursery()
 
 
 def task_name(function: Callable[..., Any]) -> str:
