@@ -81,6 +81,8 @@ class Wire:
 
     has_syn_frame: bool = field(init=False)
     """Streams are opened by a frame of their own, which carries type and priority."""
+    names: Mapping[int, str] = field(init=False)
+    """Of the frame types."""
     known_codes: Mapping[int, ErrorCode] = field(init=False)
     bare_syn: int = field(init=False)
     """The first word of a SYN frame without type and priority; -1 where there is none."""
@@ -94,6 +96,7 @@ class Wire:
             by_number.setdefault(number, code)
         set_once = object.__setattr__
         set_once(self, "has_syn_frame", "SYN" in self.types)
+        set_once(self, "names", {number: name for name, number in self.types.items()})
         set_once(self, "known_codes", by_number)
         syn = self.types["SYN"] << self.type_shift if self.has_syn_frame else -1
         set_once(self, "bare_syn", syn)

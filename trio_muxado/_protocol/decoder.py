@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from struct import Struct
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from .codec import (
     HEADER_SIZE,
@@ -47,6 +47,9 @@ frames of 1 KiB a read has as many as this.
 
 _Received: TypeAlias = "bytes | memoryview"
 
+_Parse: TypeAlias = "Callable[[Any, _Received, int, int, int, int], tuple[Frame, int] | None]"
+"""Reads the body of a control frame; what is wrong with one is a frame as well."""
+
 _WORD = Struct(">I")
 _TWO_WORDS = Struct(">II")
 
@@ -84,17 +87,6 @@ class Decoder:
         self._debug_doubted = False
         self._broken = False
         self._newest_syn = 0  # of this read, whose frames nobody has handled yet
-        types = wire.types
-        self._parsers: dict[
-            int, Callable[[_Received, int, int, int, int], tuple[Frame, int] | None]
-        ]
-        self._parsers = {
-            types["RST"]: self._parse_rst,
-            types["WNDINC"]: self._parse_wndinc,
-            types["GOAWAY"]: self._parse_goaway,
-        }
-        if wire.has_syn_frame:
-            self._parsers[types["SYN"]] = self._parse_syn
 
     def feed(self, data: _Received) -> list[Frame]:
         """The frames that ``data`` completes, up to the bound; nothing after ``Malformed``.
@@ -235,7 +227,7 @@ class Decoder:
         wire = self._wire
         flags = word >> wire.flags_shift & wire.flags_mask
         frame_type = word >> wire.type_shift & wire.type_mask
-        parse = self._parsers.get(frame_type)
+        parse = self._PARSERS.get(wire.names.get(frame_type))
         if parse is None:
             if not wire.skips_unknown_frames:
                 self._fail(out, ErrorCode.PROTOCOL_ERROR, f"unknown frame type {frame_type}")
@@ -243,7 +235,7 @@ class Decoder:
             self._left, self._take_left = length, self._skip
             out.append(Unknown(frame_type, flags, stream_id, length))
             return HEADER_SIZE
-        parsed = parse(data, position + HEADER_SIZE, length, flags, stream_id)
+        parsed = parse(self, data, position + HEADER_SIZE, length, flags, stream_id)
         if parsed is None:
             return None
         frame, body_size = parsed
@@ -335,8 +327,7 @@ class Decoder:
         word, stream_id = _TWO_WORDS.unpack_from(data, position)
         length = word >> wire.length_shift & wire.length_mask
         flags = word >> wire.flags_shift & wire.flags_mask
-        names = {number: name for name, number in wire.types.items()}
-        name = names.get(word >> wire.type_shift & wire.type_mask, "")
+        name = wire.names.get(word >> wire.type_shift & wire.type_mask, "")
         reserved_are_zero = (
             wire.header(name, length, flags, stream_id) == data[position : position + HEADER_SIZE]
             if name
@@ -362,6 +353,13 @@ class Decoder:
             return stream_id == newest + 2
         opened_just_now = 1 < stream_id <= newest and stream_id % 2 == newest % 2
         return opened_just_now or self._knows_stream(stream_id, opening)
+
+    _PARSERS: ClassVar[Mapping[str | None, _Parse]] = {
+        "SYN": _parse_syn,
+        "RST": _parse_rst,
+        "WNDINC": _parse_wndinc,
+        "GOAWAY": _parse_goaway,
+    }
 
 
 def _wrong_size(frame: str, length: int, expected: int) -> Malformed:

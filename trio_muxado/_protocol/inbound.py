@@ -7,7 +7,7 @@ here -> an event.  No call waits, calls back, or looks at a clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from . import frames
 from .codec import MAX_STREAM_ID, TYPE_SIZE, Wire
@@ -51,9 +51,7 @@ _REFUSALS = (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
 
 
 class Inbound:
-    """What becomes of the frames of the peer.
-
-    Made when the wire is known.
+    """What becomes of the frames of the peer; made when the wire is known.
 
     Args:
       extensions: where the streams of an extension's type are counted, the heartbeat's among them.
@@ -94,18 +92,6 @@ class Inbound:
         self._receiving: tuple[Stream, bool] | None = None  # whose DataRest comes, and its FIN
         self._empty_frames = 0
         self._unread_resets = Allowance(limits.unread_resets, limits.resets_per_second)
-        self._handlers: Mapping[type[Any], Callable[[Any], None]] = {
-            frames.Data: self._on_data,
-            frames.DataRun: self._on_data_run,
-            frames.DataRest: self._on_data_rest,
-            frames.Syn: self._on_syn,
-            frames.Rst: self._on_rst,
-            frames.WndInc: self._on_wndinc,
-            frames.GoAway: self._on_goaway,
-            frames.GoAwayDebug: self._on_goaway_debug,
-            frames.Unknown: self._on_unknown,
-            frames.Malformed: self._on_malformed,
-        }
 
     def receive(self, data: bytes | memoryview, events: list[Event]) -> bool:
         """Handle bytes of the transport, and add the events; whether there are frames left.
@@ -113,12 +99,12 @@ class Inbound:
         ``ProtocolViolation`` may leave this: then what came before it has been handled.
         """
         self._events = events
-        handlers = self._handlers
+        handlers = self._HANDLERS
         complete = self._decoder.feed(data)
         self._counts.frames_received += len(complete)
         try:
             for frame in complete:
-                handlers[type(frame)](frame)
+                handlers[type(frame)](self, frame)
         finally:
             if self._run:
                 self._end_run()
@@ -398,3 +384,16 @@ class Inbound:
         """Reset a stream because of what the peer sent."""
         self._break(stream, SEND_RESET, BreakReason(code, "local", message))
         self._streams.answer(stream.id, code, our_doing=our_doing)
+
+    _HANDLERS: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
+        frames.Data: _on_data,
+        frames.DataRun: _on_data_run,
+        frames.DataRest: _on_data_rest,
+        frames.Syn: _on_syn,
+        frames.Rst: _on_rst,
+        frames.WndInc: _on_wndinc,
+        frames.GoAway: _on_goaway,
+        frames.GoAwayDebug: _on_goaway_debug,
+        frames.Unknown: _on_unknown,
+        frames.Malformed: _on_malformed,
+    }
