@@ -36,6 +36,7 @@ ROWS = (
         "_checks",
         "_errors",
         "_keepalive",
+        "_lazy_event",
         "_nursery",
         "_receive_channel",
         "_send_room",

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
-
-import trio
+from typing import TYPE_CHECKING, Literal
 
 from ._errors import (
     CloseReason,
@@ -18,8 +16,10 @@ from ._errors import (
     in_words,
     printable,
 )
+from ._lazy_event import LazyEvent
 from ._nursery import leaves
 from ._protocol.errors import ErrorCode
+from ._protocol.stream import BreakReason
 from ._protocol.wire import looks_like
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Ending:
         """The code of the peer's GOAWAY."""
         self.cut_streams = False
         """Streams of applications lived when the session ended."""
-        self.event: trio.Event = trio.Event()
+        self.event: LazyEvent = LazyEvent()
         """Set with ``reason``."""
 
     @property
@@ -147,6 +147,12 @@ class Ending:
         return self.crash is not None and all(
             isinstance(leaf, MuxadoError) and leaf.__cause__ is self.crash for leaf in leaves(error)
         )
+
+
+def break_of(reason: CloseReason) -> BreakReason:
+    """Why the streams of a session break that ends for this reason."""
+    initiator: Literal["local", "remote"] = "local" if reason.initiator == "local" else "remote"
+    return BreakReason(reason.code, initiator, reason.message, ends_session=True)
 
 
 def other_version(spoken: Wire | None, first_bytes: bytes) -> str:

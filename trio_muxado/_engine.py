@@ -31,25 +31,25 @@ by itself, not in an exception group.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
 
 from ._backlog import Backlog
 from ._breaks import Breaks, wake_for_all_breaks, wake_for_break
-from ._ending import CLOSED_HERE, Ending, other_version
+from ._ending import CLOSED_HERE, Ending, break_of, other_version
 from ._errors import CloseReason
 from ._half_open import HalfOpenTimer
 from ._heartbeat import Heartbeats, Responder
 from ._keepalive import Keepalive
-from ._nursery import BareNursery, without_cancelled
+from ._lazy_event import LazyEvent
+from ._nursery import BareNursery, task_name, without_cancelled
 from ._patience import run_while_running
 from ._protocol import events
 from ._protocol.connection import Connection
 from ._protocol.errors import ErrorCode
 from ._protocol.states import ACCEPTED, WAITING
-from ._protocol.stream import BreakReason
 from ._protocol.wire import V1, WIRES
 from ._reader import FrameReader, Receivers
 from ._receive_channel import Kept, ReceiveChannel
@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from ._protocol.stream import Stream
 
 logger = logging.getLogger("trio_muxado")
+
+READER, WRITER, KEEPALIVE = (task_name(each.run) for each in (FrameReader, FrameWriter, Keepalive))
+"""What trio calls the tasks."""
 
 ExtensionServer = Callable[["Stream", ReceiveChannel], Awaitable[None]]
 """Serves a stream of one of ``MuxadoConfig.extensions``."""
@@ -97,18 +100,14 @@ class Engine:
         if config.tracer is not None:
             self._trace = TransportTrace(config.tracer, connection, number)
         self.ending: Ending = Ending()
-        self.wire_known: trio.Event = trio.Event()
+        self.wire_known: LazyEvent = LazyEvent()
         self.kept_channels: Kept = []
         self.backlog: Backlog = Backlog(config.accept_backlog)
         self.breaks: Breaks = {}
         self.keepalive: Keepalive = Keepalive()
         self.room: SendRoom = SendRoom(config.send_buffer, on_starving=self._on_starving)
         self.slots: Slots = Slots(
-            connection.streams,
-            wire_known=self.wire_known,
-            ended=self.ending.event,
-            may_open=lambda: connection.can_open and not self.ending.over,
-            on_wait=lambda: self.keepalive.hasten(self._open_timer),
+            self.connection, self.ending, wire_known=self.wire_known, on_wait=self._on_wait
         )
         self._open_timer = OpenTimer(self.slots, self._describe)
         self.writer: FrameWriter = FrameWriter(
@@ -116,7 +115,7 @@ class Engine:
             connection,
             self.room,
             self.slots,
-            on_blocked=lambda: self.keepalive.hasten(self._send_timer),
+            on_blocked=self._on_blocked,
             trace=self._trace,
         )
         self._send_timer = SendTimer(self.writer, config.send_timeout, self.abort)
@@ -128,14 +127,8 @@ class Engine:
             connection,
             receivers,
             self.writer,
-            handlers={
-                events.StreamOpened: self._on_opened,
-                events.StreamBroken: self._on_broken,
-                events.GoAwayReceived: self._on_goaway,
-                events.WireDetected: self._on_wire,
-                events.PeerEnded: lambda _: self._transport_ended(None),
-                events.SessionFailed: self._on_failed,
-            },
+            handlers=self._HANDLERS,
+            owner=self,
             step_done=self.steps.done,
             trace=self._trace,
         )
@@ -149,11 +142,10 @@ class Engine:
             abort=self.abort,
         )
         self._reading = trio.CancelScope(shield=True)
-        self._writing = trio.CancelScope(shield=True)
-        self._extensions: set[trio.CancelScope] = set()
+        self._extensions: list[trio.CancelScope] = []
         self._was_offered = False  # a stream of the peer's application
-        self._written = trio.Event()
-        self._done = trio.Event()
+        self._written = LazyEvent()
+        self._done = LazyEvent()
 
     # ---- the tasks
 
@@ -169,9 +161,10 @@ class Engine:
             self.keepalive.add(half_open)
         if self.connection.wire is not None:
             self._wire_is_known()
-        nursery.inner.start_soon(self._run_reader, name=self.reader.run)
-        nursery.inner.start_soon(self._run_writer, name=self.writer.run)
-        nursery.inner.start_soon(self._guard, self.keepalive.run, name=self.keepalive.run)
+        start_soon = nursery.inner.start_soon
+        start_soon(self._run_reader, name=READER)
+        start_soon(self._run_writer, name=WRITER)
+        start_soon(self._run_keepalive, name=KEEPALIVE)
 
     def expect_stream(self, timeout: float) -> None:
         """End the session if the peer has not opened a stream within that time."""
@@ -179,10 +172,12 @@ class Engine:
 
     async def _run_reader(self) -> None:
         with self._reading:
-            await self._guard(self._read)
-            self._stop_tasks()
-            if self.writer.unsent_batch:
-                await self._written.wait()
+            try:
+                self._transport_ended(await self.reader.run())
+                if not self.ending.clean:
+                    await run_while_running(self.config.close_timeout, self._say_last_words)
+            except BaseException as error:
+                self._catch(error)
         self.finish(CLOSED_HERE)
         self._stop_tasks()
         if self.writer.unsent_batch and not self._written.is_set():
@@ -194,47 +189,48 @@ class Engine:
         if self.ending.crash is not None:
             self._nursery.fail(self.ending.crash)
 
-    async def _read(self) -> None:
-        error = await self.reader.run()
-        self._transport_ended(error)
-        if not self.ending.clean:
-            await self._linger()
-
     async def _run_writer(self) -> None:
-        with self._writing:
-            await self._guard(self._write)
-        self.writer.flushed.set()  # whoever waits for it: nothing more will be sent
-        self._written.set()
+        try:
+            error = await self.writer.run()
+            self.writer.flushed.set()  # whoever waits for it: nothing more will be sent
+            if error is not None and self.ending.reason is None:
+                # What the peer sent before it stopped to listen can still be read.
+                with trio.CancelScope(shield=True):
+                    await run_while_running(self.config.close_timeout, self.ending.event.wait)
+                self._transport_ended(error)
+                self._reading.cancel()
+        except BaseException as error:
+            self._catch(error)
+        finally:
+            self.writer.flushed.set()
+            self._written.set()
 
-    async def _write(self) -> None:
-        error = await self.writer.run()
-        self.writer.flushed.set()
-        if error is not None and self.ending.reason is None:
-            # What the peer sent before it stopped to listen can still be read.
-            await run_while_running(self.config.close_timeout, self.ending.event.wait)
-            self._transport_ended(error)
-            self._reading.cancel()
+    async def _run_keepalive(self) -> None:
+        try:
+            await self.keepalive.run()
+        except BaseException as error:
+            self._catch(error)
 
     async def _run_extension(self, core: Stream, received: ReceiveChannel) -> None:
         with trio.CancelScope(shield=True) as scope:
-            self._extensions.add(scope)
-            await self._guard(self._serve_extension, core, received)
-        self._extensions.discard(scope)
+            self._extensions.append(scope)
+            try:
+                await self._serve_extension(core, received)
+            except BaseException as error:
+                self._catch(error)
+        self._extensions.remove(scope)
 
-    async def _guard(self, task: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        try:
-            await task(*args)
-        except BaseException as error:
-            crash = without_cancelled(error)
-            if crash is None:
-                raise
-            self.ending.crash = self.ending.crash or crash
-            message = f"an error inside the session: {crash!r}"
-            self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=crash))
+    def _catch(self, error: BaseException) -> None:
+        """A task of the session raised this, which ends the session unless it was cancelled."""
+        crash = without_cancelled(error)
+        if crash is None:
+            raise error
+        self.ending.crash = self.ending.crash or crash
+        message = f"an error inside the session: {crash!r}"
+        self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=crash))
 
     def _stop_tasks(self) -> None:
-        self.writer.stopped = True  # it may be about to send, where it can't be cancelled
-        self._writing.cancel()
+        self.writer.stop()
         self.keepalive.stop()
         for scope in self._extensions:
             scope.cancel()
@@ -292,6 +288,21 @@ class Engine:
             message += other_version(self.connection.wire, self.reader.first_bytes)
         self.finish(CloseReason(event.code, "local", message))
 
+    _HANDLERS: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
+        events.StreamOpened: _on_opened,
+        events.StreamBroken: _on_broken,
+        events.GoAwayReceived: _on_goaway,
+        events.WireDetected: _on_wire,
+        events.PeerEnded: lambda self, _: self._transport_ended(None),
+        events.SessionFailed: _on_failed,
+    }
+
+    def _on_blocked(self) -> None:
+        self.keepalive.hasten(self._send_timer)
+
+    def _on_wait(self) -> None:
+        self.keepalive.hasten(self._open_timer)
+
     def _on_starving(self) -> None:
         if self._probe_timer.begin():
             self.keepalive.hasten(self._probe_timer)
@@ -322,13 +333,7 @@ class Engine:
             logger.info("%s ended: %s", self._describe(), reason.message)
         ending.cut_streams = not self.connection.streams.idle
         self.reader.stopped = True
-        broken = BreakReason(
-            reason.code,
-            "local" if reason.initiator == "local" else "remote",
-            reason.message,
-            ends_session=True,
-        )
-        self.reader.dispatch(self.connection.end(broken))
+        self.reader.dispatch(self.connection.end(break_of(reason)))
         self.backlog.end()
         if self.breaks:
             wake_for_all_breaks(self.breaks)
@@ -380,11 +385,8 @@ class Engine:
             raise
         self.abort(CLOSED_HERE)
 
-    async def _linger(self) -> None:
-        """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""
-        await run_while_running(self.config.close_timeout, self._say_last_words)
-
     async def _say_last_words(self) -> None:
+        """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""
         await self.writer.flushed.wait()
         reason = self.ending.reason
         assert reason is not None

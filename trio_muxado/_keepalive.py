@@ -16,6 +16,7 @@ import math
 from typing import Protocol
 
 import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
 
 MOMENT = 0.1
 """Seconds.  Who wakes later than that was not delayed by other tasks: the process stood still."""
@@ -50,7 +51,8 @@ class Keepalive:
 
     def __init__(self) -> None:
         self._timers: list[Timer] = []
-        self._sleep: trio.CancelScope | None = None
+        self._sleep: trio.CancelScope | None = None  # while something will be due
+        self._task: Task | None = None  # while nothing will
         self._stopped = False
 
     def add(self, timer: Timer) -> None:
@@ -65,24 +67,33 @@ class Keepalive:
 
     def hasten(self, timer: Timer) -> None:
         """A timer is due earlier than it was."""
-        if self._sleep is not None and (due := timer.due) < self._sleep.deadline:
+        if self._task is not None:
+            self._wake(self._task)
+        elif self._sleep is not None and (due := timer.due) < self._sleep.deadline:
             self._sleep.deadline = due
 
     def stop(self) -> None:
         """The session is over."""
         self._stopped = True
-        if self._sleep is not None:
+        if self._task is not None:
+            self._wake(self._task)
+        elif self._sleep is not None:
             self._sleep.cancel()
 
     async def run(self) -> None:
         """Run until ``stop``."""
         while not self._stopped:
             due = min((timer.due for timer in self._timers), default=math.inf)
+            if due == math.inf:
+                self._task = current_task()
+                await wait_task_rescheduled(_go_on)
+                continue
             # A new scope for each sleep, because a scope that has expired stays so.  The shield is
             # the session's: its tasks go on for the clean-up of a user who is cancelled.
             with trio.CancelScope(deadline=due, shield=True) as sleep:
                 self._sleep = sleep
-                await trio.sleep_forever()
+                await wait_task_rescheduled(_stop_sleeping)
+            self._sleep = None
             now = trio.current_time()
             late = now - sleep.deadline
             if late > MOMENT:
@@ -93,6 +104,18 @@ class Keepalive:
             for timer in self._timers[:]:
                 if timer.due <= now and not self._stopped:
                     timer.ring(now)
+
+    def _wake(self, task: Task) -> None:
+        self._task = None
+        trio.lowlevel.reschedule(task)
+
+
+def _go_on(_: RaiseCancelT) -> Abort:
+    return Abort.FAILED  # it is the user who is cancelled
+
+
+def _stop_sleeping(_: RaiseCancelT) -> Abort:
+    return Abort.SUCCEEDED
 
 
 async def _let_others_read() -> None:

@@ -47,7 +47,7 @@ class FrameReader:
     """Reads from a transport until it ends, or the session does.
 
     Args:
-      handlers: who handles all other events than data, by class.
+      handlers: what handles all other events than data, by class; called with ``owner`` first.
       step_done: called after the events of a read: there may be something to send.
     """
 
@@ -58,7 +58,8 @@ class FrameReader:
         receivers: Receivers,
         writer: FrameWriter,
         *,
-        handlers: Mapping[type[Any], Callable[[Any], None]],
+        handlers: Mapping[type[Any], Callable[[Any, Any], None]],
+        owner: object,
         step_done: Callable[[], None],
         trace: TransportTrace | None,
     ) -> None:
@@ -66,10 +67,8 @@ class FrameReader:
         self._connection = connection
         self._receivers = receivers
         self._writer = writer
-        self._handlers: dict[type[Any], Callable[[Any], None]] = {
-            events.DataReceived: self._on_data,
-            **handlers,
-        }
+        self._handlers = handlers
+        self._owner = owner
         self._step_done = step_done
         self._trace = trace
         self.stopped = False
@@ -124,9 +123,12 @@ class FrameReader:
 
     def dispatch(self, happened: Iterable[events.Event]) -> None:
         """Carry events of the connection to where they belong."""
-        handlers = self._handlers
+        handlers, owner = self._handlers, self._owner
         for event in happened:
-            handlers[type(event)](event)
+            if type(event) is events.DataReceived:
+                self._on_data(event)
+            else:
+                handlers[type(event)](owner, event)
 
     def _on_data(self, event: events.DataReceived) -> None:
         stream, data, ended = event

@@ -10,8 +10,10 @@ import trio
 from trio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
+    from ._ending import Ending
+    from ._lazy_event import LazyEvent
+    from ._protocol.connection import Connection
     from ._protocol.stream import Stream
-    from ._protocol.streams import Streams
 
 
 class Slots:
@@ -20,26 +22,24 @@ class Slots:
     The protocol counts the streams.  Here is who waits for the count to fall.
 
     Args:
-      streams: the connection's streams.
+      connection: it opens streams until the peer or this side ends it.
+      ending: the session's.
       wire_known: set when it is known how to open a stream, or that none will be.
-      ended: set when the session is over.
-      may_open: whether the session still opens streams.
       on_wait: called when a task begins to wait and none did.
     """
 
     def __init__(
         self,
-        streams: Streams,
+        connection: Connection,
+        ending: Ending,
         *,
-        wire_known: trio.Event,
-        ended: trio.Event,
-        may_open: Callable[[], bool],
+        wire_known: LazyEvent,
         on_wait: Callable[[], None],
     ) -> None:
-        self._streams = streams
+        self._connection = connection
+        self._streams = connection.streams
+        self._ending = ending
         self._wire_known = wire_known
-        self._ended = ended
-        self._may_open = may_open
         self._on_wait = on_wait
         self.waited_since: float | None = None
         """When tasks began to wait for slots; None while none does."""
@@ -64,6 +64,10 @@ class Slots:
         outbound = self._streams.outbound
         return outbound.limit - outbound.used - self._promised
 
+    @property
+    def _may_open(self) -> bool:
+        return self._connection.can_open and not self._ending.over
+
     def offer(self, stream: Stream, close: Callable[[], None]) -> None:
         """``stream`` is idle: ``close()`` it when a task waits for a slot, now or later."""
         self.idle[stream] = close
@@ -85,7 +89,7 @@ class Slots:
         await checkpoint()
         outbound = self._streams.outbound
         taken = outbound.used + self._promised  # as ``free`` counts, without a call
-        if (self._waiting or taken >= outbound.limit) and self._may_open():
+        if (self._waiting or taken >= outbound.limit) and self._may_open:
             self._reclaim()
             if not self._waiting and self.free > 0:
                 return
@@ -104,7 +108,7 @@ class Slots:
 
     async def wait_until_idle(self) -> None:
         """Wait until no stream of either side lives, but for heartbeats, or the session is over."""
-        while not self._ended.is_set() and not self._streams.idle:
+        while not self._ending.event.is_set() and not self._streams.idle:
             if self._stream_ended is None:
                 self._stream_ended = trio.Event()
                 self.awaited = True

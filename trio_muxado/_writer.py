@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
 
+from ._lazy_event import LazyEvent
 from ._transport.closing import unacknowledged
 from ._transport.sending import LARGEST, LARGEST_TLS, BatchSender, BatchSize
 
@@ -53,12 +54,12 @@ class FrameWriter:
         self._slots = slots
         self._trace = trace
         self.bytes_sent: int = 0
-        self.flushed: trio.Event = trio.Event()
+        self.flushed: LazyEvent = LazyEvent()
         """Nothing more will be sent: all is on its way, or cannot be."""
         self.sleeps: bool = False
         """Whoever changes something looks here first: asking for more costs a call."""
         self.stopped = False
-        """The session was ended at once: also what is queued is not sent."""
+        self._shield: trio.CancelScope | None = None  # once the transport had to be waited for
         self._task: Task | None = None  # while it sleeps
         self._credit_waits = False
         self._ending = False
@@ -81,18 +82,38 @@ class FrameWriter:
     # ---- the task
 
     async def run(self) -> Exception | None:
-        """Send until the end was asked for and all is sent; the transport's error if it failed."""
+        """Send until the end was asked for and all is sent; the transport's error if it failed.
+
+        It cannot be cancelled from outside, so that a user who is can still send; only stopped.
+        """
         try:
-            while await self._something_to_send() and not self.stopped:
-                if not self.unsent_batch:
-                    self._begin_batch()
-                if self.unsent_batch and self._error is None:
-                    await self._send_rest()
-                if self._error is not None:
-                    return self._error
+            await self._send_batches()
+            if self.unsent_batch and not (self._error or self.stopped):
+                # Most sessions need no shield, as their sockets take all that they send at once.
+                with trio.CancelScope(shield=True) as self._shield:
+                    await self._send_batches()
         finally:
             self.alone = self.sends_now = False
-        return None
+        return self._error
+
+    async def _send_batches(self) -> None:
+        """Send until the end, or until the transport has to be waited for without a shield."""
+        while await self._something_to_send() and not self.stopped:
+            if not self.unsent_batch:
+                self._begin_batch()
+            if self.unsent_batch and self._error is None:
+                if self._shield is None:
+                    return
+                await self._send_rest()
+            if self._error is not None:
+                return
+
+    def stop(self) -> None:
+        """The session was ended at once: also what is queued is not sent."""
+        self.stopped = True  # it may be about to send, where it can't be cancelled
+        if self._shield is not None:
+            self._shield.cancel()
+        self.wake()
 
     def _begin_batch(self) -> None:
         """Take a batch, and send what a socket takes of it at once."""
@@ -146,7 +167,7 @@ class FrameWriter:
     async def _something_to_send(self) -> bool:
         """Wait until there is; False when there never will be."""
         connection = self._connection
-        while True:
+        while not self.stopped:
             due = connection.wants_to_send
             if not due and not self.unsent_batch:
                 if self._ending and connection.all_sent:
@@ -156,7 +177,8 @@ class FrameWriter:
                     await self._sleep()
                     continue
                 self._credit_waits = True
-                with trio.move_on_after(CREDIT_PATIENCE) as patience:
+                enough = trio.current_time() + CREDIT_PATIENCE
+                with trio.CancelScope(deadline=enough, shield=True) as patience:
                     await self._sleep()
                 self._credit_waits = self.sleeps = False
                 if not patience.cancelled_caught:
@@ -170,6 +192,7 @@ class FrameWriter:
             # Or one of them has sent all of it.
             if self._is_due(credit=not due):
                 return True
+        return False
 
     def _is_due(self, *, credit: bool) -> bool:
         connection = self._connection
@@ -181,6 +204,8 @@ class FrameWriter:
         await wait_task_rescheduled(self._stop_sleeping)
 
     def _stop_sleeping(self, _: RaiseCancelT) -> Abort:
+        if not self._credit_waits:
+            return Abort.FAILED  # it is the user who is cancelled, and ``stop`` wakes it
         self._task = None
         return Abort.SUCCEEDED
 

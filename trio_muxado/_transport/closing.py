@@ -9,6 +9,7 @@ import sys
 
 import trio
 
+from .._lazy_event import LazyEvent
 from .peer import lowest
 from .receiving import READ_SIZE
 
@@ -81,7 +82,7 @@ async def read_out(transport: trio.abc.Stream) -> None:
         logger.debug("the peer did not wait for the end: %r", error)
 
 
-async def part(transport: trio.abc.Stream, peer_ended: trio.Event) -> None:
+async def part(transport: trio.abc.Stream, peer_ended: LazyEvent) -> None:
     """Tell the peer that nothing follows, and wait for its own end.
 
     Whatever the peer sends to a transport that was closed makes TCP drop what is on its way.
