@@ -71,7 +71,7 @@ async def open_muxado_session(
                 message = f"the TLS handshake with {host!r} failed: {str(cause) or repr(cause)}"
                 raise trio.BrokenResourceError(message) from cause
             raise
-    async with run_session(stream, client=True, config=config) as session:
+    async with SessionManager(stream, client=True, config=config) as session:
         yield session
 
 
@@ -86,7 +86,7 @@ def client_session(
       TypeError: a wrong argument; then the stream is still the caller's.
     """
     _check(stream, config)
-    return run_session(stream, client=True, config=config)
+    return SessionManager(stream, client=True, config=config)
 
 
 def server_session(
@@ -101,7 +101,7 @@ def server_session(
       TypeError: a wrong argument; then the stream is still the caller's.
     """
     _check(stream, config)
-    return run_session(stream, client=False, config=config)
+    return SessionManager(stream, client=False, config=config)
 
 
 def _check(stream: object, config: object) -> None:
@@ -113,36 +113,88 @@ _numbers = itertools.count(1)
 """Of the sessions in this process: where many share a tracer or a log, each is known by its own."""
 
 
-@asynccontextmanager
-async def run_session(
-    transport_stream: trio.abc.Stream,
-    *,
-    client: bool,
-    config: MuxadoConfig,
-    first_stream_timeout: float | None = None,
-    server_budget: ServerBudget | None = None,
-) -> AsyncGenerator[MuxadoSession, None]:
-    """A session over ``transport_stream``, which it owns and closes.
+class SessionManager:
+    """What runs a session over ``transport_stream``, which it owns and closes, in ``async with``.
 
-    Its receive windows are out of the ``server_budget`` as well, if there is one.
+    The session's receive windows are out of the ``server_budget`` as well, if there is one.
     """
-    engine = Engine(transport_stream, client=client, config=config, number=next(_numbers))
-    engine.connection.streams.budget.server = server_budget
-    session = MuxadoSession(engine, client=client)
-    async with open_bare_nursery() as nursery:
-        engine.start(nursery, session._serve_extension)  # pyright: ignore[reportPrivateUsage]
-        if first_stream_timeout is not None:
-            engine.expect_stream(first_stream_timeout)
+
+    # No generator with a decorator, for the reason that BareNursery is none.
+    __slots__ = (
+        "_client",
+        "_config",
+        "_engine",
+        "_first_stream_timeout",
+        "_nursery",
+        "_server_budget",
+        "_session",
+        "_transport_stream",
+    )
+
+    def __init__(
+        self,
+        transport_stream: trio.abc.Stream,
+        *,
+        client: bool,
+        config: MuxadoConfig,
+        first_stream_timeout: float | None = None,
+        server_budget: ServerBudget | None = None,
+    ) -> None:
+        self._transport_stream = transport_stream
+        self._client = client
+        self._config = config
+        self._first_stream_timeout = first_stream_timeout
+        self._server_budget = server_budget
+
+    async def __aenter__(self) -> MuxadoSession:
+        engine = self._engine = Engine(
+            self._transport_stream,
+            client=self._client,
+            config=self._config,
+            number=next(_numbers),
+        )
+        engine.connection.streams.budget.server = self._server_budget
+        session = self._session = MuxadoSession(engine, client=self._client)
+        self._nursery = await open_bare_nursery().__aenter__()
         try:
-            yield session
-            await session.aclose()
+            engine.start(self._nursery, session._serve_extension)  # pyright: ignore[reportPrivateUsage]
+            if self._first_stream_timeout is not None:
+                engine.expect_stream(self._first_stream_timeout)
         except BaseException as error:
-            if engine.ending.over and isinstance(error, Exception):
-                # It is over already, or another task closes it: its last words go out first.
-                with suppress(trio.Cancelled):
+            await self._nursery.__aexit__(None, error, None)
+            raise
+        return session
+
+    async def __aexit__(
+        self, kind: object, error: BaseException | None, traceback: object
+    ) -> bool | None:
+        try:
+            failure = await self._end(error)
+        except BaseException as raised:
+            failure = raised
+        await self._nursery.__aexit__(None, failure, None)
+        if failure is error:
+            return None  # what the body raised goes on
+        if failure is not None:
+            raise failure
+        return True
+
+    async def _end(self, error: BaseException | None) -> BaseException | None:
+        """End the session whose body has raised ``error``, if any; return what is to come out."""
+        engine, session = self._engine, self._session
+        failure = error
+        if failure is None:
+            try:
+                if not engine.done.is_set():
                     await session.aclose()
-            else:
-                engine.abort(CLOSED_HERE)
-            # What crashed comes out itself, not what the body heard of it.
-            if not engine.ending.caused(error):
-                raise
+                return None
+            except BaseException as raised:
+                failure = raised
+        if engine.ending.over and isinstance(failure, Exception):
+            # It is over already, or another task closes it: its last words go out first.
+            with suppress(trio.Cancelled):
+                await session.aclose()
+        else:
+            engine.abort(CLOSED_HERE)
+        # What crashed comes out itself, not what the body heard of it.
+        return None if engine.ending.caused(failure) else failure

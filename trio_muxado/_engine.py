@@ -145,7 +145,8 @@ class Engine:
         self._extensions: list[trio.CancelScope] = []
         self._was_offered = False  # a stream of the peer's application
         self._written = LazyEvent()
-        self._done = LazyEvent()
+        self.done: LazyEvent = LazyEvent()
+        """The session is over, and its transport closed."""
 
     # ---- the tasks
 
@@ -185,7 +186,7 @@ class Engine:
             with trio.CancelScope(shield=True):
                 await self._written.wait()
         await close_at_once(self.transport)
-        self._done.set()
+        self.done.set()
         if self.ending.crash is not None:
             self._nursery.fail(self.ending.crash)
 
@@ -356,7 +357,7 @@ class Engine:
             if ending.over:
                 # Another task closes it already, or it ended by itself and its last words are on
                 # their way: neither is cut short, and both are bounded.
-                await self._done.wait()
+                await self.done.wait()
                 return
             await trio.lowlevel.checkpoint_if_cancelled()  # then not a word is said
             ending.closing = ending.over = True
@@ -368,7 +369,7 @@ class Engine:
                 self.steps.receivers.pop(core, None)  # one that waits for its type has none
             if self.connection.wire is not None and not self.connection.goaway_sent:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
-            self.writer.end()
+            self.writer.end_now()
             self.slots.dismiss()
             with trio.CancelScope() as patience:
                 config = self.config
@@ -376,7 +377,8 @@ class Engine:
                     self.writer, config.close_timeout, config.close_deadline, patience
                 )
                 self.keepalive.add(timer)
-                await self.writer.flushed.wait()
+                if not self.writer.flushed.is_set():
+                    await self.writer.flushed.wait()
                 if ending.reason is None:
                     timer.flushed()
                     await part(self.transport, ending.event)

@@ -16,7 +16,7 @@ import trio
 
 from ._checks import check_awaitable
 from ._config import MuxadoConfig
-from ._connect import run_session
+from ._connect import SessionManager
 from ._errors import CloseReason, MuxadoError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_until_any, run_while_running, sleep_while_running
@@ -176,7 +176,7 @@ class Server:
     async def _run_session(self, stream: trio.abc.Stream) -> None:
         session: MuxadoSession | None = None
         try:
-            async with run_session(
+            async with SessionManager(
                 stream,
                 client=False,
                 config=self._config,

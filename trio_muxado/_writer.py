@@ -258,6 +258,15 @@ class FrameWriter:
         self.alone = self.sends_now = False
         self.wake()
 
+    def end_now(self) -> None:
+        """Like ``end``; what a socket takes at once of all that is to be sent goes in this step."""
+        connection = self._connection
+        if self.sends_now and not self.unsent_batch and connection.wants_to_send:
+            self._begin_batch()
+            if not self._batch and connection.all_sent:
+                self.flushed.set()
+        self.end()
+
     @property
     def blocked_since(self) -> float | None:
         """When the transport did not take all of a batch; None while it takes everything."""
