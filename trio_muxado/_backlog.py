@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Offered: TypeAlias = "tuple[Stream, ReceiveChannel]"
 """A stream of the peer, and where what came on it waits."""
 
+Channel: TypeAlias = "tuple[trio.MemorySendChannel[Offered], trio.MemoryReceiveChannel[Offered]]"
+
 Start: TypeAlias = "Callable[[Stream, ReceiveChannel], None]"
 """Starts the handler of a stream; does not wait."""
 
@@ -26,10 +28,12 @@ class Backlog:
     """
 
     def __init__(self, size: int) -> None:
-        self._send, self._receive = trio.open_memory_channel[Offered](size)
+        self._size = size
+        self._channel: Channel | None = None  # a client's peer mostly opens no stream
         # Streams that ``take`` has not returned: to try one more costs an exception.
         self._waiting = 0
         self._takers = 0
+        self._ended = False
         self._start: Start | None = None
 
     def put(self, offered: Offered, at_once: bool) -> None:
@@ -42,20 +46,22 @@ class Backlog:
         if at_once and self._start is not None and self._takers == 1 and not self._waiting:
             self._start(*offered)
             return
-        self._send.send_nowait(offered)
+        (self._channel or self._open())[0].send_nowait(offered)
         self._waiting += 1
 
     def end(self) -> None:
         """No more will come; what waits can still be taken."""
         self._start = None
-        self._send.close()
+        self._ended = True
+        if self._channel is not None:
+            self._channel[0].close()
 
     def drop(self) -> list[Stream]:
         """Forget what waits, and return it: nobody can take it any more."""
         dropped: list[Stream] = []
         while self._waiting:
             try:
-                core, _ = self._receive.receive_nowait()
+                core, _ = (self._channel or self._open())[1].receive_nowait()
             except trio.EndOfChannel:
                 break  # what waits was handed to tasks that have not run yet
             dropped.append(core)
@@ -67,10 +73,11 @@ class Backlog:
 
         Meanwhile ``start`` may be called with one.
         """
+        receiver = (self._channel or self._open())[1]
         self._takers += 1
         self._start = start
         try:
-            streams = [await self._receive.receive()]
+            streams = [await receiver.receive()]
         except trio.EndOfChannel:
             return []
         finally:
@@ -79,8 +86,14 @@ class Backlog:
         self._waiting -= 1
         while self._waiting and len(streams) < most:
             try:
-                streams.append(self._receive.receive_nowait())
+                streams.append(receiver.receive_nowait())
             except trio.WouldBlock:
                 break  # what waits was handed to other tasks, which have not run yet
             self._waiting -= 1
         return streams
+
+    def _open(self) -> Channel:
+        channel = self._channel = trio.open_memory_channel[Offered](self._size)
+        if self._ended:
+            channel[0].close()
+        return channel

@@ -21,9 +21,8 @@ wakes the writer (``_steps.py``), and goes through a checkpoint.
 A byte that comes goes ``FrameReader.run``, ``Connection.receive_data``, ``ReceiveChannel.put``,
 ``receive_some``.  One that is sent goes ``send_all``, ``Connection.send``, ``FrameWriter.run``.
 
-Each task runs in a shielded cancel scope of its own.  When the task that uses the session is
-cancelled, its streams still work for its clean-up code, and the session ends when its
-``async with`` does.  No task raises: what goes wrong becomes the session's ``CloseReason``, and a
+The tasks are shielded.  When the task that uses the session is cancelled, its streams still work
+for its clean-up code, and the session ends when its ``async with`` does.  No task raises: what goes wrong becomes the session's ``CloseReason``, and a
 bug, or an error of an extension's handler, leaves the ``async with`` as if the body had raised it:
 by itself, not in an exception group.
 """
@@ -52,7 +51,7 @@ from ._protocol.errors import ErrorCode
 from ._protocol.states import ACCEPTED, WAITING
 from ._protocol.wire import V1, WIRES
 from ._reader import FrameReader, Receivers
-from ._receive_channel import Kept, ReceiveChannel
+from ._receive_channel import Kept, ReceiveChannel, kept_channels
 from ._send_room import SendRoom
 from ._slots import Slots
 from ._steps import Steps
@@ -101,7 +100,7 @@ class Engine:
             self._trace = TransportTrace(config.tracer, connection, number)
         self.ending: Ending = Ending()
         self.wire_known: LazyEvent = LazyEvent()
-        self.kept_channels: Kept = []
+        self.kept_channels: Kept = kept_channels()
         self.backlog: Backlog = Backlog(config.accept_backlog)
         self.breaks: Breaks = {}
         self.keepalive: Keepalive = Keepalive()

@@ -14,8 +14,8 @@ in bytes.  An object for each byte would cost forty times its size, so small chu
 first lies in the channel as it came, and the second begins a ``bytearray`` that takes those that
 follow, also while it lies in the channel.
 
-Making a channel is a tenth of what a small request costs.  So a session keeps some for its later
-streams: only those that are empty and that no task waits in.
+Making a channel is a tenth of what a small request costs.  So some are kept for later streams, of
+any session: only those that are empty and that no task waits in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Channel: TypeAlias = (
     "tuple[trio.MemorySendChannel[bytes | bytearray], trio.MemoryReceiveChannel[bytes | bytearray]]"
 )
 Kept: TypeAlias = "list[Channel]"
-"""The channels that a session's streams have let go of, empty, for later streams."""
+"""Channels that streams have let go of, empty, for later streams."""
 
 DEFAULT_RECEIVE = 256 * 1024
 """Bytes that ``receive_some()`` returns at most; as much as arrives in one read of the transport,
@@ -41,9 +41,21 @@ SMALL_CHUNK = 1024
 ENOUGH = 64 * 1024
 """Bytes from which on no more chunks are joined to what ``take`` returns: it costs a copy."""
 
-MAX_KEPT = 100
-"""Channels that a session keeps for its later streams: as many as ``max_outbound_streams`` lets
-live at once by default.  Each takes 1.8 KiB."""
+MAX_KEPT = 250
+"""Channels that are kept for later streams: more than the sessions of most programs need at once.
+Each takes 1.8 KiB."""
+
+_kept_of_run: trio.lowlevel.RunVar[Kept] = trio.lowlevel.RunVar("trio_muxado channels")
+
+
+def kept_channels() -> Kept:
+    """What all sessions of this ``trio.run`` keep."""
+    try:
+        return _kept_of_run.get()
+    except LookupError:
+        kept: Kept = []
+        _kept_of_run.set(kept)
+        return kept
 
 
 class ReceiveChannel:

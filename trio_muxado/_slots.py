@@ -46,7 +46,7 @@ class Slots:
         self.idle: dict[Stream, Callable[[], None]] = {}
         """Streams of this side that are kept for later use, and what closes each; the one that has
         been idle for longest first."""
-        self._openers = trio.lowlevel.ParkingLot()
+        self._openers: trio.lowlevel.ParkingLot | None = None  # until one has to wait
         self._waiting = 0  # openers that park: to ask the lot costs a call for each request
         self._promised = 0  # slots of openers that were woken and have not run yet
         self._stream_ended: trio.Event | None = None  # where a task waits for it
@@ -93,6 +93,8 @@ class Slots:
             self._reclaim()
             if not self._waiting and self.free > 0:
                 return
+            if self._openers is None:
+                self._openers = trio.lowlevel.ParkingLot()
             self._waiting += 1
             self.awaited = True
             if self.waited_since is None:
@@ -128,6 +130,8 @@ class Slots:
         self._wake(math.inf)
 
     def _wake(self, most: float | int) -> None:
+        if self._openers is None:
+            return
         woken = len(self._openers.unpark(count=most))
         self._left(woken)
         self._promised += woken

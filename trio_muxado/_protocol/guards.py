@@ -11,6 +11,8 @@ from .errors import ErrorCode, ProtocolViolation
 class Allowance:
     """A token bucket: a burst of ``burst``, coming back at ``per_second``."""
 
+    __slots__ = ("_burst", "_left", "_per_second", "_since")
+
     def __init__(self, burst: float, per_second: float) -> None:
         self._burst = burst
         self._per_second = per_second
@@ -29,6 +31,8 @@ class Allowance:
 
 class Quota:
     """How many streams of one kind live, and how many may; None is no bound."""
+
+    __slots__ = ("limit", "used")
 
     def __init__(self, limit: int | None) -> None:
         self.limit: float | int = math.inf if limit is None else limit
@@ -49,6 +53,8 @@ class Tombstones:
 
     CAPACITY = 4096
     """Streams remembered; at 100 bytes each a bound that a session never feels."""
+
+    __slots__ = ("_reset",)
 
     def __init__(self) -> None:
         # Of a dict the oldest takes a walk past all that were deleted before it.
