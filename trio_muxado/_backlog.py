@@ -27,6 +27,8 @@ class Backlog:
     ``accept_backlog``: so the channel, which has as many slots, is never full.
     """
 
+    __slots__ = ("_channel", "_ended", "_size", "_start", "_takers", "_waiting")
+
     def __init__(self, size: int) -> None:
         self._size = size
         self._channel: Channel | None = None  # a client's peer mostly opens no stream

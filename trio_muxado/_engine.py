@@ -22,9 +22,9 @@ A byte that comes goes ``FrameReader.run``, ``Connection.receive_data``, ``Recei
 ``receive_some``.  One that is sent goes ``send_all``, ``Connection.send``, ``FrameWriter.run``.
 
 The tasks are shielded.  When the task that uses the session is cancelled, its streams still work
-for its clean-up code, and the session ends when its ``async with`` does.  No task raises: what goes wrong becomes the session's ``CloseReason``, and a
-bug, or an error of an extension's handler, leaves the ``async with`` as if the body had raised it:
-by itself, not in an exception group.
+for its clean-up code, and the session ends when its ``async with`` does.  No task raises: what goes
+wrong becomes the session's ``CloseReason``, and a bug, or an error of an extension's handler,
+leaves the ``async with`` as if the body had raised it: by itself, not in an exception group.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Engine:
         start_soon = nursery.inner.start_soon
         start_soon(self._run_reader, name=READER)
         start_soon(self._run_writer, name=WRITER)
-        start_soon(self._run_keepalive, name=KEEPALIVE)
+        start_soon(self.keepalive.run, self._catch, name=KEEPALIVE)
 
     def expect_stream(self, timeout: float) -> None:
         """End the session if the peer has not opened a stream within that time."""
@@ -204,12 +204,6 @@ class Engine:
         finally:
             self.writer.flushed.set()
             self._written.set()
-
-    async def _run_keepalive(self) -> None:
-        try:
-            await self.keepalive.run()
-        except BaseException as error:
-            self._catch(error)
 
     async def _run_extension(self, core: Stream, received: ReceiveChannel) -> None:
         with trio.CancelScope(shield=True) as scope:

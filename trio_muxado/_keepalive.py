@@ -13,6 +13,7 @@ never notice that its peer is gone.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -49,6 +50,8 @@ class Timer(Protocol):
 class Keepalive:
     """Runs the timers of a session."""
 
+    __slots__ = ("_sleep", "_stopped", "_task", "_timers")
+
     def __init__(self) -> None:
         self._timers: list[Timer] = []
         self._sleep: trio.CancelScope | None = None  # while something will be due
@@ -80,30 +83,36 @@ class Keepalive:
         elif self._sleep is not None:
             self._sleep.cancel()
 
-    async def run(self) -> None:
-        """Run until ``stop``."""
-        while not self._stopped:
-            due = min((timer.due for timer in self._timers), default=math.inf)
-            if due == math.inf:
-                self._task = current_task()
-                await wait_task_rescheduled(_go_on)
-                continue
-            # A new scope for each sleep, because a scope that has expired stays so.  The shield is
-            # the session's: its tasks go on for the clean-up of a user who is cancelled.
-            with trio.CancelScope(deadline=due, shield=True) as sleep:
-                self._sleep = sleep
-                await wait_task_rescheduled(_stop_sleeping)
-            self._sleep = None
-            now = trio.current_time()
-            late = now - sleep.deadline
-            if late > MOMENT:
-                for timer in self._timers:
-                    timer.stood_still(now, late)
-            if late > MOMENT or any(t.gives_up and t.due <= now for t in self._timers):
-                await _let_others_read()
-            for timer in self._timers[:]:
-                if timer.due <= now and not self._stopped:
-                    timer.ring(now)
+    async def run(self, catch: Callable[[BaseException], None]) -> None:
+        """Run until ``stop``, or until a timer raises something, which ``catch`` is called with."""
+        try:
+            while not self._stopped:
+                due = min((timer.due for timer in self._timers), default=math.inf)
+                if due == math.inf:
+                    self._task = current_task()
+                    await wait_task_rescheduled(_go_on)
+                    continue
+                # A new scope for each sleep, because a scope that has expired stays so.  The shield
+                # is the session's: its tasks go on for the clean-up of a user who is cancelled.
+                with trio.CancelScope(deadline=due, shield=True) as self._sleep:
+                    await wait_task_rescheduled(_stop_sleeping)
+                due, self._sleep = self._sleep.deadline, None
+                await self._ring(due)
+        except BaseException as error:
+            catch(error)
+
+    async def _ring(self, due: float) -> None:
+        """Let all timers ring that are due by now, as the first of them was at ``due``."""
+        now = trio.current_time()
+        late = now - due
+        if late > MOMENT:
+            for timer in self._timers:
+                timer.stood_still(now, late)
+        if late > MOMENT or any(t.gives_up and t.due <= now for t in self._timers):
+            await _let_others_read()
+        for timer in self._timers[:]:
+            if timer.due <= now and not self._stopped:
+                timer.ring(now)
 
     def _wake(self, task: Task) -> None:
         self._task = None

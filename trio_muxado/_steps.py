@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class Steps:
     """What users and tasks of a session do to its connection."""
 
+    __slots__ = ("_on_starving", "_slots", "connection", "receivers", "writer")
+
     def __init__(
         self,
         connection: Connection,

@@ -33,6 +33,8 @@ LOOKS = 4
 class SendTimer:
     """Ends the session when the transport has not taken a batch within ``timeout`` seconds."""
 
+    __slots__ = ("_abort", "_excused", "_since", "_timeout", "_writer")
+
     gives_up = True
 
     def __init__(
@@ -66,6 +68,8 @@ class OpenTimer:
     ``describe()`` names the session.
     """
 
+    __slots__ = ("_describe", "_logged", "_slots")
+
     gives_up = False
 
     def __init__(self, slots: Slots, describe: Callable[[], str]) -> None:
@@ -96,6 +100,8 @@ class ProbeTimer:
     Go v2 closes a stream without a word to a sender whose window is used up.  Then nobody would
     tell whoever waits to send, and a stream that is closed here would keep its slot.
     """
+
+    __slots__ = ("_steps", "due")
 
     gives_up = False
 

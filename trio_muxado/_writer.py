@@ -174,12 +174,14 @@ class FrameWriter:
                     return False
                 self.sleeps = True
                 if not connection.credit_waits:
-                    await self._sleep()
+                    self._task = current_task()
+                    await wait_task_rescheduled(self._stop_sleeping)
                     continue
                 self._credit_waits = True
                 enough = trio.current_time() + CREDIT_PATIENCE
                 with trio.CancelScope(deadline=enough, shield=True) as patience:
-                    await self._sleep()
+                    self._task = current_task()
+                    await wait_task_rescheduled(self._stop_sleeping)
                 self._credit_waits = self.sleeps = False
                 if not patience.cancelled_caught:
                     continue
@@ -198,10 +200,6 @@ class FrameWriter:
         connection = self._connection
         begun = self.unsent_batch > 0
         return begun or connection.wants_to_send or (credit and connection.credit_waits)
-
-    async def _sleep(self) -> None:
-        self._task = current_task()
-        await wait_task_rescheduled(self._stop_sleeping)
 
     def _stop_sleeping(self, _: RaiseCancelT) -> Abort:
         if not self._credit_waits:

@@ -108,6 +108,7 @@ class Inbound:
         finally:
             if self._run:
                 self._end_run()
+            self._events = []  # whoever has taken them may let go of what is in them
         return self._decoder.has_more
 
     # ---- frames in

@@ -21,6 +21,8 @@ ABOVE_ALL = MAX_PRIORITY + 1
 class Scheduler:
     """The streams that have something to send and may."""
 
+    __slots__ = ("_queues", "priorities")
+
     def __init__(self) -> None:
         # Of streams alone, in order: any of them leaves at once, when a peer resets it.
         self._queues: dict[int, OrderedDict[Stream, None]] = {}

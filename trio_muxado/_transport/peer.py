@@ -17,6 +17,17 @@ PROBE_INTERVAL = 10
 """Seconds between such questions; three that are not answered end the connection."""
 
 
+_TCP_OPTIONS = [
+    (getattr(socket, name), value)
+    for name, value in (
+        ("TCP_KEEPIDLE", PROBE_AFTER),
+        ("TCP_KEEPINTVL", PROBE_INTERVAL),
+        ("TCP_KEEPCNT", 3),
+    )
+    if hasattr(socket, name)
+]
+
+
 def lowest(transport: object) -> Any:
     """What lies below TLS and other wrappers that show their ``transport_stream``."""
     stream: Any = transport
@@ -63,11 +74,6 @@ def keep_alive(transport: trio.abc.Stream) -> None:
     if not isinstance(stream, trio.SocketStream):
         return
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", PROBE_AFTER),
-        ("TCP_KEEPINTVL", PROBE_INTERVAL),
-        ("TCP_KEEPCNT", 3),
-    ):
-        option = getattr(socket, name, None)
-        if option is not None and stream.socket.family in (socket.AF_INET, socket.AF_INET6):
+    if stream.socket.family in (socket.AF_INET, socket.AF_INET6):
+        for option, value in _TCP_OPTIONS:
             stream.setsockopt(socket.IPPROTO_TCP, option, value)

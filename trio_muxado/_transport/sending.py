@@ -72,6 +72,8 @@ class BatchSize:
 class BatchSender:
     """Sends batches on ``transport``; nothing else sends on it."""
 
+    __slots__ = ("_socket", "_transport", "has_socket", "parts")
+
     def __init__(self, transport: trio.abc.Stream) -> None:
         self._transport = transport
         self.parts = 0
