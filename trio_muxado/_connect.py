@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import ssl
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 
 import trio
 
@@ -21,14 +22,13 @@ from ._tcp import connect_tcp
 from ._transport.tls import with_long_reads
 
 
-@asynccontextmanager
-async def open_muxado_session(
+def open_muxado_session(
     host: str | bytes,
     port: int,
     *,
     ssl_context: ssl.SSLContext | None = None,
     config: MuxadoConfig = DEFAULT_CONFIG,
-) -> AsyncGenerator[MuxadoSession, None]:
+) -> AbstractAsyncContextManager[MuxadoSession]:
     """Connect to a muxado server over TCP, or TLS, and run a session as its client.
 
     ``async with`` it.  Leaving the block ends the session: gracefully, see
@@ -54,25 +54,29 @@ async def open_muxado_session(
     check_port(port)
     check_ssl_context(ssl_context)
     check_config(config)
-    stream: trio.abc.Stream
+    connect = partial(_connect, host, port, ssl_context, config)
+    return SessionManager(None, connect=connect, client=True, config=config)
+
+
+async def _connect(
+    host: str | bytes, port: int, ssl_context: ssl.SSLContext | None, config: MuxadoConfig
+) -> trio.abc.Stream:
     if ssl_context is None:
-        stream = await connect_tcp(host, port)
-    else:
-        hostname = host.decode("ascii") if isinstance(host, bytes) else host
-        tcp = await connect_tcp(host, port)
-        stream = trio.SSLStream(tcp, with_long_reads(ssl_context), server_hostname=hostname)
-        try:
-            if not await run_while_running(config.handshake_timeout, stream.do_handshake):
-                raise trio.TooSlowError("the TLS handshake took too long")
-        except BaseException as error:
-            await trio.aclose_forcefully(stream)
-            if isinstance(error, trio.BrokenResourceError):
-                cause = error.__cause__ or error
-                message = f"the TLS handshake with {host!r} failed: {str(cause) or repr(cause)}"
-                raise trio.BrokenResourceError(message) from cause
-            raise
-    async with SessionManager(stream, client=True, config=config) as session:
-        yield session
+        return await connect_tcp(host, port)
+    hostname = host.decode("ascii") if isinstance(host, bytes) else host
+    tcp = await connect_tcp(host, port)
+    stream = trio.SSLStream(tcp, with_long_reads(ssl_context), server_hostname=hostname)
+    try:
+        if not await run_while_running(config.handshake_timeout, stream.do_handshake):
+            raise trio.TooSlowError("the TLS handshake took too long")
+    except BaseException as error:
+        await trio.aclose_forcefully(stream)
+        if isinstance(error, trio.BrokenResourceError):
+            cause = error.__cause__ or error
+            message = f"the TLS handshake with {host!r} failed: {str(cause) or repr(cause)}"
+            raise trio.BrokenResourceError(message) from cause
+        raise
+    return stream
 
 
 def client_session(
@@ -114,44 +118,49 @@ _numbers = itertools.count(1)
 
 
 class SessionManager:
-    """What runs a session over ``transport_stream``, which it owns and closes, in ``async with``.
+    """What runs a session over a transport, which it owns and closes, in ``async with``.
 
-    The session's receive windows are out of the ``server_budget`` as well, if there is one.
+    Where there is none yet, ``connect()`` returns it.  The session's receive windows are out of the
+    ``server_budget`` as well, if there is one.
     """
 
     # No generator with a decorator, for the reason that BareNursery is none.
     __slots__ = (
         "_client",
         "_config",
+        "_connect",
         "_engine",
         "_first_stream_timeout",
         "_nursery",
         "_server_budget",
         "_session",
-        "_transport_stream",
+        "_transport",
     )
 
     def __init__(
         self,
-        transport_stream: trio.abc.Stream,
+        transport: trio.abc.Stream | None,
         *,
         client: bool,
         config: MuxadoConfig,
+        connect: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
         first_stream_timeout: float | None = None,
         server_budget: ServerBudget | None = None,
     ) -> None:
-        self._transport_stream = transport_stream
+        self._transport = transport
+        self._connect = connect
         self._client = client
         self._config = config
         self._first_stream_timeout = first_stream_timeout
         self._server_budget = server_budget
 
     async def __aenter__(self) -> MuxadoSession:
+        transport = self._transport
+        if transport is None:
+            assert self._connect is not None
+            transport = await self._connect()
         engine = self._engine = Engine(
-            self._transport_stream,
-            client=self._client,
-            config=self._config,
-            number=next(_numbers),
+            transport, client=self._client, config=self._config, number=next(_numbers)
         )
         engine.connection.streams.budget.server = self._server_budget
         session = self._session = MuxadoSession(engine, client=self._client)

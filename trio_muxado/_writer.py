@@ -87,26 +87,24 @@ class FrameWriter:
         It cannot be cancelled from outside, so that a user who is can still send; only stopped.
         """
         try:
-            await self._send_batches()
-            if self.unsent_batch and not (self._error or self.stopped):
-                # Most sessions need no shield, as their sockets take all that they send at once.
-                with trio.CancelScope(shield=True) as self._shield:
-                    await self._send_batches()
+            while await self._something_to_send() and not self.stopped:
+                if not self.unsent_batch:
+                    self._begin_batch()
+                if self.unsent_batch and self._error is None:
+                    if self._shield is None:
+                        return await self._run_shielded()
+                    await self._send_rest()
+                if self._error is not None:
+                    return self._error
         finally:
             self.alone = self.sends_now = False
-        return self._error
+        return None
 
-    async def _send_batches(self) -> None:
-        """Send until the end, or until the transport has to be waited for without a shield."""
-        while await self._something_to_send() and not self.stopped:
-            if not self.unsent_batch:
-                self._begin_batch()
-            if self.unsent_batch and self._error is None:
-                if self._shield is None:
-                    return
-                await self._send_rest()
-            if self._error is not None:
-                return
+    async def _run_shielded(self) -> Exception | None:
+        """Go on, as the transport has to be waited for.  Most sockets take all at once."""
+        with trio.CancelScope(shield=True) as self._shield:
+            await self.run()
+        return self._error
 
     def stop(self) -> None:
         """The session was ended at once: also what is queued is not sent."""
