@@ -3,6 +3,7 @@
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from trio_muxado import (
     MuxadoSession,
     MuxadoStream,
     SessionEndedError,
+    break_stream,
     client_session,
     open_muxado_session,
     server_session,
@@ -25,6 +27,7 @@ from .helpers import (
     V2_TYPED,
     Deaf,
     Failing,
+    FailingWhenCancelled,
     HalfCloseable,
     Kind,
     RawPeer,
@@ -236,6 +239,52 @@ async def test_a_slow_transport_is_not_given_up(kind: Kind, autojump_clock: Mock
             await trio.sleep(1000)  # being idle is not being slow
         await stream.aclose()
         await trio.sleep(60)
+
+
+async def close_cancelled(session: MuxadoSession) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await session.aclose()
+
+
+async def fail(session: MuxadoSession) -> None:
+    raise Oddity("of the body")
+
+
+@pytest.mark.parametrize("end", [MuxadoSession.aclose, close_cancelled, fail])
+@pytest.mark.parametrize("method", ["receive_some", "send_all", "send_eof", "aclose"])
+@each_wire
+async def test_a_transport_that_fails_while_it_is_cancelled_is_only_cancelled(
+    kind: Kind,
+    method: str,
+    end: Callable[[MuxadoSession], Awaitable[None]],
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is left of its group came out of the session, in a group."""
+    near, far = memory_stream_pair()
+    transport = FailingWhenCancelled(near, method)
+    # Closing waits for an ``aclose`` where there is no half-close.
+    used = Transport(transport) if method == "aclose" else transport
+    expected = pytest.raises(Oddity, match="of the body") if end is fail else nullcontext()
+    with expected:
+        async with client_session(used, config=kind.config(heartbeat=None)) as session:
+            stream = await session.open_stream()
+            await wait_all_tasks_blocked()
+            transport.stuck = True
+            await stream.send_all(b"x")
+            await wait_all_tasks_blocked()
+            await end(session)
+    assert "a task failed" not in caplog.text
+    await far.aclose()
+
+
+async def test_breaking_a_stream_that_fails_while_it_is_cancelled_raises_nothing() -> None:
+    near, _ = memory_stream_pair()
+    stream = FailingWhenCancelled(near, "aclose")
+    stream.stuck = True
+    await break_stream(stream)
+    assert stream.failed == 1
 
 
 async def refused(stream: trio.SSLStream[trio.SocketStream]) -> None:

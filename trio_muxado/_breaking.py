@@ -75,9 +75,9 @@ async def _reset_connection(stream: trio.SocketStream) -> None:
 
 
 async def _at_once(call: Callable[..., Awaitable[Any]], *args: Any) -> None:
-    with trio.CancelScope(shield=True) as scope:
-        scope.cancel()  # what it has to wait for, it does without
-        try:
+    try:
+        with trio.CancelScope(shield=True) as scope:
+            scope.cancel()  # what it has to wait for, it does without
             await call(*args)
-        except Exception as error:  # a stream can be of any kind, and is broken mostly
-            logger.debug("breaking a stream: %r", error)
+    except Exception as error:  # a stream can be of any kind, and is broken mostly
+        logger.debug("breaking a stream: %r", error)

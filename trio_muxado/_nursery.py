@@ -114,6 +114,24 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+def failure_of(error: BaseException) -> Exception:
+    """What a transport has raised, which may be anything; a cancellation is raised here.
+
+    One that has a nursery may fail while it is cancelled, and raises both in a group.  Nobody waits
+    for it any more then, so the failure is for the log alone.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        cancelled, rest = group.split(trio.Cancelled)
+        failure = cast("BaseException | None", rest)
+        if cancelled is not None and isinstance(failure, Exception):
+            logger.debug("a transport failed while it was cancelled: %r", failure)
+            raise cancelled
+    raise error
+
+
 def without_cancelled(error: BaseException) -> BaseException | None:
     """``error`` without the ``Cancelled`` in it; None when nothing else is left."""
     if isinstance(error, trio.Cancelled):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import trio
 
+from ._nursery import failure_of
 from ._protocol import events
 from ._protocol.states import OVER
 from ._protocol.wire import DETECTION_SIZE
@@ -90,9 +91,8 @@ class FrameReader:
         while not self.stopped:
             try:
                 data = await receive(others_can_wait)
-            except Exception as error:
-                # A transport can be anything that is a stream, and raise anything.
-                return error
+            except BaseException as error:
+                return failure_of(error)
             if not data:
                 break
             now = self.last_heard = trio.current_time()

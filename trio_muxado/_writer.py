@@ -14,6 +14,7 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
 
 from ._lazy_event import LazyEvent
+from ._nursery import failure_of
 from ._transport.closing import unacknowledged
 from ._transport.sending import LARGEST, LARGEST_TLS, BatchSender, BatchSize
 
@@ -141,8 +142,8 @@ class FrameWriter:
         start, took = self._blocked_since, 0.0
         try:
             await self._sender.send(self._batch)
-        except Exception as error:
-            self._error = error
+        except BaseException as error:
+            self._error = failure_of(error)
             return
         finally:
             took = trio.current_time() - start

@@ -3,14 +3,19 @@
 import random
 import socket
 import ssl
-from collections.abc import AsyncGenerator
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
 from trio.testing import memory_stream_pair
 
 from .tasks import together
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
 Pair = tuple[trio.abc.Stream, trio.abc.Stream]
 
@@ -132,6 +137,45 @@ class Failing(HalfCloseable):
             await super().aclose()
         finally:
             self._raise("aclose")
+
+
+class FailingWhenCancelled(HalfCloseable):
+    """Fails in its clean-up, as what has a nursery of its own may: the group has both errors.
+
+    Its ``method`` never returns, once the transport is ``stuck``; ``receive_some`` does what it
+    always does.
+    """
+
+    def __init__(self, inner: trio.abc.HalfCloseableStream, method: str) -> None:
+        super().__init__(inner)
+        self._method = method
+        self.stuck = False
+        self.failed = 0
+
+    async def _call(self, method: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            if self.stuck and method == self._method != "receive_some":
+                await trio.sleep_forever()
+            return await call()
+        except trio.Cancelled as cancelled:
+            if method != self._method:
+                raise
+            self.failed += 1
+            failure = trio.BrokenResourceError("it broke meanwhile")
+            raise BaseExceptionGroup("of a nursery", [cancelled, failure]) from None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._call("send_all", partial(super().send_all, data))
+
+    async def send_eof(self) -> None:
+        await self._call("send_eof", super().send_eof)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        received: bytes = await self._call("receive_some", partial(super().receive_some, max_bytes))
+        return received
+
+    async def aclose(self) -> None:
+        await self._call("aclose", super().aclose)
 
 
 class Deaf(Transport):

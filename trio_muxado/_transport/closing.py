@@ -11,6 +11,7 @@ import sys
 import trio
 
 from .._lazy_event import LazyEvent
+from .._nursery import failure_of
 from .peer import lowest
 from .receiving import READ_SIZE
 
@@ -57,8 +58,8 @@ async def half_close(transport: trio.abc.Stream) -> bool:
             await stream.send_eof()
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
         return False  # the peer has gone, which the reader finds out as well
-    except Exception as error:
-        logger.debug("half-closing the transport failed: %r", error)
+    except BaseException as error:
+        logger.debug("half-closing the transport failed: %r", failure_of(error))
         return False
     return True
 
@@ -82,8 +83,8 @@ async def read_out(transport: trio.abc.Stream) -> None:
         while left > 0:
             data = await transport.receive_some(READ_SIZE)
             left -= len(data) or left
-    except Exception as error:
-        logger.debug("the peer did not wait for the end: %r", error)
+    except BaseException as error:
+        logger.debug("the peer did not wait for the end: %r", failure_of(error))
 
 
 async def part(transport: trio.abc.Stream, peer_ended: LazyEvent) -> None:
@@ -96,8 +97,8 @@ async def part(transport: trio.abc.Stream, peer_ended: LazyEvent) -> None:
         return
     try:
         await transport.aclose()
-    except Exception as error:
-        logger.debug("closing the transport failed: %r", error)
+    except BaseException as error:
+        logger.debug("closing the transport failed: %r", failure_of(error))
 
 
 async def close_at_once(transport: trio.abc.Stream) -> None:
