@@ -2,7 +2,7 @@
 
     python -m benchmarks.attacks                           five seconds a row
     python -m benchmarks.attacks --seconds 1               what CI runs
-    python -m benchmarks.attacks --page                    writes the table into docs/security.md
+    python -m benchmarks.attacks --json docs/attacks.json --page    writes it into docs/security.md
 
 Three processes: a server, a good client, and an attacker, who sends all he can or as slowly as he
 likes. The table has the good client's latencies, and the server's memory and log lines, before and
@@ -42,6 +42,7 @@ from trio_muxado._protocol.wire import WIRES
 from ._attacks import ATTACKS, ECHO, HOLD, SOURCE, Attack
 from ._blocks import Page
 from ._build import BUILD, ROOT, certificates
+from ._versions import provenance
 
 MIB = 1024 * 1024
 RESULTS = BUILD.parent / "results" / "attacks.json"
@@ -334,8 +335,13 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def tables(document: dict[str, Any]) -> dict[str, str]:
-    """The block of the page."""
-    return {"table": table(document["results"])}
+    """The blocks of the page."""
+    changed = ", with changes that no commit has" if document["changed"] else ""
+    about = (
+        f"Commit `{document['commit'][:10]}`{changed}, Python {document['python']}, trio "
+        f"{document['trio']}; {document['seconds']:g} s for each row.\n"
+    )
+    return {"table": table(document["results"]), "about": about}
 
 
 PAGE = Page(ROOT / "docs" / "security.md", "attacks", tables)
@@ -359,7 +365,7 @@ def main() -> None:
     choices = parser.parse_args()
     BUILD.mkdir(exist_ok=True)
     if choices.redraw:
-        results = json.loads(choices.json.read_text(encoding="utf-8"))
+        document = json.loads(choices.json.read_text(encoding="utf-8"))
     else:
         certificates()
         names = choices.only.split(",") if choices.only else [it.name for it in ATTACKS]
@@ -369,14 +375,14 @@ def main() -> None:
                 result = trio.run(row, chosen, wire, choices.seconds)
                 results.append(result)
                 print(json.dumps(result), flush=True)
+        document = {**provenance(), "seconds": choices.seconds, "results": results}
         choices.json.parent.mkdir(parents=True, exist_ok=True)
-        choices.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    text = table(results)
-    print(text)
+        choices.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(table(document["results"]))
     if choices.page:
-        page = PAGE.filled(PAGE.path.read_text("utf-8"), {"results": results})
+        page = PAGE.filled(PAGE.path.read_text("utf-8"), document)
         PAGE.path.write_text(page, "utf-8")
-    if wrong := [result for result in results if result["faults"]]:
+    if wrong := [result for result in document["results"] if result["faults"]]:
         for result in wrong:
             print(f"{result['attack']} ({result['wire']}): {'; '.join(result['faults'])}")
         sys.exit(f"{len(wrong)} attacks did harm")

@@ -1,4 +1,4 @@
-"""Records of what was measured once, and the profile of a request, on the pages."""
+"""Records of what was measured once, a request's profile, and attacks: on the pages."""
 
 import json
 import re
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import measured, where
+from benchmarks import attacks, measured, where
+from benchmarks._attacks import ATTACKS
 from benchmarks._blocks import Page
 
 RECORDS: dict[str, list[dict[str, Any]]] = json.loads(measured.RECORDS.read_text("utf-8"))
@@ -50,10 +51,20 @@ def test_the_profile_of_a_request() -> None:
     assert where.share("run (trio_muxado/_writer.py:1)") == "reader, writer and nurseries"
     assert where.share("wait (trio/_channel.py:1)") == "the rest of trio"
     assert where.share("dumps (json/__init__.py:1)") == where.REST
-    document = json.loads((where.PAGE.path.parent / "where.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name, page", [("where", where.PAGE), ("attacks", attacks.PAGE)])
+def test_a_page_has_the_figures_of_the_run(name: str, page: Page) -> None:
+    document = json.loads((page.path.parent / f"{name}.json").read_text("utf-8"))
     assert re.fullmatch("[0-9a-f]{40}", document["commit"])
     assert not document["changed"]
-    page = where.PAGE
     text = page.path.read_text("utf-8")
     assert page.filled(text, document) == text
     assert [block[2] for block in page.blocks.finditer(text)] == list(page.tables(document))
+
+
+def test_the_run_of_attacks_has_all_of_them_and_no_harm() -> None:
+    run = json.loads((attacks.PAGE.path.parent / "attacks.json").read_text("utf-8"))
+    played = [(result["attack"], result["wire"]) for result in run["results"]]
+    assert played == [(attack.name, wire) for attack in ATTACKS for wire in attack.wires]
+    assert not any(result["faults"] for result in run["results"])
