@@ -512,6 +512,59 @@ async def test_a_stream_that_another_task_uses_is_its_error() -> None:
                 await forward(a, b)
 
 
+@pytest.mark.parametrize("kind", [TCP, STREAM_V1], ids=str)
+async def test_a_side_that_cannot_be_used_is_the_program_s_error(
+    kind: Carrier, contexts: Contexts
+) -> None:
+    """Sockets and streams of a session are copied to and from in fewer steps, but no less."""
+
+    async def close(near: trio.abc.HalfCloseableStream) -> None:
+        await near.aclose()
+
+    async def end(near: trio.abc.HalfCloseableStream) -> None:
+        await near.send_eof()
+
+    for before in (close, end):
+        a, far_a = memory_stream_pair()
+        async with open_ends(kind, contexts) as b:
+            await before(b.near)
+            await far_a.send_all(b"for nobody")
+            with pytest.raises(trio.ClosedResourceError):
+                await forward(a, b.near)
+    a, far_a = memory_stream_pair()
+    async with open_ends(kind, contexts) as b, trio.open_nursery() as nursery:
+        nursery.start_soon(_receive_and_be_closed, b.near)
+        await wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await forward(a, b.near)
+    async with open_ends(kind, contexts) as b:
+        with pytest.raises(trio.ClosedResourceError):
+            async with _alone() as nursery:
+                nursery.start_soon(forward, memory_stream_pair()[0], b.near)
+                await wait_all_tasks_blocked()
+                await b.near.aclose()
+
+
+async def test_what_a_source_still_changes_is_sent_as_it_was() -> None:
+    """A transport of a user's own may receive into the same buffer each time."""
+    buffer = bytearray(b"first")
+    async with stream_pair(V1, heartbeat=None) as (b, far_b):
+        near = Script(memory_stream_pair()[0], b"")
+        near._script.insert(0, buffer)  # type: ignore[arg-type]
+        done = trio.Event()
+
+        async def go() -> None:
+            await forward(near, b)
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(go)
+            await trio.testing.wait_all_tasks_blocked()
+            buffer[:] = b"later"
+            assert await read_exactly(far_b, 5) == b"first"
+            await far_b.aclose()
+
+
 async def _receive_and_be_closed(stream: trio.abc.Stream) -> None:
     with pytest.raises(trio.ClosedResourceError):
         await stream.receive_some()

@@ -54,7 +54,7 @@ ROWS = (
     ("_connect",),
     ("_server",),
     ("_serve",),
-    ("_backoff", "_breaking", "_line", "_proxy_protocol"),
+    ("_backoff", "_breaking", "_copying", "_line", "_proxy_protocol"),
     ("_dial_loss", "_forward", "_pool", "_proxy_reading"),
     ("_dial",),
     ("_forward_streams",),

@@ -11,6 +11,7 @@ import trio
 from ._blame import code_for
 from ._breaking import break_now
 from ._checks import check_stream
+from ._copying import receive_on, send_now_on
 from ._errors import SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_while_running
@@ -127,15 +128,16 @@ class _Way:
         self.moved = 0
         self.source_ended = trio.Event()
         """All that came has been moved, and the sink has heard of it if it can."""
+        self.sink_half_closes = isinstance(sink, trio.abc.HalfCloseableStream)
         self.sink_closed = False
 
     @property
     def sink_waits_to_be_closed(self) -> bool:
         """It got everything, and only its close can say so."""
-        return self.source_ended.is_set() and not _can_half_close(self.sink)
+        return self.source_ended.is_set() and not self.sink_half_closes
 
     def ended(self, otherwise: ForwardedEnd) -> ForwardedDirection:
-        whole = self.source_ended.is_set() and (self.sink_closed or _can_half_close(self.sink))
+        whole = self.source_ended.is_set() and (self.sink_closed or self.sink_half_closes)
         return ForwardedDirection(self.moved, "eof" if whole else otherwise)
 
 
@@ -197,11 +199,12 @@ class _Joint:
             nursery.cancel()  # the watch
 
     async def _copy(self, way: _Way) -> None:
-        receive, send, piece = way.source.receive_some, way.sink.send_all, self._piece
-        while chunk := await receive(piece):
+        receive, send_now = receive_on(way.source, self._piece), send_now_on(way.sink)
+        while chunk := await receive():
             self._moved_at = trio.current_time()
-            await send(chunk)
-            self._moved_at = trio.current_time()
+            if rest := send_now(chunk):
+                await way.sink.send_all(rest)
+                self._moved_at = trio.current_time()
             way.moved += len(chunk)
         self._moved_at = trio.current_time()
         if isinstance(way.sink, trio.abc.HalfCloseableStream):
@@ -263,10 +266,6 @@ class _Joint:
         for way in self._ways:
             if not way.sink_closed:
                 await break_now(way.sink, code)
-
-
-def _can_half_close(stream: trio.abc.Stream) -> bool:
-    return isinstance(stream, trio.abc.HalfCloseableStream)
 
 
 def _is_of_a_peer(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ _RECLAIMED = "this side has closed the idle stream, to open another"
 _CUT = f"{_RESET}: a send_all has left data unsent"
 
 # How far the exchange of messages is: what is sent after an answer is mostly not the last.
-_NEW, _SENT, _ANSWERED = range(3)
+NEW, SENT, ANSWERED = range(3)
 
 
 class MuxadoStream(trio.abc.HalfCloseableStream):
@@ -63,7 +63,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._cut = False  # data of a send_all is not queued: an end would make it look whole
         self._receiving = False  # a task is in receive_some
         self._sending = False  # a task is in a method that sends
-        self._exchange = _NEW
+        self._exchange = NEW
 
     def __repr__(self) -> str:
         return f"<MuxadoStream {self.id} of {self._session!r}>"
@@ -161,8 +161,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             # Where another task has closed the stream meanwhile, nothing waits any more.
             if received.size:
                 data = received.take(first, max_bytes)
-                if self._exchange == _SENT:
-                    self._exchange = _ANSWERED
+                if self._exchange == SENT:
+                    self._exchange = ANSWERED
                 engine = self._engine
                 if engine.connection.consume(core, len(data)) and engine.writer.sleeps:
                     engine.writer.wake_for_credit()
@@ -237,8 +237,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
                 raise self._unsendable_error()
             if data:
                 self._cut = cut
-                engine.steps.send(core, data, self._exchange == _ANSWERED)
-                self._exchange = self._exchange or _SENT
+                engine.steps.send(core, data, self._exchange == ANSWERED)
+                self._exchange = self._exchange or SENT
             if core.outgoing.size > engine.room.size:
                 await self._wait_until_accepted()
             elif not small:

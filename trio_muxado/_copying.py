@@ -1,0 +1,106 @@
+"""Receiving from one stream to send on another, in as few steps as the two allow.
+
+A loop that copies owes one checkpoint in each round, and that of receiving is enough.  trio's
+methods have one each, and try to receive before they wait: mostly in vain, where a message has just
+been answered.  So a socket is waited for first, and sent on at once, and a stream of a session is
+given what its send buffer has room for.  Streams of other kinds keep their own methods, and so do
+classes derived from these, which may change what is copied.
+"""
+
+# Of the copies that a session sends, each is a step of a user's task: see ``_send_on_stream``.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeAlias, TypeGuard
+
+import trio
+from trio.lowlevel import wait_readable
+
+from ._protocol.states import SEND_END
+from ._stream import ANSWERED, SENT, MuxadoStream
+
+Receive: TypeAlias = "Callable[[], Awaitable[bytes]]"
+SendNow: TypeAlias = "Callable[[bytes], bytes | memoryview]"
+
+RECEIVE_SIZE = 64 * 1024
+"""Bytes asked of a socket at a time, as trio does."""
+
+_CLOSED = "this socket was already closed"
+
+
+def receive_on(stream: trio.abc.ReceiveStream, max_bytes: int | None) -> Receive:
+    """What waits for the next bytes of ``stream``, as its ``receive_some`` does."""
+    if _is_socket(stream):
+        return partial(_receive_on_socket, stream.socket, max_bytes or RECEIVE_SIZE)
+    return partial(stream.receive_some, max_bytes)
+
+
+def send_now_on(stream: trio.abc.SendStream) -> SendNow:
+    """What sends as much as ``stream`` takes at once, without a checkpoint.
+
+    It returns the rest, which is for ``send_all``.
+    """
+    if _is_socket(stream) and not stream.socket.did_shutdown_SHUT_WR:
+        return partial(_send_on_socket, stream.socket)
+    if type(stream) is MuxadoStream:
+        return partial(_send_on_stream, stream)
+    return _send_nothing
+
+
+def _is_socket(stream: object) -> TypeGuard[trio.SocketStream]:
+    return type(stream) is trio.SocketStream and sys.platform != "win32"
+
+
+async def _receive_on_socket(sock: trio.socket.SocketType, max_bytes: int) -> bytes:
+    if sock.fileno() < 0:
+        raise trio.ClosedResourceError(_CLOSED)
+    try:
+        while True:
+            await wait_readable(sock)
+            try:
+                return os.read(sock.fileno(), max_bytes)
+            except BlockingIOError:
+                continue
+    except OSError as error:
+        raise _error_of(error) from error
+
+
+def _send_on_socket(sock: trio.socket.SocketType, data: bytes) -> bytes | memoryview:
+    try:
+        sent = os.write(sock.fileno(), data)
+    except BlockingIOError:
+        return data
+    except OSError as error:
+        raise _error_of(error) from error
+    return b"" if sent == len(data) else memoryview(data)[sent:]
+
+
+def _send_on_stream(stream: MuxadoStream, data: bytes) -> bytes:
+    """What ``send_all`` does where it neither waits nor raises."""
+    core, engine = stream._core, stream._engine
+    has_room = core.outgoing.size + len(data) <= engine.room.size
+    in_use = stream._sending or stream._cut or stream._closed is not None
+    if in_use or not has_room or engine.ending.closing or SEND_END not in core.allowed:
+        return data
+    if type(data) is not bytes:  # of a stream of another kind, which may change it
+        return data
+    engine.steps.send(core, data, stream._exchange == ANSWERED)
+    stream._exchange = stream._exchange or SENT
+    return b""
+
+
+def _error_of(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:
+    """What trio makes of it."""
+    if error.errno == errno.EBADF:
+        return trio.ClosedResourceError(_CLOSED)
+    return trio.BrokenResourceError(f"socket connection broken: {error}")
+
+
+def _send_nothing(data: bytes) -> bytes:
+    return data
