@@ -348,25 +348,33 @@ async def test_what_came_before_a_break_comes_over_before_it(
 
 @each_wire
 @pytest.mark.parametrize("here", [False, True], ids=["broke", "closed here"])
-async def test_the_end_of_a_session_breaks_the_other_side(kind: Kind, here: bool) -> None:
+@pytest.mark.parametrize("has_ended", [False, True], ids=["both run", "one has ended"])
+async def test_the_end_of_a_session_breaks_the_other_side(
+    kind: Kind, here: bool, has_ended: bool
+) -> None:
     """Closed here it is no error of the forward either: who stops a session ends what runs."""
     async with stream_pair(V1, heartbeat=None) as (a, far_a):
         async with session_pair(kind, heartbeat=None) as (client, server):
             b = await client.open_stream()
-            await server.accept_stream()
+            far_b = await server.accept_stream()
             async with trio.open_nursery() as nursery:
                 join = Joined(Ends(a, far_a), Ends(b, None))
                 nursery.start_soon(join.run)
+                if has_ended:
+                    await far_b.send_eof()
+                    assert await far_a.receive_some() == b""
                 await wait_all_tasks_blocked()
                 if here:
                     await client.aclose()
                 else:
                     await trio.aclose_forcefully(server)
             error = SessionClosedError if here else SessionEndedError
-            assert isinstance((await join.ended()).error, error)
-            with pytest.raises(StreamResetError) as caught:
-                await far_a.receive_some()
-            assert caught.value.code is ErrorCode.STREAM_CANCELLED
+            result = await join.ended()
+            assert isinstance(result.error, error)
+            assert result.a_to_b.end == "broken"
+            broken = await far_a.wait_broken()
+            assert isinstance(broken, StreamResetError)
+            assert broken.code is ErrorCode.STREAM_CANCELLED
 
 
 async def test_two_halves_break_as_one() -> None:

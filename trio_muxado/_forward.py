@@ -12,7 +12,7 @@ from ._blame import code_for
 from ._breaking import break_now
 from ._checks import check_stream
 from ._copying import receive_on, send_now_on
-from ._errors import SessionClosedError, StreamResetError
+from ._errors import MuxadoError, SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_while_running
 from ._protocol.checks import check_number
@@ -128,6 +128,8 @@ class _Way:
         self.moved = 0
         self.source_ended = trio.Event()
         """All that came has been moved, and the sink has heard of it if it can."""
+        self.watching: trio.CancelScope | None = None
+        """Of the wait for a break of a source that has ended, until the other way has."""
         self.sink_half_closes = isinstance(sink, trio.abc.HalfCloseableStream)
         self.sink_closed = False
 
@@ -153,6 +155,7 @@ class _Joint:
         self._piece = None if idle_timeout is None else PIECE
         self._moved_at = trio.current_time()
         self._running = len(self._ways)
+        self._ended = trio.Event()  # both ways
         self._idle = False
         self._broke: Exception | None = None
         self._failure: BaseException | None = None
@@ -161,9 +164,9 @@ class _Joint:
         try:
             async with open_bare_nursery() as nursery:
                 for way, back in zip(self._ways, reversed(self._ways), strict=True):
-                    nursery.start_soon(self._serve, nursery, way, back)
+                    nursery.inner.start_soon(self._serve, nursery, way, back)
                 if self._idle_timeout is not None:
-                    nursery.start_soon(self._watch, nursery, self._idle_timeout)
+                    await nursery.guard(self._watch, nursery, self._idle_timeout)
             if self._failure is not None:
                 raise self._failure
             if self._broke is not None or self._idle:
@@ -179,24 +182,33 @@ class _Joint:
         try:
             await self._copy(way)
             way.source_ended.set()
-            below = lowest(way.source)
-            if isinstance(below, MuxadoStream) and not back.source_ended.is_set():
-                # Nothing is received from it any more, so nothing else says that it broke.
-                nursery.start_soon(self._watch_for_break, nursery, below, back)
-            await back.source_ended.wait()
+            if back.watching is not None:
+                back.watching.cancel()
+            if not back.source_ended.is_set():
+                await self._wait_for(way, back)
             await way.sink.aclose()
             way.sink_closed = True
         except BaseException as error:
             failure = without_cancelled(error)
-            if failure is None:
-                raise
-            self._went_wrong(failure)
-            both_ended = way.source_ended.is_set() and back.source_ended.is_set()
-            if self._failure is not None or not both_ended:
-                nursery.cancel()  # else the other is just being closed
+            if failure is not None:
+                self._went_wrong(failure)
+                both_ended = way.source_ended.is_set() and back.source_ended.is_set()
+                if self._failure is not None or not both_ended:
+                    nursery.cancel()  # else the other is just being closed
         self._running -= 1
         if not self._running:
-            nursery.cancel()  # the watch
+            self._ended.set()
+
+    async def _wait_for(self, way: _Way, back: _Way) -> None:
+        """Wait until the other way has ended; or hear that whoever has ended its own has gone."""
+        below = lowest(way.source)
+        if isinstance(below, MuxadoStream):
+            # Nothing is received from it any more, so nothing else says that it broke.
+            with trio.CancelScope() as way.watching:
+                error = await _why_broken(below)
+                if error is not None and not back.source_ended.is_set():
+                    raise error
+        await back.source_ended.wait()
 
     async def _copy(self, way: _Way) -> None:
         receive, send_now = receive_on(way.source, self._piece), send_now_on(way.sink)
@@ -210,18 +222,6 @@ class _Joint:
         if isinstance(way.sink, trio.abc.HalfCloseableStream):
             await way.sink.send_eof()
 
-    async def _watch_for_break(
-        self, nursery: BareNursery, stream: MuxadoStream, back: _Way
-    ) -> None:
-        """Hear that whoever has ended its direction has gone, before the answer is there."""
-        try:
-            error = await stream.wait_broken()
-        except trio.ClosedResourceError:
-            return  # here, which is the end of it anyway
-        if not back.source_ended.is_set():
-            self._went_wrong(error)
-            nursery.cancel()
-
     def _went_wrong(self, error: BaseException) -> None:
         """The first thing that does counts: what follows is mostly its echo."""
         if self._broke is not None or self._failure is not None:
@@ -232,12 +232,14 @@ class _Joint:
             self._failure = error
 
     async def _watch(self, nursery: BareNursery, timeout: float) -> None:
-        while (left := self._moved_at + timeout - trio.current_time()) > 0:
-            due = trio.current_time() + left
-            await trio.sleep_until(due)
+        """Wait until both ways have ended, or nothing has moved for so long."""
+        while (due := self._moved_at + timeout) > trio.current_time():
+            with trio.move_on_at(due):
+                await self._ended.wait()
+                return
             if trio.current_time() > due + LATE:
                 self._moved_at = trio.current_time()
-        if self._broke is None and self._failure is None:
+        if self._running and self._broke is None and self._failure is None:
             self._idle = True
         nursery.cancel()
 
@@ -266,6 +268,14 @@ class _Joint:
         for way in self._ways:
             if not way.sink_closed:
                 await break_now(way.sink, code)
+
+
+async def _why_broken(stream: MuxadoStream) -> MuxadoError | None:
+    """Wait until it is broken, or closed, which is the end of it anyway."""
+    try:
+        return await stream.wait_broken()
+    except trio.ClosedResourceError:
+        return None
 
 
 def _is_of_a_peer(error: BaseException) -> bool:
