@@ -316,7 +316,7 @@ async def test_while_the_registry_is_away_own_agents_are_served(
             asked = len(pair.memory.asked)
             for _ in range(20):  # nobody waits for a registry that is known to be away
                 assert (await get(pair.one.http, "unknown.example.org")).status_code == 502
-            assert len(pair.memory.asked) - asked < 10
+            assert pair.memory.asked[asked:].count("host:unknown.example.org") <= 1
             pair.memory.is_away = False
             await until(lambda: len(pair.memory.living()) == 2 and pair.two.relay.cluster.is_up)
             assert await ask_at(HOSTS[1], late.port("late")) == b"yes"
