@@ -526,16 +526,10 @@ async def test_a_side_that_cannot_be_used_is_the_program_s_error(
 ) -> None:
     """Sockets and streams of a session are copied to and from in fewer steps, but no less."""
 
-    async def close(near: trio.abc.HalfCloseableStream) -> None:
-        await near.aclose()
-
-    async def end(near: trio.abc.HalfCloseableStream) -> None:
-        await near.send_eof()
-
-    for before in (close, end):
+    for ended in ("aclose", "send_eof"):
         a, far_a = memory_stream_pair()
         async with open_ends(kind, contexts) as b:
-            await before(b.near)
+            await getattr(b.near, ended)()
             await far_a.send_all(b"for nobody")
             with pytest.raises(trio.ClosedResourceError):
                 await forward(a, b.near)

@@ -7,9 +7,11 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import memory_stream_pair
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trio_muxado import ProxyHeaderError, proxy_header, receive_proxy_header
+
+from .helpers import V1, stream_pair
 
 VERSIONS: tuple[Literal["v1"], Literal["v2"]] = ("v1", "v2")
 addresses = st.tuples(st.ip_addresses().map(str), st.integers(0, 65535))
@@ -71,3 +73,32 @@ def test_whatever_comes_is_a_header_or_one_error_on_one_line(data: bytes, piece:
         assert str(said).isprintable()
     else:
         assert data.startswith((b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"))
+
+
+LOCAL = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
+"""Of a proxy that checks whether the service is there; no addresses follow."""
+
+
+@pytest.mark.parametrize(
+    "header", [LOCAL, *(proxy_header(v, ("::1", 7), ("::2", 8)) for v in VERSIONS)]
+)
+async def test_a_header_that_came_whole_takes_one_step(header: bytes) -> None:
+    """Each visitor of a tunnel has one, and reads it in three parts at least."""
+
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.count += task is here
+
+    here = trio.lowlevel.current_task()
+    async with stream_pair(V1, heartbeat=None) as (near, far):
+        await near.send_all(header + b"GET /")
+        await wait_all_tasks_blocked()
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        addresses = await receive_proxy_header(far)
+        trio.lowlevel.remove_instrument(steps)
+        assert addresses == (None if header is LOCAL else (("::1", 7), ("::2", 8)))
+        assert steps.count == 1
+        assert await far.receive_some() == b"GET /"

@@ -25,8 +25,9 @@ from trio.lowlevel import wait_readable
 from ._protocol.states import SEND_END
 from ._stream import ANSWERED, SENT, MuxadoStream
 
-Receive: TypeAlias = "Callable[[], Awaitable[bytes]]"
-SendNow: TypeAlias = "Callable[[bytes], bytes | memoryview]"
+Chunk: TypeAlias = "bytes | bytearray"
+Receive: TypeAlias = "Callable[[], Awaitable[Chunk]]"
+SendNow: TypeAlias = "Callable[[Chunk], Chunk | memoryview]"
 
 RECEIVE_SIZE = 64 * 1024
 """Bytes asked of a socket at a time, as trio does."""
@@ -53,6 +54,15 @@ def send_now_on(stream: trio.abc.SendStream) -> SendNow:
     return _send_nothing
 
 
+def receive_waiting(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes:
+    """What waits already in a stream of a session, without a checkpoint; else nothing."""
+    if type(stream) is not MuxadoStream or not stream._received.size or stream._receiving:
+        return b""
+    data = stream._received.take(None, max_bytes)
+    stream._engine.steps.consume(stream._core, len(data))
+    return data
+
+
 def _is_socket(stream: object) -> TypeGuard[trio.SocketStream]:
     return type(stream) is trio.SocketStream and sys.platform != "win32"
 
@@ -71,7 +81,7 @@ async def _receive_on_socket(sock: trio.socket.SocketType, max_bytes: int) -> by
         raise _error_of(error) from error
 
 
-def _send_on_socket(sock: trio.socket.SocketType, data: bytes) -> bytes | memoryview:
+def _send_on_socket(sock: trio.socket.SocketType, data: Chunk) -> Chunk | memoryview:
     try:
         sent = os.write(sock.fileno(), data)
     except BlockingIOError:
@@ -81,7 +91,7 @@ def _send_on_socket(sock: trio.socket.SocketType, data: bytes) -> bytes | memory
     return b"" if sent == len(data) else memoryview(data)[sent:]
 
 
-def _send_on_stream(stream: MuxadoStream, data: bytes) -> bytes:
+def _send_on_stream(stream: MuxadoStream, data: Chunk) -> Chunk:
     """What ``send_all`` does where it neither waits nor raises."""
     core, engine = stream._core, stream._engine
     has_room = core.outgoing.size + len(data) <= engine.room.size
@@ -102,5 +112,5 @@ def _error_of(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceE
     return trio.BrokenResourceError(f"socket connection broken: {error}")
 
 
-def _send_nothing(data: bytes) -> bytes:
+def _send_nothing(data: Chunk) -> Chunk:
     return data

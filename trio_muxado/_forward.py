@@ -130,16 +130,17 @@ class _Way:
         """All that came has been moved, and the sink has heard of it if it can."""
         self.watching: trio.CancelScope | None = None
         """Of the wait for a break of a source that has ended, until the other way has."""
-        self.sink_half_closes = isinstance(sink, trio.abc.HalfCloseableStream)
+        self.half = sink if isinstance(sink, trio.abc.HalfCloseableStream) else None
+        """The sink, where it can hear of the end before the other direction has ended."""
         self.sink_closed = False
 
     @property
     def sink_waits_to_be_closed(self) -> bool:
         """It got everything, and only its close can say so."""
-        return self.source_ended.is_set() and not self.sink_half_closes
+        return self.source_ended.is_set() and self.half is None
 
     def ended(self, otherwise: ForwardedEnd) -> ForwardedDirection:
-        whole = self.source_ended.is_set() and (self.sink_closed or self.sink_half_closes)
+        whole = self.source_ended.is_set() and (self.sink_closed or self.half is not None)
         return ForwardedDirection(self.moved, "eof" if whole else otherwise)
 
 
@@ -219,8 +220,8 @@ class _Joint:
                 self._moved_at = trio.current_time()
             way.moved += len(chunk)
         self._moved_at = trio.current_time()
-        if isinstance(way.sink, trio.abc.HalfCloseableStream):
-            await way.sink.send_eof()
+        if way.half is not None:
+            await way.half.send_eof()
 
     def _went_wrong(self, error: BaseException) -> None:
         """The first thing that does counts: what follows is mostly its echo."""

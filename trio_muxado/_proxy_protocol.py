@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Literal, TypeAlias, cast
 
@@ -27,6 +28,7 @@ SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _V2_PROXY = 0x21  # version 2, and a connection that is relayed for somebody
 _V2_STREAM = {4: 0x11, 6: 0x21}  # over TCP and IPv4, over TCP and IPv6
 _V2_UNKNOWN = 0x00  # "the receiver should use the real connection endpoints"
+_ip_address = lru_cache(maxsize=1024)(ip_address)  # a listener has one, and visitors come again
 _LENGTH = struct.Struct("!H")
 _PORTS = struct.Struct("!HH")
 
@@ -87,7 +89,7 @@ def _address(name: str, address: Sequence[Any] | None) -> Address | None:
         return None  # of a Unix socket, which may have no name either
     try:
         host, port = address[0], operator.index(address[1])
-        ip = ip_address(cast("str", host).partition("%")[0])
+        ip = _ip_address(cast("str", host).partition("%")[0])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise ValueError(
             f"{name} must begin with an IP address and a port: {shown(address)}"

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import trio
 
 from ._checks import check_instance
+from ._copying import receive_waiting
 from ._proxy_protocol import SIGNATURE
 
 LONGEST_LINE = 107
@@ -50,30 +51,33 @@ async def receive_proxy_header(stream: trio.abc.ReceiveStream) -> Addresses:
       TypeError: ``stream`` is no stream that can be received from.
     """
     check_instance("stream", stream, trio.abc.ReceiveStream, "a trio.abc.ReceiveStream")
-    head = await _exactly(stream, SHORTEST)
+    head = await _more(stream, b"", SHORTEST)
     if head.startswith(b"PROXY "):
         while not head.endswith(b"\r\n"):
             if len(head) == LONGEST_LINE:
                 raise ProxyHeaderError("the line of the PROXY protocol has no end")
-            head += await _exactly(stream, 1)
+            head = await _more(stream, head, 1)
         return parse_line(head)
-    head += await _exactly(stream, 1)
+    head = await _more(stream, head, 1)
     if not head.startswith(SIGNATURE):
         raise ProxyHeaderError(f"the stream begins with {head!r}, not with a PROXY header")
     size = int.from_bytes(head[14:16], "big")
     if size > LONGEST_HEADER:
         raise ProxyHeaderError(f"the PROXY header has {size} bytes, more than {LONGEST_HEADER}")
-    return parse_header(head + await _exactly(stream, size))
+    return parse_header(await _more(stream, head, size))
 
 
-async def _exactly(stream: trio.abc.ReceiveStream, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = await stream.receive_some(size - len(data))
+async def _more(stream: trio.abc.ReceiveStream, head: bytes, size: int) -> bytes:
+    """``head`` and the next ``size`` bytes."""
+    whole = len(head) + size
+    if head and size:  # it has waited once: what has come along needs no further wait
+        head += receive_waiting(stream, size)
+    while len(head) < whole:
+        more = await stream.receive_some(whole - len(head))
         if not more:
             raise ProxyHeaderError("the stream ended before its PROXY header did")
-        data += more
-    return data
+        head += more
+    return head
 
 
 def parse_line(line: bytes) -> Addresses:

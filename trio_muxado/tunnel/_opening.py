@@ -43,8 +43,11 @@ async def open_to_agent(
     """
     head = proxy_header("v2", visitor.source, visitor.destination) + first
     failure = NoAgentError("agent", f"no agent of {live.name!r} is connected")
-    with trio.move_on_after(patience):
-        for _ in range(ATTEMPTS):
+    deadline = trio.current_time() + patience
+    for _ in range(ATTEMPTS):
+        agent: Agent | None = None
+        others = False
+        with trio.move_on_at(deadline) as waiting:
             try:
                 stream = await live.pool.open_stream(type=live.number)
             except trio.ClosedResourceError:
@@ -52,19 +55,20 @@ async def open_to_agent(
             agent = live.agents[stream.session]
             others = any(each is not stream.session for each in live.pool.sessions)
             share = patience / 2 if others else patience
-            # Where the visitor's patience ends first, too.
             failure = NoAgentError("silent", f"nothing came from the agent for {share:g} s")
-            why: NoAgentError | None = failure
-            with trio.move_on_after(share) as waiting:
-                why = await begin(stream, head)
-            if waiting.cancelled_caught:
-                live.suspect(agent)
+            if others:
+                waiting.deadline = min(deadline, trio.current_time() + share)
+            why = await begin(stream, head)
             if why is None:
                 return stream, agent
             failure = why
-            logger.info("%s: %s: %s", live.name, agent, why, extra={"visitor": str(visitor)})
-            if why.reason == "service" and not others:
-                break
+        if agent is None or trio.current_time() >= deadline:  # the visitor's patience has ended
+            break
+        if waiting.cancelled_caught:
+            live.suspect(agent)
+        logger.info("%s: %s: %s", live.name, agent, failure, extra={"visitor": str(visitor)})
+        if failure.reason == "service" and not others:
+            break
     raise failure
 
 

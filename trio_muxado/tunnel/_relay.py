@@ -271,12 +271,12 @@ class Relay:
     async def _forward(self, route: Route, visitor: Visitor, stream: trio.abc.Stream) -> None:
         """Join a visitor to an agent's service, whichever way he has come."""
         counts, name = self.counts, route.name
-        extra = {"visitor": str(visitor), "tunnel": name}
         with counts.visit(name):
             try:
                 inner, agent = await route.open(visitor, self.config.agent_patience)
             except NoAgentError as error:
                 counts.visitors[name, "no-agent"] += 1
+                extra = {"visitor": str(visitor), "tunnel": name}
                 logger.info("%s: %s is turned away: %s", name, visitor, error, extra=extra)
                 return
             done = await forward(stream, inner, idle_timeout=self.config.idle_timeout)
@@ -285,9 +285,9 @@ class Relay:
             ends = {done.a_to_b.end, done.b_to_a.end}
             end = "clean" if done.clean else "idle" if "idle" in ends else "broken"
             counts.visitors[name, end] += 1
-            logger.debug(
-                "%s: %s by %s: %s", name, visitor, agent, end, extra={**extra, **agent.extra}
-            )
+            if logger.isEnabledFor(logging.DEBUG):
+                extra = {"visitor": str(visitor), "tunnel": name, **agent.extra}
+                logger.debug("%s: %s by %s: %s", name, visitor, agent, end, extra=extra)
 
 
 def handler_of_http() -> HandleHttp:

@@ -101,8 +101,9 @@ class AddressService(Service):
                 return
             raise
         done = await forward(connection, stream, idle_timeout=idle_timeout)
-        visitor = "unknown" if addresses is None else str(addresses[0][0])
-        logger.debug("a visitor %s of %s: %s", visitor, self, done)
+        if logger.isEnabledFor(logging.DEBUG):
+            visitor = "unknown" if addresses is None else str(addresses[0][0])
+            logger.debug("a visitor %s of %s: %s", visitor, self, done)
 
     async def _connect(self) -> trio.SocketStream:
         if self.port is None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -98,9 +98,14 @@ class Slots:
 def slot_key(source: Any) -> str:
     """Whose slots a visitor takes: its address's, or its network's where it has many of them."""
     try:
-        ip = ip_address(str(source[0]).partition("%")[0])
+        return _slot_key(str(source[0]))
     except (TypeError, IndexError, ValueError):
         return "unknown"
+
+
+@lru_cache(maxsize=1024)
+def _slot_key(host: str) -> str:
+    ip = ip_address(host.partition("%")[0])
     if isinstance(ip, IPv6Address):
         if ip.ipv4_mapped is not None:
             return str(ip.ipv4_mapped)
