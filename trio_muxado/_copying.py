@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -52,6 +53,29 @@ def send_now_on(stream: trio.abc.SendStream) -> SendNow:
     if type(stream) is MuxadoStream:
         return partial(_send_on_stream, stream)
     return _send_nothing
+
+
+async def end_on(stream: trio.abc.HalfCloseableStream) -> None:
+    """What ``send_eof`` does, for whoever has just been through a checkpoint."""
+    if _is_socket(stream) and not stream.socket.did_shutdown_SHUT_WR:
+        try:
+            stream.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise _error_of(error) from error
+    elif type(stream) is MuxadoStream and not _is_in_use(stream):
+        stream._engine.steps.end_sending(stream._core)
+    else:
+        await stream.send_eof()
+
+
+async def close(stream: trio.abc.AsyncResource) -> None:
+    """What ``aclose`` does, for whoever has just been through a checkpoint."""
+    if _is_socket(stream):
+        stream.socket.close()
+    elif type(stream) is MuxadoStream:
+        stream._close_now()
+    else:
+        await stream.aclose()
 
 
 def receive_waiting(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes:
@@ -95,14 +119,19 @@ def _send_on_stream(stream: MuxadoStream, data: Chunk) -> Chunk:
     """What ``send_all`` does where it neither waits nor raises."""
     core, engine = stream._core, stream._engine
     has_room = core.outgoing.size + len(data) <= engine.room.size
-    in_use = stream._sending or stream._cut or stream._closed is not None
-    if in_use or not has_room or engine.ending.closing or SEND_END not in core.allowed:
+    if not has_room or engine.ending.closing or _is_in_use(stream):
         return data
     if type(data) is not bytes:  # of a stream of another kind, which may change it
         return data
     engine.steps.send(core, data, stream._exchange == ANSWERED)
     stream._exchange = stream._exchange or SENT
     return b""
+
+
+def _is_in_use(stream: MuxadoStream) -> bool:
+    """By another task that sends; or nothing can be sent, or should, before its method says why."""
+    in_use = stream._sending or stream._cut or stream._closed is not None
+    return in_use or SEND_END not in stream._core.allowed
 
 
 def _error_of(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:

@@ -11,7 +11,7 @@ import trio
 from ._blame import code_for
 from ._breaking import break_now
 from ._checks import check_stream
-from ._copying import receive_on, send_now_on
+from ._copying import close, end_on, receive_on, send_now_on
 from ._errors import MuxadoError, SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_while_running
@@ -187,7 +187,7 @@ class _Joint:
                 back.watching.cancel()
             if not back.source_ended.is_set():
                 await self._wait_for(way, back)
-            await way.sink.aclose()
+            await close(way.sink)
             way.sink_closed = True
         except BaseException as error:
             failure = without_cancelled(error)
@@ -221,7 +221,7 @@ class _Joint:
             way.moved += len(chunk)
         self._moved_at = trio.current_time()
         if way.half is not None:
-            await way.half.send_eof()
+            await end_on(way.half)
 
     def _went_wrong(self, error: BaseException) -> None:
         """The first thing that does counts: what follows is mostly its echo."""
