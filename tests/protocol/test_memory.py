@@ -34,6 +34,15 @@ def test_unknown_frames_of_megabytes_leave_nothing() -> None:
 
 
 @both
+def test_data_that_was_handed_over_is_not_kept(wire: Wire) -> None:
+    end = End(wire)
+    end.accept(3)
+    before = weight(end.core)
+    assert end.feed(end.data(3, bytes(8000)))
+    assert weight(end.core) < before + 1000
+
+
+@both
 def test_four_kib_of_megabytes_of_debug_text_are_kept(wire: Wire) -> None:
     end = End(wire)
     before = weight(end.core)
