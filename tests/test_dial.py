@@ -641,6 +641,45 @@ async def test_over_tcp() -> None:
     assert "refused" in loss.message
 
 
+@pytest.mark.parametrize("error", [OSError("no route"), trio.BrokenResourceError("it broke")])
+@pytest.mark.parametrize("when", ["connecting", "handshake"])
+async def test_a_connection_that_fails_in_a_group_is_tried_again(
+    when: str, error: Exception, client_context: ssl.SSLContext, autojump_clock: MockClock
+) -> None:
+    """``connect``, or the stream that it gives, may have a nursery of its own."""
+    losses: list[DialLoss] = []
+    group = ExceptionGroup("of a nursery", [ExceptionGroup("of another", [error])])
+
+    async def connect() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        if len(losses) == 2:
+            raise ZeroDivisionError
+        if when == "connecting":
+            raise group
+        near, _ = memory_stream_pair()
+        stream = Failing(near)
+        for method in ("receive_some", "aclose"):
+            stream.fail(method, group)
+        return stream
+
+    def on_state(state: str, loss: DialLoss | None) -> None:
+        if loss is not None:
+            losses.append(loss)
+
+    with pytest.raises(ZeroDivisionError):
+        await dial_muxado(
+            MuxadoSession.wait_closed,
+            "localhost",
+            0,
+            connect=connect,
+            ssl_context=client_context,
+            on_state=on_state,
+        )
+    kind = "unreachable" if when == "connecting" else "tls"
+    assert [loss.kind for loss in losses] == [kind, kind]
+    assert str(error) in losses[0].message
+
+
 async def test_over_tls(client_context: ssl.SSLContext, server_context: ssl.SSLContext) -> None:
     async with listening(ssl_context=server_context) as port:
         assert await first_loss(port, ssl_context=client_context) is None

@@ -33,6 +33,7 @@ from .helpers import (
     V2,
     V2_TYPED,
     Gated,
+    HalfCloseable,
     Kind,
     MemoryListener,
     RawPeer,
@@ -48,6 +49,33 @@ if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
 
 Handler = Callable[[MuxadoSession], Awaitable[Any]]
+
+ODD: list[Exception] = [
+    ValueError("nothing that a stream should raise"),
+    trio.ClosedResourceError("another task has closed it"),
+    ExceptionGroup("of a nursery", [trio.BrokenResourceError("it broke")]),
+]
+
+
+class FailingOnce(HalfCloseable):
+    """One method raises when it is called first."""
+
+    def __init__(self, inner: trio.abc.HalfCloseableStream, method: str, error: Exception) -> None:
+        super().__init__(inner)
+        self._errors = {method: error}
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        received = await super().receive_some(max_bytes)
+        if error := self._errors.pop("receive_some", None):
+            raise error
+        return received
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            if error := self._errors.pop("aclose", None):
+                raise error
 
 
 async def serve_echo(session: MuxadoSession) -> None:
@@ -285,6 +313,12 @@ async def test_a_client_that_hangs_up_before_it_has_said_anything(
     assert [record.levelno for record in caplog.records] == [logging.INFO]
 
 
+async def check_it_serves(listener: MemoryListener, context: ssl.SSLContext) -> None:
+    good = trio.SSLStream(await listener.connect(), context, server_hostname="localhost")
+    async with client_session(good) as session:
+        assert await say(session, b"the server lives") == b"the server lives"
+
+
 async def test_a_tls_server_turns_plain_clients_away(
     client_context: ssl.SSLContext,
     server_context: ssl.SSLContext,
@@ -303,10 +337,7 @@ async def test_a_tls_server_turns_plain_clients_away(
         (record,) = caplog.records
         assert record.levelno == logging.INFO
         assert "TLS" in record.getMessage()
-        near = await listener.connect()
-        good = trio.SSLStream(near, client_context, server_hostname="localhost")
-        async with client_session(good) as session:
-            assert await say(session, b"the server lives") == b"the server lives"
+        await check_it_serves(listener, client_context)
         nursery.cancel_scope.cancel()
 
 
@@ -327,6 +358,45 @@ async def test_a_client_that_never_finishes_its_handshake(
         (record,) = caplog.records
         assert "TooSlow" in record.getMessage()
         await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", ODD, ids=repr)
+@pytest.mark.parametrize("method", ["receive_some", "aclose"])
+async def test_a_transport_that_raises_anything_in_its_handshake_ends_no_server(
+    error: Exception,
+    method: str,
+    server_context: ssl.SSLContext,
+    client_context: ssl.SSLContext,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As in a session: a listener's streams can be of any kind."""
+    caplog.set_level(logging.INFO)
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        tls = trio.SSLListener(listener, server_context)
+        await nursery.start(partial(serve_muxado_listeners, serve_echo, [tls]))
+        bad = await listener.connect(partial(FailingOnce, method=method, error=error))
+        await bad.send_all(GARBAGE["http"])
+        await read_all(bad)
+        await wait_all_tasks_blocked()
+        (record,) = caplog.records
+        assert "TLS" in record.getMessage()
+        await check_it_serves(listener, client_context)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("error", ODD, ids=repr)
+async def test_a_client_above_the_cap_whose_close_raises_ends_no_server(error: Exception) -> None:
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_muxado_listeners, serve_echo, [listener], max_sessions=1))
+        async with client_session(await listener.connect()) as session:
+            assert await say(session, b"it lives") == b"it lives"
+            bad = await listener.connect(partial(FailingOnce, method="aclose", error=error))
+            await read_all(bad)
+            await wait_all_tasks_blocked()
+            assert await say(session, b"and goes on") == b"and goes on"
         nursery.cancel_scope.cancel()
 
 

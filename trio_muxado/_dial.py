@@ -34,12 +34,14 @@ from ._dial_loss import (
     SessionEnd,
     first_cause,
     is_about_a_certificate,
+    is_of_connection,
 )
 from ._errors import MuxadoError
-from ._nursery import open_bare_nursery, without_cancelled
+from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._patience import connect_while_running, run_while_running
 from ._session import MuxadoSession, is_end_of
 from ._tcp import connect_tcp
+from ._transport.closing import close_at_once
 from ._transport.tls import with_long_reads
 
 logger = logging.getLogger("trio_muxado")
@@ -260,7 +262,9 @@ class _Dialler:
             stream = await connect_while_running(patience, self._connect_once)
         except trio.TooSlowError as error:
             raise Lost("unreachable", f"no connection within {patience} s", error) from None
-        except (OSError, trio.BrokenResourceError) as error:
+        except Exception as error:
+            if not is_of_connection(error):
+                raise
             raise Lost("unreachable", f"no connection: {first_cause(error)}", error) from None
         if self._ssl_context is None:
             return stream
@@ -271,11 +275,12 @@ class _Dialler:
             if not await run_while_running(patience, tls.do_handshake):
                 raise trio.TooSlowError("the TLS handshake took too long")
         except BaseException as error:
-            await trio.aclose_forcefully(stream)
+            await close_at_once(stream)
             if isinstance(error, trio.TooSlowError):
                 message = f"the TLS handshake took longer than {patience} s"
                 raise Lost("tls", message, error) from None
-            if isinstance(error, trio.BrokenResourceError | OSError):
+            if isinstance(error, Exception) and is_of_connection(error):
+                error = next(leaves(error))
                 kind: LossKind = "certificate" if is_about_a_certificate(error) else "tls"
                 message = f"the TLS handshake failed: {error.__cause__ or error}"
                 raise Lost(kind, message, error) from None

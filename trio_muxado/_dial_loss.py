@@ -6,6 +6,8 @@ import ssl
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import trio
+
 from ._blame import is_safe_to_retry
 from ._errors import CloseReason
 from ._nursery import leaves
@@ -124,8 +126,14 @@ def is_about_a_certificate(error: BaseException) -> bool:
     return False
 
 
+def is_of_connection(error: BaseException) -> bool:
+    """Whether ``error``, also a group, says nothing but that a connection failed."""
+    return all(isinstance(leaf, OSError | trio.BrokenResourceError) for leaf in leaves(error))
+
+
 def first_cause(error: BaseException) -> BaseException:
     """What caused "all attempts failed"."""
+    error = next(leaves(error))
     while error.__cause__ is not None:
         error = next(leaves(error.__cause__))
     return error

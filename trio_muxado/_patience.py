@@ -10,8 +10,9 @@ import trio
 
 from ._keepalive import MOMENT
 from ._nursery import open_bare_nursery
+from ._transport.closing import close_at_once
 
-StreamT = TypeVar("StreamT", bound=trio.abc.AsyncResource)
+StreamT = TypeVar("StreamT", bound=trio.abc.Stream)
 
 
 async def sleep_while_running(seconds: float) -> None:
@@ -50,7 +51,7 @@ async def connect_while_running(
         await run_while_running(seconds, work)
     except BaseException:
         if stream is not None:
-            await trio.aclose_forcefully(stream)
+            await close_at_once(stream)
         raise
     if stream is None:
         raise trio.TooSlowError("no connection in time")

@@ -23,6 +23,7 @@ from ._patience import run_until_any, run_while_running, sleep_while_running
 from ._protocol.budget import ServerBudget
 from ._protocol.checks import check_int, check_number
 from ._session import MuxadoSession, is_end_of
+from ._transport.closing import close_at_once
 from ._transport.peer import describe, peer_address
 
 logger = logging.getLogger("trio_muxado")
@@ -158,7 +159,7 @@ class Server:
         self._accepted += 1
         if self._live >= self._max_sessions:
             self._log_too_many()
-            await trio.aclose_forcefully(stream)
+            await close_at_once(stream)
             return
         self._live += 1
         try:
@@ -224,12 +225,12 @@ class Server:
         try:
             if await run_until_any(do_handshake, *limits):
                 return True
-        except (trio.BrokenResourceError, OSError) as error:
+        except Exception as error:  # a listener's streams can be of any kind, and raise anything
             why = error.__cause__ or error
         logger.info(
             "the TLS handshake with %s failed: %r", describe(stream, peer_address(stream)), why
         )
-        await trio.aclose_forcefully(stream)
+        await close_at_once(stream)
         return False
 
 
