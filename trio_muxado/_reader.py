@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import trio
 
 from ._nursery import failure_of
-from ._protocol import events
+from ._protocol.events import DataReceived
 from ._protocol.states import OVER
 from ._protocol.wire import DETECTION_SIZE
 from ._transport.receiving import FRAMES_OF_BULK, receive_on
 
 if TYPE_CHECKING:
     from ._protocol.connection import Connection
+    from ._protocol.events import Event
     from ._protocol.stream import Stream
     from ._trace import TransportTrace
     from ._writer import FrameWriter
@@ -121,19 +122,16 @@ class FrameReader:
             others_can_wait = connection.last_data_of != before and frames <= FRAMES_OF_BULK
         return None
 
-    def dispatch(self, happened: Iterable[events.Event]) -> None:
+    def dispatch(self, happened: Iterable[Event]) -> None:
         """Carry events of the connection to where they belong."""
-        handlers, owner = self._handlers, self._owner
+        handlers, owner, receivers = self._handlers, self._owner, self._receivers
         for event in happened:
-            if type(event) is events.DataReceived:
-                self._on_data(event)
-            else:
+            if type(event) is not DataReceived:
                 handlers[type(event)](owner, event)
-
-    def _on_data(self, event: events.DataReceived) -> None:
-        stream, data, ended = event
-        receiver = self._receivers.get(stream)
-        if receiver is not None:
-            receiver.put(data, ended)
-            if ended and stream.state in OVER:  # this side has ended as well: nothing can break it
-                self._receivers.pop(stream, None)
+                continue
+            stream, data, ended = event
+            receiver = receivers.get(stream)
+            if receiver is not None:
+                receiver.put(data, ended)
+                if ended and stream.state in OVER:  # this side has ended too: nothing can break it
+                    receivers.pop(stream, None)

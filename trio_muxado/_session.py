@@ -9,6 +9,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import trio
+from trio.lowlevel import checkpoint
 
 from ._blame import code_for, is_end_of_session, is_end_of_stream
 from ._checks import check_awaitable, check_function
@@ -124,7 +125,10 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         """
         if type is not NONE or priority is not NONE:
             check_opening(type, priority)
-        await self._engine.slots.wait_for_slot()
+        await checkpoint()
+        slots = self._engine.slots
+        if not slots.has_free():
+            await slots.wait_for_slot()
         return self._open(type, priority)
 
     def open_stream_nowait(self, *, type: int = NONE, priority: int = NONE) -> MuxadoStream:
@@ -316,7 +320,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           HeartbeatError: the session has no heartbeats (untyped v2), or the peer stopped them.
           SessionClosedError, SessionEndedError: the session is over.
         """
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         await self._engine.wire_known.wait()
         return await self._engine.heartbeats.ping()
 
@@ -337,7 +341,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         if len(debug) > MAX_DEBUG:
             raise ValueError(f"debug must have at most {MAX_DEBUG} bytes, not {len(debug)}")
         check_code(code)
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         engine = self._engine
         await engine.wire_known.wait()
         if engine.ending.over:

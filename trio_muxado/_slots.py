@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
-from trio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from ._ending import Ending
@@ -79,19 +78,24 @@ class Slots:
         if self.idle:
             self.idle.pop(next(iter(self.idle)))()
 
+    def has_free(self) -> bool:
+        """Whether there is a slot that nobody waits for; it is the caller's until a checkpoint."""
+        if self._waiting or not self._wire_known.is_set():
+            return False
+        outbound = self._streams.outbound  # as ``free`` counts, without a call
+        return outbound.used + self._promised < outbound.limit
+
     async def wait_for_slot(self) -> None:
         """Wait until a stream may be opened, or never can: first come, first served.
 
-        The slot is the caller's until its next checkpoint.
+        The slot is the caller's until its next checkpoint.  Called where ``has_free`` said no, so
+        that most streams begin without a coroutine of their own; it need not be a checkpoint.
         """
         if not self._wire_known.is_set():
             await self._wire_known.wait()
-        await checkpoint()
-        outbound = self._streams.outbound
-        taken = outbound.used + self._promised  # as ``free`` counts, without a call
-        if (self._waiting or taken >= outbound.limit) and self._may_open:
+        if not self.has_free() and self._may_open:
             self._reclaim()
-            if not self._waiting and self.free > 0:
+            if self.has_free():
                 return
             if self._openers is None:
                 self._openers = trio.lowlevel.ParkingLot()

@@ -193,20 +193,20 @@ class Connection:
             if self._session.state is SessionState.ENDED:
                 raise OpenRefused(ErrorCode.SESSION_CLOSED, "the session has ended")
             raise OpenRefused(ErrorCode.REMOTE_GONE_AWAY, "the peer takes no new streams")
-        stream = self.streams.new_local()
+        streams = self.streams
+        quota = streams.outbound if stream_type != wire.heartbeat_type else None
+        stream = streams.new_local(quota)
         self.counts.opened += 1
         stream.type = stream_type
         stream.priority = priority
-        if stream_type != wire.heartbeat_type:
-            stream.take_slot(self.streams.outbound)
         if wire.has_syn_frame:
             self._outbox.put(wire.syn(stream.id, priority, stream_type))
         else:
             if self._types_in_band:
                 stream.outgoing.put(stream_type.to_bytes(TYPE_SIZE, "big"))
             self._outbox.open(stream)
-        if self.streams.widens:
-            self.streams.widen(stream)
+        if streams.widens:
+            streams.widen(stream)
         return stream
 
     def prioritize(self, stream: Stream, priority: int) -> None:

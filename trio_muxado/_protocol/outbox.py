@@ -250,7 +250,8 @@ class Outbox:
         left = turn
         if stream.open_due:
             left -= self._take_opening(stream, batch, turn, most)
-            more = stream.can_send
+            # What ``can_send`` says of what is left, by a call less.
+            more = stream.send_window > 0 if stream.outgoing.size else stream.end_due
             if not more or left < self._least:
                 return turn - left, more
         wire, outgoing = self._wire, stream.outgoing
@@ -294,8 +295,10 @@ class Outbox:
         answer).
         """
         outgoing = stream.outgoing
-        size = min(outgoing.size, stream.send_window, most, turn - HEADER_SIZE)
-        batch.append(self._wire.data_header(stream.id, size, syn=True))
+        size, room = outgoing.size, turn - HEADER_SIZE
+        if size > most or size > room or size > stream.send_window:  # seldom; ``min`` is a call
+            size = min(stream.send_window, most, room)
+        batch.append(self._wire.data_header(stream.id, size, False, True))
         if size:
             outgoing.take(size, batch)
             stream.send_window -= size

@@ -65,8 +65,10 @@ class Stream:
         "reserved",
     )
 
-    def __init__(self, stream_id: int, wire: Wire, local: bool) -> None:
+    def __init__(self, stream_id: int, wire: Wire, local: bool, quota: Quota | None = None) -> None:
         window = wire.initial_window
+        if quota is not None:
+            quota.used += 1
         # Written where it begins, by Connection.open_stream or Inbound:
         self.id: int = stream_id
         self.local: bool = local
@@ -96,7 +98,7 @@ class Stream:
         """What can happen to it now: the row of its state in the table."""
         self.broken: BreakReason | None = None
         self.custody: Custody = ACCEPTED if local else UNTYPED
-        self.quota: Quota | None = None
+        self.quota: Quota | None = quota
         """Where it is counted until it leaves, if anywhere."""
         self.receive_window: ReceiveWindow = ReceiveWindow(window)
         self.reserved: int = window

@@ -94,13 +94,13 @@ class Streams:
 
     # ---- ids
 
-    def new_local(self) -> Stream:
-        """A stream with the next id of this side."""
+    def new_local(self, quota: Quota | None = None) -> Stream:
+        """A stream with the next id of this side, counted in ``quota``."""
         stream_id = self._next_id
         if stream_id >= self.never_used_id:
             raise OpenRefused(ErrorCode.STREAMS_EXHAUSTED, "all stream ids are used")
         self._next_id = stream_id + 2
-        stream = self.live[stream_id] = Stream(stream_id, self._wire, True)
+        stream = self.live[stream_id] = Stream(stream_id, self._wire, True, quota)
         self.budget.left -= stream.reserved
         return stream
 
@@ -122,9 +122,8 @@ class Streams:
             self._counts.refused += 1
             self.answer(stream_id, ErrorCode.STREAM_REFUSED)
             return None
-        stream = self.live[stream_id] = Stream(stream_id, self._wire, False)
+        stream = self.live[stream_id] = Stream(stream_id, self._wire, False, quota)
         self.budget.left -= stream.reserved
-        stream.take_slot(quota)
         if stream_id > self.last_taken_id and not going:
             self.last_taken_id = stream_id
         if self.widens:
