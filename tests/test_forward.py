@@ -32,6 +32,7 @@ from .helpers import (
     HalfCloseable,
     Kind,
     Transport,
+    Turns,
     each_wire,
     read_all,
     read_exactly,
@@ -547,24 +548,50 @@ async def test_a_side_that_cannot_be_used_is_the_program_s_error(
                 await b.near.aclose()
 
 
-async def test_what_a_source_still_changes_is_sent_as_it_was() -> None:
-    """A transport of a user's own may receive into the same buffer each time."""
-    buffer = bytearray(b"first")
-    async with stream_pair(V1, heartbeat=None) as (b, far_b):
-        near = Script(memory_stream_pair()[0], b"")
-        near._script.insert(0, buffer)  # type: ignore[arg-type]
-        done = trio.Event()
-
-        async def go() -> None:
-            await forward(near, b)
-            done.set()
-
+@pytest.mark.skipif(sys.platform == "win32", reason="its sockets keep trio's own methods")
+@each_wire
+async def test_a_message_costs_a_step_each_way(kind: Kind, contexts: Contexts) -> None:
+    """Of the forward's own tasks: each step is a pass of the loop that the message waits for."""
+    async with open_ends(TCP, contexts) as a, stream_pair(kind, heartbeat=None) as b:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(go)
-            await trio.testing.wait_all_tasks_blocked()
-            buffer[:] = b"later"
-            assert await read_exactly(far_b, 5) == b"first"
-            await far_b.aclose()
+            join = Joined(a, Ends(*b))
+            nursery.start_soon(join.run)
+            await wait_all_tasks_blocked()
+            turns = Turns("_serve")
+            trio.lowlevel.add_instrument(turns)
+            for _ in range(10):
+                for far, other in ((a.far, b[1]), (b[1], a.far)):
+                    await far.send_all(b"message")
+                    assert await read_exactly(other, 7) == b"message"
+                await wait_all_tasks_blocked()
+            trio.lowlevel.remove_instrument(turns)
+            assert turns.count == 20
+            nursery.cancel_scope.cancel()
+
+
+class OneBuffer(HalfCloseable):
+    """Receives into the same buffer each time."""
+
+    buffer = bytearray(1)
+    left = 100
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await trio.lowlevel.checkpoint()
+        if not self.left:
+            return b""
+        self.left -= 1
+        self.buffer[0] = self.left
+        return self.buffer
+
+
+@each_b
+async def test_what_a_source_still_changes_is_sent_as_it_was(
+    kind_b: Carrier, contexts: Contexts
+) -> None:
+    async with open_ends(kind_b, contexts) as b, trio.open_nursery() as nursery:
+        nursery.start_soon(forward, OneBuffer(memory_stream_pair()[0]), b.near)
+        assert await read_exactly(b.far, 100) == bytes(reversed(range(100)))
+        nursery.cancel_scope.cancel()
 
 
 async def _receive_and_be_closed(stream: trio.abc.Stream) -> None:

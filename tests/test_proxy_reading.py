@@ -11,7 +11,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trio_muxado import ProxyHeaderError, proxy_header, receive_proxy_header
 
-from .helpers import V1, stream_pair
+from .helpers import V1, Turns, stream_pair
 
 VERSIONS: tuple[Literal["v1"], Literal["v2"]] = ("v1", "v2")
 addresses = st.tuples(st.ip_addresses().map(str), st.integers(0, 65535))
@@ -85,20 +85,13 @@ LOCAL = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 async def test_a_header_that_came_whole_takes_one_step(header: bytes) -> None:
     """Each visitor of a tunnel has one, and reads it in three parts at least."""
 
-    class Steps(trio.abc.Instrument):
-        count = 0
-
-        def before_task_step(self, task: trio.lowlevel.Task) -> None:
-            self.count += task is here
-
-    here = trio.lowlevel.current_task()
     async with stream_pair(V1, heartbeat=None) as (near, far):
         await near.send_all(header + b"GET /")
         await wait_all_tasks_blocked()
-        steps = Steps()
-        trio.lowlevel.add_instrument(steps)
+        turns = Turns(trio.lowlevel.current_task().name)
+        trio.lowlevel.add_instrument(turns)
         addresses = await receive_proxy_header(far)
-        trio.lowlevel.remove_instrument(steps)
+        trio.lowlevel.remove_instrument(turns)
         assert addresses == (None if header is LOCAL else (("::1", 7), ("::2", 8)))
-        assert steps.count == 1
+        assert turns.count == 1
         assert await far.receive_some() == b"GET /"

@@ -7,7 +7,7 @@ given what its send buffer has room for.  Streams of other kinds keep their own 
 classes derived from these, which may change what is copied.
 """
 
-# Of the copies that a session sends, each is a step of a user's task: see ``_send_on_stream``.
+# It does what methods of a MuxadoStream do, but for their checkpoints, with what they use.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
