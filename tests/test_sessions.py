@@ -1,5 +1,6 @@
 """What a MuxadoSession shows of itself, what it refuses, and what it decides of the wire."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from trio_muxado import (
     StreamClosedError,
     StreamResetError,
     client_session,
+    open_muxado_session,
+    serve_muxado,
     server_session,
 )
 
@@ -62,6 +65,28 @@ async def test_a_session_shows_its_wire_transport_and_config(kind: Kind) -> None
         assert number_of(server) != number
         assert repr(client) == f"<MuxadoSession {number} client {kind.wire} active>"
     assert repr(client) == f"<MuxadoSession {number} client {kind.wire} ended>"
+
+
+@pytest.mark.parametrize("run", [client_session, server_session, open_muxado_session])
+async def test_what_runs_a_session_does_so_once(run: Any) -> None:
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        if run is open_muxado_session:
+            listener = partial(serve_muxado, lambda session: session.wait_closed(), 0)
+            [where, *_] = await nursery.start(partial(listener, host="127.0.0.1"))
+            manager = run(*where.socket.getsockname())
+        else:
+            manager = run(near)
+        async with manager as session:
+            with pytest.raises(RuntimeError, match="a session is for one `async with`"):
+                async with manager:
+                    raise AssertionError
+            await trio.aclose_forcefully(far)
+        assert session.close_reason is not None
+        with pytest.raises(RuntimeError, match="a session is for one `async with`"):
+            async with manager:
+                raise AssertionError
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_client_speaks_v1_unless_told_otherwise() -> None:

@@ -31,7 +31,7 @@ def open_muxado_session(
 ) -> AbstractAsyncContextManager[MuxadoSession]:
     """Connect to a muxado server over TCP, or TLS, and run a session as its client.
 
-    ``async with`` it.  Leaving the block ends the session: gracefully, see
+    ``async with`` it, once.  Leaving the block ends the session: gracefully, see
     :meth:`MuxadoSession.aclose`, or at once when an exception or a cancellation leaves it, which
     comes out as it is.
 
@@ -49,6 +49,7 @@ def open_muxado_session(
         :exc:`ssl.SSLError`.
       trio.TooSlowError: the TLS handshake took longer than ``config.handshake_timeout``.
       TypeError, ValueError: a wrong argument; nothing was connected to.
+      RuntimeError: what was returned has been used before.
     """
     check_host(host)
     check_port(port)
@@ -155,10 +156,12 @@ class SessionManager:
         self._server_budget = server_budget
 
     async def __aenter__(self) -> MuxadoSession:
-        transport = self._transport
+        transport, connect = self._transport, self._connect
+        self._transport = self._connect = None
         if transport is None:
-            assert self._connect is not None
-            transport = await self._connect()
+            if connect is None:
+                raise RuntimeError("a session is for one `async with`: make a new one")
+            transport = await connect()
         engine = self._engine = Engine(
             transport, client=self._client, config=self._config, number=next(_numbers)
         )
