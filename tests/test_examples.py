@@ -22,9 +22,9 @@ import trio
 from trio_muxado import StreamResetError, open_muxado_session
 
 from .helpers import Kind, each_wire, session_pair
+from .helpers.programs import DEADLINE
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-DEADLINE = 60
 HOST = "127.0.0.1"
 
 

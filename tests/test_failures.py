@@ -79,7 +79,7 @@ async def test_a_stream_can_be_accepted_before_anything_is_written(kind: Kind) -
     """1: the opener only reads; its SYN must not wait for a first write."""
     async with session_pair(kind) as (client, server):
         near = await client.open_stream()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             far = await server.accept_stream()
         await far.send_all(b"220 ready")
         assert await near.receive_some() == b"220 ready"

@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 
 from .helpers.pages import PAGES, ROOT, Block, Page
-from .helpers.programs import DEADLINE, free_port, matches, run_to_its_end, serving
+from .helpers.ports import free_ports
+from .helpers.programs import DEADLINE, matches, run_to_its_end, serving
 
 PORT = "8765"
 PORTS = [PORT, "8766", "8080", "8000"]
@@ -58,9 +59,7 @@ class Stage:
         self.block = block
         self.folder = folder
         self.stack = contextlib.ExitStack()
-        self.ports: dict[str, str] = {}
-        for port in PORTS:
-            self.ports[port] = str(free_port(map(int, self.ports.values())))
+        self.ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
         self.prepared: set[str] = set()
         for other in page.above(block):
             if name := other.options.get("file"):

@@ -16,9 +16,9 @@ import trio
 
 from trio_muxado import proxy_header
 
-from ..helpers.programs import free_port
+from ..helpers.ports import free_port, free_ports
 from ..tunnel.commands import Running, running
-from ..tunnel.support import HOST, free_ports
+from ..tunnel.support import HOST
 from .test_tunnel_tool import DEADLINE, daemon, files, wait_for_port
 
 pytestmark = pytest.mark.applications

@@ -17,7 +17,7 @@ from trio_muxado import Backoff, DialLoss, MuxadoStream, SessionPool, dial_muxad
 from trio_muxado.http import MuxadoTransport
 
 from ..helpers import Kind, each_wire
-from ..helpers.programs import free_port
+from ..helpers.ports import free_port, free_ports
 
 pytestmark = pytest.mark.applications
 
@@ -226,8 +226,7 @@ class HTTPLoad(Load):
 
 async def roll(load: Load, script: str, front: int, haproxy: str, tmp_path: Path) -> None:
     """Restart two servers in turn under that load, and compare what they did with it."""
-    ports = [free_port({front})]
-    ports.append(free_port({front, *ports}))
+    ports = free_ports(2)
     notes = tmp_path / "executed"
     servers = [Server(script, port, notes) for port in ports]
     config = tmp_path / "haproxy.cfg"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from ..helpers.programs import free_port
+from ..helpers.ports import free_port
 from ..tunnel.commands import APPLICATION, Running, relaying, running, terminated
 from ..tunnel.support import HOST
 

@@ -16,10 +16,9 @@ from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, serve_muxado
 from trio_muxado._command.group import commands
 from trio_muxado._command.options import ADDRESS, Address
 
-MODULE = [sys.executable, "-W", "error", "-m", "trio_muxado"]
+from ..helpers.programs import DEADLINE
 
-DEADLINE = 60
-"""Seconds, far above what any of these takes: a hang is a failure."""
+MODULE = [sys.executable, "-W", "error", "-m", "trio_muxado"]
 
 
 def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:

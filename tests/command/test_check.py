@@ -20,9 +20,10 @@ from trio_muxado._check import echo_vectors
 from trio_muxado._check.frames import Header
 from trio_muxado._check.vectors import Version
 
-from ..helpers.programs import free_port
+from ..helpers.ports import free_port
+from ..helpers.programs import DEADLINE
 from ..test_check import Change, Mistaken, without
-from .support import DEADLINE, MODULE, echo_streams, invoke, run_beside, serving
+from .support import MODULE, echo_streams, invoke, run_beside, serving
 
 DIALLER = Path(__file__).with_name("dialling_peer.py")
 

@@ -19,6 +19,7 @@ from trio_muxado._command import ending
 from trio_muxado._command.group import COMMANDS, commands
 from trio_muxado._command.options import ADDRESS, LISTEN_ADDRESS, Address
 
+from ..helpers.programs import DEADLINE
 from .support import invoke, run
 
 if sys.version_info < (3, 11):
@@ -255,7 +256,7 @@ def test_ctrl_c_ends_it_at_once(clean_up: str) -> None:
     process = start(COMMAND.format(clean_up=clean_up))
     with process:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
@@ -270,7 +271,7 @@ def test_ctrl_c_ends_the_demo() -> None:
         while not [c for c in connections(process.pid) if process.poll() is None]:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=DEADLINE)
     assert (process.returncode, out, err) == (130, "", "interrupted\n")
 
 
@@ -295,7 +296,7 @@ def test_a_reader_that_leaves_is_not_told_of() -> None:
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         check=False,
     )
     os.close(writing)
@@ -308,7 +309,7 @@ def test_a_reader_that_leaves_is_not_told_of() -> None:
 def test_without_click_one_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['click'] = None; import trio_muxado._command as c; c.main()"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert done.returncode == 2
     assert not done.stdout
@@ -335,7 +336,7 @@ def test_a_shell_completes_commands() -> None:
 
 def test_the_library_does_not_import_click() -> None:
     code = "import sys, trio_muxado, trio_muxado.testing; assert 'click' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=DEADLINE)
 
 
 def test_the_script_and_the_module_are_the_same() -> None:

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from trio_muxado._command import output
 
-from .support import DEADLINE, MODULE
+from ..helpers.programs import DEADLINE
+from .support import MODULE
 
 ROWS = [("invalid/data-stream-zero", "docs/specification/v1.md#irregular-input", "[bold] none")]
 HEADERS = ("vector", "section", "what")

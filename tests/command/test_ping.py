@@ -14,7 +14,7 @@ import trustme
 
 from trio_muxado import Heartbeat, MuxadoConfig, MuxadoSession
 
-from ..helpers.programs import free_port
+from ..helpers.ports import free_port
 from .support import MODULE, invoke, run_beside, serving
 
 

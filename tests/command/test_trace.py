@@ -19,8 +19,9 @@ from trio_muxado._command.options import ADDRESS, Address
 from trio_muxado._command.seen import Direction, SeenSession
 from trio_muxado._command.trace import Proxy
 
-from ..helpers.programs import free_port
-from .support import DEADLINE, read_until, run_beside, serving, tracer_process
+from ..helpers.ports import free_port
+from ..helpers.programs import DEADLINE
+from .support import read_until, run_beside, serving, tracer_process
 
 
 class Seen:

@@ -17,7 +17,7 @@ import trustme
 from trio_muxado._command.status import RelayCollector
 from trio_muxado.tunnel import Relay, RelayConfig
 
-from ..helpers.programs import free_port
+from ..helpers.ports import free_port
 from ..tunnel.commands import APPLICATION, SECRET, TOKEN, relaying, running
 from ..tunnel.support import HOST, ask, reverse, saying, service, visit
 from .support import invoke

@@ -78,7 +78,7 @@ async def serving(
     app: Any, far: MuxadoSession, stop: trio.Event | None = None
 ) -> AsyncGenerator[list[MuxadoStream], None]:
     handlers: list[MuxadoStream] = []
-    config = quiet(graceful_timeout=GRACE, keep_alive_timeout=1000)
+    config = quiet(graceful_timeout=GRACE)
     async with asgi_handler(app, config=config, stop=stop) as handle_stream:
 
         async def handle(stream: MuxadoStream) -> None:

@@ -64,7 +64,7 @@ async def test_nor_is_one_with_tls_on_it(
 
 
 async def test_hypercorn_s_idle_timeout_costs_the_client_nothing(autojump_clock: MockClock) -> None:
-    async with http_pair(echo_app) as (http, near, far):
+    async with http_pair(echo_app, config=quiet(keep_alive_timeout=5)) as (http, near, far):
         for number in range(1, 4):
             assert (await http.post("/", content=b"x")).status_code == 200
             assert opened(near) == number

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ..helpers.pages import PAGES, Block, Page
-from ..helpers.programs import free_port, matches, run_to_its_end, serving
+from ..helpers.ports import free_port
+from ..helpers.programs import matches, run_to_its_end, serving
 from .build import CACHE, DEBIAN_GOPATH, HERE, OLDEST_CARGO, OLDEST_GO, go_for_v1, run, tool
 
 pytestmark = pytest.mark.interop

@@ -11,8 +11,8 @@ from typing import Any
 
 import trio
 
-from ..command.support import DEADLINE, MODULE
-from ..helpers.programs import ENVIRONMENT
+from ..command.support import MODULE
+from ..helpers.programs import DEADLINE, ENVIRONMENT
 from .support import HOST
 
 SECRET = "a secret of the tests"

@@ -8,7 +8,7 @@ import trio
 
 from trio_muxado.tunnel import Claim, RegistryError, SharedRegistry, Token
 
-from ..helpers.programs import free_port
+from ..helpers.ports import free_port
 from .support import HOST, Running, running_relay
 
 SECRET = "what relays show to each other"
@@ -73,7 +73,8 @@ def address_of(relay: Running) -> str:
 async def clustered(
     memory: Memory, *tokens: Token, **options: Any
 ) -> AsyncGenerator[Running, None]:
-    """One of several relays; its expiry is short, so that tests needn't wait."""
+    """One of several relays.  Its expiry is short, so that tests needn't wait, but longer than a
+    busy machine stands still."""
     address = f"{HOST}:{free_port()}"
     async with running_relay(
         *tokens,
@@ -81,6 +82,6 @@ async def clustered(
         agents=options.pop("agents", address),
         relay_address=address,
         shared_registry=MemoryRegistry(memory),
-        **{"registry_expiry": 0.6, **options},
+        **{"registry_expiry": 3, **options},
     ) as relay:
         yield relay

@@ -22,31 +22,17 @@ from trio_muxado.tunnel import (
 )
 from trio_muxado.tunnel._services import Service
 
+from ..helpers.ports import free_ports
+from ..helpers.programs import DEADLINE
+
 HOST = "127.0.0.1"
 SECRET = "everything is allowed"
 EVERYTHING = Token(secret=SECRET, names=("*",), hosts=("*",), ports=("1-65535",), targets=("*",))
 TCP = Tunnel(name="tcp", port=0)
 """A tunnel with any port of the relay's."""
 QUICK = Backoff(first=0.02, longest=0.1)
-PATIENCE = 30
+PATIENCE = DEADLINE
 """Seconds after which a test hangs."""
-
-
-def free_ports(count: int) -> range:
-    """A range of ports that nobody has now."""
-    for start in range(20_000 + (hash(object()) % 200) * 50, 60_000, count):
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for number, sock in enumerate(sockets):
-                sock.bind((HOST, start + number))
-        except OSError:
-            continue
-        else:
-            return range(start, start + count)
-        finally:
-            for sock in sockets:
-                sock.close()
-    raise AssertionError("no ports are free")
 
 
 def config(**options: Any) -> RelayConfig:

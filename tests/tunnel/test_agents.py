@@ -44,6 +44,7 @@ from trio_muxado.tunnel._messages import (
     encode,
 )
 
+from ..helpers.ports import free_port
 from .support import (
     HOST,
     SECRET,
@@ -53,7 +54,6 @@ from .support import (
     ask,
     config,
     exposed,
-    free_ports,
     reverse,
     running_relay,
     saying,
@@ -163,7 +163,7 @@ async def test_streams_that_lead_nowhere(sent: bytes, reason: str) -> None:
 
 
 async def test_a_target_where_nobody_listens() -> None:
-    target = f"{HOST}:{free_ports(1)[0]}"
+    target = f"{HOST}:{free_port()}"
     token = Token(secret="it may go to a target", targets=(target,))
     async with running_relay(token, allow_targets=(target,)) as relay, by_hand(relay) as session:
         await receive_message(await say(session, Hello(token.secret, "a client")))
@@ -332,10 +332,11 @@ async def test_what_refuses_and_stays_is_no_relay(
 ) -> None:
     async def wait(stream: MuxadoStream) -> None:
         await stream.receive_some()
+        # Who waits for the answer has begun to, with more time.
+        monkeypatch.setattr("trio_muxado.tunnel._agent.HELLO_TIMEOUT", 0.05)
         await stream.send_all(encode(Refused("stopping", "in a moment")))
         await trio.sleep_forever()
 
-    monkeypatch.setattr("trio_muxado.tunnel._agent.HELLO_TIMEOUT", 0.05)
     async with no_relay(wait) as ports:
         with pytest.raises(TunnelRefusedError, match="does not end") as caught:
             if role == "agent":

@@ -14,6 +14,7 @@ from trio_muxado import Heartbeat
 
 from .support import (
     HOST,
+    PATIENCE,
     TCP,
     ask,
     exposed,
@@ -161,7 +162,7 @@ async def test_a_visitor_that_ends_his_direction_is_answered() -> None:
     ):
 
         def netcat() -> bytes:
-            with socket.create_connection((HOST, agent.port()), timeout=20) as sock:
+            with socket.create_connection((HOST, agent.port()), timeout=PATIENCE) as sock:
                 sock.sendall(b"abc")
                 sock.shutdown(socket.SHUT_WR)
                 answer = b""

@@ -13,11 +13,11 @@ import trio
 
 from trio_muxado.tunnel import AddressService, AsgiService, ServerTls, Tunnel
 
+from ..helpers.ports import free_port
 from .support import (
     HOST,
     ask,
     exposed,
-    free_ports,
     reset_on_close,
     running_relay,
     service,
@@ -125,9 +125,9 @@ async def test_a_websocket_goes_through() -> None:
 
 
 async def test_pages_say_why() -> None:
-    nobody = AddressService(HOST, free_ports(1)[0])
+    nobody = AddressService(HOST, free_port())
     async with service(plain(b"x")) as behind:
-        async with running_relay(http=f"{HOST}:0", agent_patience=0.2) as relay:
+        async with running_relay(http=f"{HOST}:0", agent_patience=1) as relay:
             port = relay.http
             async with exposed(relay, {WEB: nobody, OTHER: behind}), visit(port) as visitor:
                 client = Client(visitor)
@@ -260,7 +260,7 @@ async def test_over_tls_with_either_version(
     async with https(tls_files) as relay, exposed(relay, {WEB: AsgiService(scope_app)}):
         port = relay.https
         resolving(monkeypatch, port)
-        async with httpx.AsyncClient(verify=client_context, http2=http2) as client:
+        async with httpx.AsyncClient(timeout=None, verify=client_context, http2=http2) as client:
             answers: list[httpx.Response] = []
 
             async def fetch(number: int) -> None:

@@ -22,8 +22,9 @@ from trio_muxado.tunnel._registry import Registry
 from trio_muxado.tunnel._routes import Routes
 from trio_muxado.tunnel._visitors import Slots, Visitor
 
+from ..helpers.ports import free_port
 from ..helpers.transports import Gated
-from .support import HOST, PATIENCE, exposed, free_ports, reset_on_close, service, until
+from .support import HOST, PATIENCE, exposed, reset_on_close, service, until
 from .web import HEADERS, OTHER, WEB, https, plain, raw_http2, resolving
 
 
@@ -36,7 +37,7 @@ async def test_http2_to_a_host_that_the_connection_is_not_for(
             behind = await stack.enter_async_context(service(plain(word)))
             await stack.enter_async_context(exposed(relay, {tunnel: behind}))
         resolving(monkeypatch, relay.https)
-        client = httpx.AsyncClient(verify=client_context, http2=True)
+        client = httpx.AsyncClient(timeout=None, verify=client_context, http2=True)
         async with client:
             assert (await client.get("https://web.example.org")).text == "web"
             wrong = await client.get(
@@ -56,7 +57,7 @@ async def test_a_large_answer_and_a_slow_reader_over_http2(
         behind = await stack.enter_async_context(service(plain(bytes(size))))
         await stack.enter_async_context(exposed(relay, {WEB: behind}))
         resolving(monkeypatch, relay.https)
-        async with httpx.AsyncClient(verify=client_context, http2=True) as client:
+        async with httpx.AsyncClient(timeout=None, verify=client_context, http2=True) as client:
             received = 0
             async with client.stream("GET", "https://web.example.org") as response:
                 async for chunk in response.aiter_bytes(100_000):
@@ -79,7 +80,7 @@ async def test_half_an_answer_over_http2_is_a_reset(
 
     async with service(half) as behind, https(tls_files) as relay, exposed(relay, {WEB: behind}):
         resolving(monkeypatch, relay.https)
-        async with httpx.AsyncClient(verify=client_context, http2=True) as client:
+        async with httpx.AsyncClient(timeout=None, verify=client_context, http2=True) as client:
             with pytest.raises(httpx.RemoteProtocolError):
                 await client.get("https://web.example.org")
             async with client.stream("GET", "https://web.example.org") as response:
@@ -259,7 +260,7 @@ async def test_what_http_1_cannot_say(
     tls_files: Path,
     client_context: ssl.SSLContext,
 ) -> None:
-    nobody = AddressService(HOST, free_ports(1)[0])
+    nobody = AddressService(HOST, free_port())
     async with https(tls_files) as relay, exposed(relay, {WEB: nobody}):
         async with peer(relay, client_context) as visitor:
             visitor.begin(1, *headers, end=True, **pseudo)

@@ -20,6 +20,7 @@ from trio_muxado.tunnel._control import receive_message
 from trio_muxado.tunnel._messages import Accepted, Granted, Hello, Refused, Target, encode
 from trio_muxado.tunnel._registry import shown_peer
 
+from ..helpers.ports import free_port
 from .support import (
     HOST,
     QUICK,
@@ -28,7 +29,6 @@ from .support import (
     ask,
     config,
     exposed,
-    free_ports,
     running_relay,
     saying,
     service,
@@ -164,7 +164,7 @@ async def test_a_relay_listens_everywhere_or_nowhere() -> None:
     with trio.socket.socket() as taken:
         await taken.bind((HOST, 0))
         taken.listen()
-        free = free_ports(1)[0]
+        free = free_port()
         http = f"{HOST}:{taken.getsockname()[1]}"
         relay = Relay(config(agents=f"{HOST}:{free}", http=http), [])
         with pytest.raises(OSError, match="in use"):

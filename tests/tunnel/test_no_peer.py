@@ -38,7 +38,7 @@ from trio_muxado.tunnel._visitors import Visitor, slot_key
 from trio_muxado.tunnel._visits import Visits
 
 from ..helpers import V1, session_pair
-from .support import HOST, SECRET, TCP, SlowBinding, ask, exposed, running_relay, until
+from .support import HOST, PATIENCE, SECRET, TCP, SlowBinding, ask, exposed, running_relay, until
 from .test_agents import HELLO, by_hand, say
 
 Handle = Callable[[MuxadoStream], Awaitable[Any]]
@@ -82,7 +82,8 @@ async def go(stream: MuxadoStream) -> None:
 async def test_an_agent_that_takes_no_visitor(
     handle: Handle, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running_relay(agent_patience=0.1) as relay, by_hand(relay) as session:
+    patience = 0.1 if handle is stay_silent else PATIENCE
+    async with running_relay(agent_patience=patience) as relay, by_hand(relay) as session:
         answer = await receive_message(await say(session, HELLO))
         assert isinstance(answer, Accepted)
         port = int(answer.tunnels[0].address.rpartition(":")[2])
@@ -96,16 +97,17 @@ async def test_an_agent_that_takes_no_visitor(
 
 
 async def test_who_says_no_hello_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trio_muxado.tunnel._sessions.HELLO_TIMEOUT", 0.05)
     async with running_relay() as relay, by_hand(relay) as session:
         refused = await session.open_stream(type=1)
         with pytest.raises(trio.BrokenResourceError, match="REFUSED"):
             await refused.receive_some()
-        await session.wait_closed()
-    async with running_relay() as relay, by_hand(relay) as session:
+        # How long this session may be without an agent is settled, and is longer.
+        monkeypatch.setattr("trio_muxado.tunnel._sessions.HELLO_TIMEOUT", 0.05)
         control = await session.open_stream(type=CONTROL_TYPE)
         await control.send_all(b"\0")
         assert await receive_message(control) == Refused("message", "no message came in time")
+    async with running_relay() as relay, by_hand(relay) as session:
+        await session.wait_closed()
 
 
 async def test_the_first_message_is_a_hello() -> None:
@@ -262,10 +264,15 @@ async def test_a_stream_that_no_agent_answers_is_reset_when_the_visitor_has_wait
         answer = await receive_message(await say(session, HELLO))
         assert isinstance(answer, Accepted)
         port = int(answer.tunnels[0].address.rpartition(":")[2])
-        with pytest.raises(trio.BrokenResourceError):
-            await ask(port)
-        stream = await session.accept_stream()
-        with trio.fail_after(60):
+
+        async def ask_in_vain() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await ask(port)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_in_vain)
+            # Accepted before it is reset: else it is never seen.
+            stream = await session.accept_stream()
             error = await stream.wait_broken()
         assert error.code is ErrorCode.STREAM_CANCELLED
 
@@ -303,7 +310,7 @@ async def test_a_visit_that_breaks_off_leaves_the_agent_no_stream(
         )
         visits = Visits(parts, parts, counts, parts)
         await visits._serve("web", Visitor(None, None), parts, visit)
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             error = await far_inner.wait_broken()
         assert error.code is ErrorCode.STREAM_CANCELLED
         assert not counts.running["web"]

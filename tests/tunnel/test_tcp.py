@@ -30,6 +30,7 @@ from trio_muxado.tunnel._control import CONTROL_TYPE
 from trio_muxado.tunnel._names import shown_address
 from trio_muxado.tunnel._visitors import Porter, _accept_and_close
 
+from ..helpers.ports import free_port, free_ports
 from .support import (
     HOST,
     PATIENCE,
@@ -38,7 +39,6 @@ from .support import (
     TCP,
     ask,
     exposed,
-    free_ports,
     reset_on_close,
     reverse,
     running_relay,
@@ -64,13 +64,13 @@ async def test_visitors_reach_the_service() -> None:
 
 async def test_an_agent_without_visitors_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its control stream is a stream: it has said what it is here for."""
-    monkeypatch.setattr("trio_muxado.tunnel._relay.HELLO_TIMEOUT", 0.2)
+    monkeypatch.setattr("trio_muxado.tunnel._relay.HELLO_TIMEOUT", 1)
     async with (
         service(saying(b"here")) as behind,
         running_relay() as relay,
         exposed(relay, {TCP: behind}) as agent,
     ):
-        await trio.sleep(1)
+        await trio.sleep(1.5)
         assert await ask(agent.port()) == b"here"
         assert [state for state, _ in agent.news] == ["connecting", "connected"]
 
@@ -179,7 +179,7 @@ async def test_an_agent_that_stops_finishes_its_visitors_and_gets_no_more() -> N
 
 
 async def test_where_one_service_refuses_another_takes_the_visitor() -> None:
-    nobody = AddressService(HOST, free_ports(1)[0])
+    nobody = AddressService(HOST, free_port())
     async with service(saying(b"here")) as behind, running_relay() as relay:
         async with exposed(relay, {TCP: nobody}) as agent:
             with pytest.raises(trio.BrokenResourceError):
