@@ -125,7 +125,9 @@ def coverage(session: nox.Session) -> None:
     session.install("-e", ".[test]", *group("coverage"))
     core = "ctrace" if session.python == MAIN else "sysmon"
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env={"COVERAGE_CORE": core})
+    # In one process: what workers measure would depend on how they end.
+    tests = ["-m", "pytest", "-n", "0", *session.posargs]
+    session.run("coverage", "run", *tests, env={"COVERAGE_CORE": core})
     session.run("coverage", "combine", "--quiet")
     protocol = "trio_muxado/_protocol/*"
     session.run("coverage", "report", f"--include={protocol}", "--fail-under=100")

@@ -6,7 +6,8 @@
    `time.sleep`, and `trio.sleep` only where the clock is a mocked one.
 2. Memory first. Sessions meet over `trio.testing.memory_stream_pair()`, or a pair that the
    test steps by hand. A test over TCP or TLS says why memory won't do, stays on 127.0.0.1 and
-   lets the kernel choose the port.
+   lets the kernel choose the port, or where it has to know one before takes it from
+   `helpers/ports.py`: other tests run at the same time.
 3. `autojump_clock` and real sockets exclude each other: while the kernel has the bytes every
    task waits, and the clock leaps.
 4. An order is made, not hoped for: with events, `Sequencer`, or one `wait_all_tasks_blocked`
@@ -23,6 +24,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import ssl
@@ -68,6 +70,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a skipped test is a failed test: CI has what the interop tests need",
     )
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's, which counts the cores
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """A whole run has a worker on each core; a part of one is sooner done by this process.
+
+    Not where an option says how many, or what to run, or who reads along. Nor where pytest-xdist is
+    missing, or this is a worker of it.
+    """
+    option = config.option
+    parts = ("keyword", "lf", "stepwise", "collectonly", "usepdb")
+    if (
+        config.args_source is pytest.Config.ArgsSource.TESTPATHS
+        and option.markexpr in config.getini("addopts")
+        and option.capture != "no"
+        and not any(config.getoption(part, False) for part in parts)
+        and config.getoption("numprocesses", 0) is None
+        and option.dist == "no"
+        and not hasattr(config, "workerinput")
+    ):
+        option.numprocesses, option.dist = "auto", "worksteal"
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected stays to the end: garbage collection need not go through it again.
+
+    It is most of what there is, and tests that look for what is left collect many times.
+    """
+    gc.collect()
+    if hasattr(gc, "freeze"):  # PyPy has none
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
