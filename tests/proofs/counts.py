@@ -30,7 +30,7 @@ def check_counts(session: MuxadoSession, *, over: bool = False) -> None:
     assert streams.budget.left + reserved == session.config.receive_budget
     slots = engine.slots
     assert (slots._waiting, slots._promised, slots.waited_since) == (0, 0, None)
-    waiting = len(slots._openers), len(engine.room._senders), len(engine.breaks)
+    waiting = len(slots._openers or ()), len(engine.room._senders), len(engine.breaks)
     assert waiting == (0, 0, 0)
     # One may be on its way just now.
     most = 0 if over or session.config.heartbeat is None else 1
