@@ -1,11 +1,13 @@
 """What the documentation shows of a soak."""
 
+import json
+import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
 from docs.pictures.svg import COLOURS, SMALL
 from tests.soak.account import MIB
-from tests.soak.page import tables
+from tests.soak.page import PAGE, PICTURE, SUMMARY, tables
 from tests.soak.picture import draw, summary, title
 
 
@@ -36,12 +38,23 @@ def a_run() -> dict[str, Any]:
 
 
 def test_the_page_says_what_was_run_and_what_came_of_it() -> None:
-    text = tables(a_run())["run"]
+    text = " ".join(tables(a_run())["run"].split())
     assert text.startswith("The last long run took 30 minutes, at commit `0123456789`.")
-    assert "150,000 streams in 3,000 sessions and started 400 programs" in text
-    assert "75% ended" in text
+    assert "150,000 streams in 3,000 sessions, and started 400 programs" in text
+    assert "75% of the uses" in text
     assert "0.5 MiB for each 100,000 streams, and there were no faults" in text
     assert f"![{title(a_run())}](soak.svg)" in text
+
+
+def test_the_page_and_the_picture_are_those_of_the_run_that_is_kept() -> None:
+    document = json.loads(SUMMARY.read_text("utf-8"))
+    assert re.fullmatch("[0-9a-f]{40}", document["commit"])
+    assert not document["changed"]
+    assert document["verdict"]["passed"]
+    assert PICTURE.read_text("utf-8") == draw(document)
+    page = PAGE.path.read_text("utf-8")
+    assert PAGE.filled(page, document) == page
+    assert [block[2] for block in PAGE.blocks.finditer(page)] == ["run"]
 
 
 def test_the_picture_has_a_line_for_each_thing_that_is_held() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benchmarks._blocks import Page
@@ -27,16 +28,20 @@ def tables(document: dict[str, Any]) -> dict[str, str]:
             count for name, count in outcomes.items() if not name.startswith(("session ", "killed"))
         ),
     )
-    lines = [
+    ran = (
         f"The last long run took {document['rounds']['seconds'][-1] / 60:.0f} minutes, at commit "
         f"`{document['commit'][:10]}`. It had {verdict['streams']:,} streams in "
-        f"{verdict['sessions']:,} sessions and started {verdict['peers']:,} programs of other "
-        f"implementations. Of the uses of streams {done / all_uses:.0%} ended as their application "
-        "wanted; the others were cancelled, reset, left unread or broken.",
+        f"{verdict['sessions']:,} sessions, and started {verdict['peers']:,} programs of other "
+        f"implementations. {done / all_uses:.0%} of the uses of streams ended as their "
+        "application wanted; the others were cancelled, reset, left unread or broken."
+    )
+    came_of_it = (
         f"Memory grew by {verdict['mib_per_100000_streams']} MiB for each 100,000 streams, and "
-        f"there were {len(verdict['faults']) or 'no'} faults.",
-    ]
-    return {"run": "\n".join([*lines, "", f"![{title(document)}]({PICTURE.name})", ""])}
+        f"there were {len(verdict['faults']) or 'no'} faults."
+    )
+    paragraphs = (fill(text, 104) for text in (ran, came_of_it))
+    picture = f"![{title(document)}]({PICTURE.name})\n"
+    return {"run": "\n\n".join([*paragraphs, picture])}
 
 
 PAGE = Page(DOCS / "proofs.md", "soak", tables)
