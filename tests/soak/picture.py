@@ -9,7 +9,7 @@ from docs.pictures.svg import SMALL, WIDTH, Canvas
 
 from .account import MIB
 
-LEFT, RIGHT = 62, 110  # units beside a chart: figures of its axis, names of its lines
+LEFT, RIGHT = 76, 110  # units beside a chart: figures of its axis, names of its lines
 TALL, HEAD, GAP = 130, 40, 26
 LABEL = 22  # units that the name of a line takes
 HELD = ("files", "tasks", "objects")
