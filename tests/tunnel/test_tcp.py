@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -649,6 +650,25 @@ async def test_what_waits_as_a_port_closes_is_accepted_and_nothing_after_it() ->
             socket.create_connection(address)
         for tcp in accepted:
             await tcp.aclose()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such limit")
+async def test_a_port_closes_where_no_descriptor_is_left() -> None:
+    """A relay that is full of visitors is stopped: those that it has are still to be served."""
+    import resource
+
+    (listener,) = await trio.open_tcp_listeners(0, host=HOST)
+    address = listener.socket.getsockname()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as taken:
+        taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (listener.socket.fileno() + 1, before[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.enter_context(socket.socket())
+        assert list(_accept_and_close(listener)) == []
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
 
 
 async def test_whoever_waits_when_a_relay_stops_is_served() -> None:

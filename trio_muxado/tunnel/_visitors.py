@@ -204,9 +204,12 @@ class _Kept(trio.abc.Listener[trio.SocketStream]):
 
 
 def _accept_and_close(listener: trio.SocketListener) -> Iterator[trio.SocketStream]:
-    """What waits in a port; then the port is closed, before anything more can come to wait."""
+    """What waits in a port; then the port is closed, before anything more can come to wait.
+
+    It needs no further descriptor: there may be none.
+    """
     port = listener.socket
-    with port, socket.fromfd(port.fileno(), port.family, port.type) as listening:
+    with socket.socket(port.family, port.type, port.proto, port.detach()) as listening:
         listening.setblocking(False)
         for _ in range(LAST):
             try:
