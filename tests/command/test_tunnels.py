@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from trio_muxado._command.status import RelayCollector
 from trio_muxado.tunnel import Relay, RelayConfig
 
 from ..helpers.ports import free_port
-from ..tunnel.commands import APPLICATION, SECRET, TOKEN, relaying, running
+from ..helpers.programs import DEADLINE, ENVIRONMENT
+from ..tunnel.commands import APPLICATION, SECRET, TOKEN, relaying, running, terminated
 from ..tunnel.support import HOST, ask, reverse, saying, service, visit
-from .support import invoke
+from .support import MODULE, invoke
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="a process cannot be sent SIGTERM there"
@@ -386,3 +388,53 @@ async def test_what_does_not_finish_in_time_is_broken_and_said() -> None:
             assert "was broken" in said
             with pytest.raises(trio.BrokenResourceError):
                 await visitor.receive_some()
+
+
+# ---- who hears of it
+
+
+@contextlib.asynccontextmanager
+async def unheard(*arguments: object) -> AsyncGenerator[trio.Process, None]:
+    """A command whose standard error nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        process = await trio.lowlevel.open_process(
+            [*MODULE, *map(str, arguments)], stderr=writer, env={**ENVIRONMENT, **TOKEN}
+        )
+    finally:
+        os.close(writer)
+    try:
+        with trio.fail_after(DEADLINE):
+            yield process
+    finally:
+        await terminated(process)
+
+
+async def test_commands_go_on_where_nobody_reads_what_they_say() -> None:
+    """Such as ``2>&1 | head``, or a log on a full disk: no visitor has to do with that."""
+    port, agents = free_port(), free_port()
+    expose = ("--relay", f"{HOST}:{agents}", "--port", port, "--longest-pause", "0.2")
+    async with service(reverse) as behind, unheard("expose", behind.port, *expose) as agent:
+        (listener,) = await trio.open_tcp_listeners(agents, host=HOST)
+        async with listener:
+            for _ in range(2):  # it says that there is no relay, and dials again
+                await (await listener.accept()).aclose()
+        async with unheard("relay", "--agents", f"{HOST}:{agents}", "--ports", port) as relay:
+            async with await _visitor(port) as visitor:
+                await visitor.send_all(b"first ")
+                await trio.sleep(0.2)
+                for process in (agent, relay):
+                    process.send_signal(signal.SIGTERM)  # it says that it stops
+                await visitor.send_all(b"last")
+                await visitor.send_eof()
+                assert b"".join([bytes(chunk) async for chunk in visitor]) == b"tsal tsrif"
+            assert [await process.wait() for process in (agent, relay)] == [0, 0]
+
+
+async def _visitor(port: int) -> trio.SocketStream:
+    """Once the port is there."""
+    while True:
+        with contextlib.suppress(OSError):
+            return await trio.open_tcp_stream(HOST, port)
+        await trio.sleep(0.05)

@@ -63,8 +63,12 @@ class Interrupted(Exception):
 
 
 def tell(line: str) -> None:
-    """Say something to the user that is no result: on standard error, always on one line."""
-    click.echo(" ".join(line.split()), err=True)
+    """Say something to the user that is no result: on standard error, always on one line.
+
+    Where nobody reads it any more, or a disk is full, the command goes on: as it does for its log.
+    """
+    with suppress(OSError):
+        click.echo(" ".join(line.split()), err=True)
 
 
 # ---- running
