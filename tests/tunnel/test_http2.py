@@ -269,6 +269,27 @@ async def test_what_http_1_cannot_say(
             assert await visitor.status(3) == b"502"
 
 
+@pytest.mark.parametrize("sent", [None, b"ab"])
+@pytest.mark.parametrize("trailers", [False, True])
+async def test_a_body_that_is_shorter_than_its_head_says_ends_its_request_alone(
+    trailers: bool, sent: bytes | None, tls_files: Path, client_context: ssl.SSLContext
+) -> None:
+    """h2 does not count where the end comes with a head, or with trailers."""
+    if sent and not trailers:
+        return  # h2 counts that
+    async with answering(OK, at_once=True) as (behind, _), https(tls_files) as relay:
+        async with exposed(relay, {WEB: behind}), peer(relay, client_context) as visitor:
+            visitor.begin(1, ("content-length", "5"), method="POST", end=not trailers)
+            if sent:
+                visitor.h2.send_data(1, sent)
+            if trailers:
+                visitor.h2.send_headers(1, [("x-sum", "5")], end_stream=True)
+            reset = await visitor.hear(h2.events.StreamReset, 1)
+            assert reset.error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
+            visitor.begin(3, end=True)  # the others don't hear of it
+            assert await visitor.status(3) == b"200"
+
+
 async def test_what_comes_before_and_behind_an_answer(
     tls_files: Path, client_context: ssl.SSLContext
 ) -> None:

@@ -222,6 +222,8 @@ class Http2Connection:
                 await self._answer(stream_id, request)
         except UpstreamError:
             self._reset(stream_id, Codes.INTERNAL_ERROR)
+        except h11.LocalProtocolError:  # less of a body than the request's head has said
+            self._reset(stream_id, Codes.PROTOCOL_ERROR)
         except h2.exceptions.ProtocolError:
             pass  # the visitor has reset it meanwhile
         finally:
