@@ -287,6 +287,24 @@ async def test_what_another_relays_agent_has_is_refused() -> None:
         await until(lambda: {claim.name for claim in pair.memory.living()} == {"web", "db"})
 
 
+async def test_each_tunnel_of_an_agent_has_a_port_of_its_own() -> None:
+    """Whether the relay is to choose them, or the agent wants one port for two."""
+    one, two = Tunnel(name="one", port=0), Tunnel(name="two", port=0)
+    async with clustered(Memory(), EVERYTHING, keep_tunnel=0.05) as relay:
+        async with service(saying(b"1")) as first, service(saying(b"2")) as second:
+            async with exposed(relay, {one: first, two: second}) as agent:
+                assert await ask(agent.port("one")) == b"1"
+                assert await ask(agent.port("two")) == b"2"
+            await until(lambda: not list(relay.relay.registry.tunnels))
+            port = relay.relay.config.port_range[0]
+            both = {Tunnel(name=name, port=port): first for name in ("one", "two")}
+            async with exposed(relay, both, wait=False) as agent:
+                refused = await agent.wait_for("refused")
+                assert refused.reason == "taken"
+            async with exposed(relay, {one: first}) as agent:
+                assert await ask(agent.port("one")) == b"1"
+
+
 async def test_a_token_is_checked_before_the_registry_is_asked() -> None:
     small = Token(secret="only for one name", names=("web",))
     async with service(reverse) as behind, two_relays(small) as pair:

@@ -199,8 +199,12 @@ class Cluster:
             kind, _, number = claim.place.partition(":")
             if kind == "port" and number.isdecimal():
                 return [replace(tunnel, port=int(number))]
+        # What is reserved for others is not in the registry yet, and their relay is this one.
+        reserved = {claim.place for claim in self._reserved if claim.name != tunnel.name}
         ports = self._registry.free_ports(agent.token)
-        return [replace(tunnel, port=port) for port in ports] or [tunnel]
+        return [
+            replace(tunnel, port=port) for port in ports if place_of(None, port) not in reserved
+        ] or [tunnel]
 
     # ---- what others hold
 

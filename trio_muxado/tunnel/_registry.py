@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -143,10 +143,12 @@ class Registry:
                 for tunnel in wanted:
                     known = self._known(tunnel, agent.token)
                     if known is None:
-                        self._check_new(tunnel, len(new), [live for live, _ in new])
+                        others = [live for live, _ in new]
+                        self._check_new(tunnel, others)
                         self._last_number += 1
                         live = LiveTunnel(tunnel, self._last_number, self._suspect)
-                        listeners = await self._bind(live, tunnel, agent.token)
+                        ports = {*self._ports, *(other.port for other in others)}
+                        listeners = await self._bind(live, tunnel, agent.token, ports)
                         new.append((live, listeners))
                     else:
                         had.append(known)
@@ -211,9 +213,10 @@ class Registry:
             "taken", f"another agent has {tunnel.name!r} at {self._shown(known)}"
         )
 
-    def _check_new(self, tunnel: Tunnel, others: int, new: list[LiveTunnel]) -> None:
+    def _check_new(self, tunnel: Tunnel, new: list[LiveTunnel]) -> None:
+        """Refuse what can't be had, also as others of the same agent are about to get it."""
         config = self._config
-        if len(self._by_name) + others >= config.max_tunnels:
+        if len(self._by_name) + len(new) >= config.max_tunnels:
             raise TunnelRefusedError("busy", "this relay has as many tunnels as it may")
         if tunnel.host is not None:
             if config.http is None and config.https is None:
@@ -227,17 +230,18 @@ class Registry:
                 text = f"this relay hands out {config.port_range.start}-"
                 text += f"{config.port_range.stop - 1}, not port {tunnel.port}"
                 raise TunnelRefusedError("not-allowed", text)
-            if tunnel.port in self._ports:
+            has_port = any(tunnel.port and live.port == tunnel.port for live in new)
+            if tunnel.port in self._ports or has_port:
                 raise TunnelRefusedError("taken", f"another tunnel has port {tunnel.port}")
 
     async def _bind(
-        self, live: LiveTunnel, tunnel: Tunnel, token: Token
+        self, live: LiveTunnel, tunnel: Tunnel, token: Token, taken: Collection[int | None]
     ) -> list[trio.SocketListener]:
         if tunnel.port is None:
             return []
         wanted = [tunnel.port] if tunnel.port else self._config.port_range
         for port in wanted:
-            if port in self._ports or not token.allows_port(port):
+            if port in taken or not token.allows_port(port):
                 continue
             listeners: list[trio.SocketListener] = []
             if self.binds_ports:
