@@ -75,6 +75,13 @@ def test_whatever_comes_is_a_header_or_one_error_on_one_line(data: bytes, piece:
         assert data.startswith((b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"))
 
 
+@pytest.mark.parametrize("zone", ["eth0", "\n", "\x1b[2J", "\r", "a"])
+def test_no_zone_brings_other_text_into_an_address(zone: str) -> None:
+    """It would come out in logs, and in headers that are made of the address."""
+    said, _ = read(f"PROXY TCP6 fe80::1%{zone} ::1 1 2\r\n".encode(), 1000)
+    assert isinstance(said, ProxyHeaderError)
+
+
 LOCAL = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 """Of a proxy that checks whether the service is there; no addresses follow."""
 

@@ -89,7 +89,8 @@ def parse_line(line: bytes) -> Addresses:
         _, family, client, server, client_port, server_port = words
         version = {"TCP4": 4, "TCP6": 6}[family]
         for address in (client, server):
-            if ipaddress.ip_address(address).version != version:
+            # A zone could be any text, and the specification has none.
+            if "%" in address or ipaddress.ip_address(address).version != version:
                 raise ValueError(address)
         return (client, _port(client_port)), (server, _port(server_port))
     except (ValueError, KeyError, IndexError) as error:
