@@ -1,6 +1,7 @@
 """HTTP tunnels: the request decides where it goes, and whoever asks in vain reads why."""
 
 import logging
+import socket
 import ssl
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -10,12 +11,15 @@ import h11
 import httpx
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_muxado.tunnel import AddressService, AsgiService, ServerTls, Tunnel
 
 from ..helpers.ports import free_port
 from .support import (
     HOST,
+    PATIENCE,
+    TCP,
     ask,
     exposed,
     reset_on_close,
@@ -348,10 +352,32 @@ async def test_garbage_for_the_port_of_https_is_one_line(
 async def test_a_visitor_of_tls_who_says_nothing_gets_no_slot_for_ever(
     tls_files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trio_muxado.tunnel._tls.HEADER_TIMEOUT", 0.1)
+    monkeypatch.setattr("trio_muxado.tunnel._visitors.HEADER_TIMEOUT", 0.1)
     async with https(tls_files) as relay, visit(relay.https) as visitor:
         with pytest.raises(trio.BrokenResourceError):
             await visitor.receive_some()
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+@pytest.mark.parametrize("what", ["handshake", "header", "header of HTTP"])
+async def test_a_visitor_who_says_nothing_does_not_hold_up_a_stop(
+    what: str, accepted: bool, tls_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether or not he was accepted before."""
+    monkeypatch.setattr("trio_muxado.tunnel._visitors.HEADER_TIMEOUT", 10 * PATIENCE)
+    monkeypatch.setattr("trio_muxado.tunnel._visitors.GRACE", 0.1)
+    has_header = what != "handshake"
+    async with https(
+        tls_files, http=f"{HOST}:0", accept_proxy_protocol=has_header, drain_timeout=5 * PATIENCE
+    ) as relay:
+        nobody = {TCP: AddressService(HOST, free_port())}
+        async with exposed(relay, nobody) as agent:
+            ports = {"handshake": relay.https, "header": agent.port(), "header of HTTP": relay.http}
+            with socket.create_connection((HOST, ports[what])):
+                if accepted:
+                    await wait_all_tasks_blocked()
+                relay.stop.set()
+                await relay.ended.wait()
 
 
 async def test_a_slow_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

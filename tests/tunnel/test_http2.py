@@ -20,7 +20,7 @@ from trio_muxado.tunnel._http import HttpFront
 from trio_muxado.tunnel._http2 import MOST_UNSENT, Http2Connection
 from trio_muxado.tunnel._registry import Registry
 from trio_muxado.tunnel._routes import Routes
-from trio_muxado.tunnel._visitors import Slots, Visitor
+from trio_muxado.tunnel._visitors import Arrivals, Slots, Visitor
 
 from ..helpers.ports import free_port
 from ..helpers.transports import Gated
@@ -129,7 +129,7 @@ async def test_who_reads_no_answers_over_http2_is_cut_off() -> None:
     options = RelayConfig()
     counts = RelayCounts()
     routes = Routes(options, Registry(options, counts.forget), counts)
-    front = HttpFront(options, routes, counts, Slots(options, counts))
+    front = HttpFront(options, routes, counts, Slots(options, counts), Arrivals())
     visitor = Visitor(("192.0.2.1", 5), ("192.0.2.2", 443))
     connection = h2_connection.H2Connection()
     connection.initiate_connection()

@@ -12,7 +12,7 @@ from ._names import host_of
 from ._opening import NoAgentError
 from ._pages import NO_TUNNEL, WHY, Page, page
 from ._routes import Route, Routes
-from ._visitors import Slots, Visitor
+from ._visitors import Arrivals, Slots, Visitor
 
 logger = logging.getLogger("trio_muxado.tunnel")
 
@@ -31,7 +31,12 @@ class HttpFront:
     """Where visitors of HTTP tunnels come in."""
 
     def __init__(
-        self, config: RelayConfig, routes: Routes, counts: RelayCounts, slots: Slots
+        self,
+        config: RelayConfig,
+        routes: Routes,
+        counts: RelayCounts,
+        slots: Slots,
+        arrivals: Arrivals,
     ) -> None:
         self.config = config
         self.counts = counts
@@ -39,6 +44,7 @@ class HttpFront:
         self.stopping = False
         self.slots = slots
         self.connections: set[Connection] = set()
+        self.arrivals = arrivals
 
     def stop(self) -> None:
         """Take no further requests; those that run are answered."""

@@ -33,7 +33,7 @@ from ._shared import SharedRegistry
 from ._targets import Targets
 from ._tls import ClientTls, FilesTls, ServerTls, TlsListener
 from ._tokens import Token, Tokens
-from ._visitors import GONE, Porter, Slots, Visitor, visitor_of
+from ._visitors import GONE, Arrivals, Porter, Slots, Visitor, visitor_of
 from ._visits import Visits
 
 logger = logging.getLogger("trio_muxado.tunnel")
@@ -120,7 +120,8 @@ class Relay:
         self._slots = Slots(config, self.counts)
         self._routes = Routes(config, self.registry, self.counts)
         self.counts.is_known = self._routes.is_known
-        self._front = HttpFront(config, self._routes, self.counts, self._slots)
+        self._arrivals = Arrivals()
+        self._front = HttpFront(config, self._routes, self.counts, self._slots, self._arrivals)
         visits = Visits(config, self.registry, self.counts, self._slots)
         targets = Targets(config, self._routes, self.counts, self._slots, visits)
         self._sessions = Sessions(self.registry, known, self.counts, targets, config.max_agents)
@@ -214,6 +215,7 @@ class Relay:
                 await (trio.Event() if stop is None else stop).wait()
                 logger.info("stopping: visitors have %g s to finish", self.config.drain_timeout)
                 self._porter.stop.set()
+                self._arrivals.stop()
                 self._front.stop()
                 self._sessions.stopping = True
                 with trio.move_on_after(self.config.drain_timeout):
@@ -256,7 +258,8 @@ class Relay:
 
     async def _handle_visitor(self, port: int, tcp: trio.SocketStream) -> None:
         try:
-            visitor = await visitor_of(tcp, has_header=self.config.accept_proxy_protocol)
+            has_header = self.config.accept_proxy_protocol
+            visitor = await visitor_of(tcp, self._arrivals, has_header=has_header)
         except GONE as error:
             logger.info("port %d: a connection without a visitor: %s", port, error)
             return

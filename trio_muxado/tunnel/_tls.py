@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from ._names import shown
-from ._visitors import HEADER_TIMEOUT
+from ._visitors import Arrivals
 
 _server_names: ContextVar[list[str]] = ContextVar("server_names")
 """What the client of the handshake that runs in this task has asked for."""
@@ -162,7 +162,7 @@ class TlsListener(trio.abc.Listener["trio.SSLStream[trio.SocketStream]"]):
 
 
 async def shake_hands(
-    tcp: trio.SocketStream, context: ssl.SSLContext
+    tcp: trio.SocketStream, context: ssl.SSLContext, arrivals: Arrivals
 ) -> tuple[trio.SSLStream[trio.SocketStream], str | None]:
     """TLS with a visitor, and the host that he has asked for.
 
@@ -173,7 +173,7 @@ async def shake_hands(
     names: list[str] = []
     token = _server_names.set(names)
     try:
-        with trio.fail_after(HEADER_TIMEOUT):
+        with arrivals.limit():
             await stream.do_handshake()
     finally:
         _server_names.reset(token)

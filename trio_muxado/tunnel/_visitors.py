@@ -26,7 +26,8 @@ GRACE = 1.0
 """Seconds that a relay that stops gives to what is on its way: a request, or a last answer."""
 
 HEADER_TIMEOUT = 10.0
-"""Seconds for what a visitor's connection begins with: a PROXY header, a TLS handshake."""
+"""Seconds for what a visitor's connection begins with: a PROXY header, a TLS handshake.  Once the
+relay stops, it is :data:`GRACE`."""
 
 LAST = 4096
 """Connections that are accepted in the step that closes a port, at most: as many as Linux lets
@@ -45,7 +46,36 @@ class Visitor:
         return shown_peer(self.source)
 
 
-async def visitor_of(tcp: trio.SocketStream, *, has_header: bool) -> Visitor:
+class Arrivals:
+    """Waits for what visitors' connections begin with, which a stop of the relay shortens."""
+
+    def __init__(self) -> None:
+        self._scopes: set[trio.CancelScope] = set()
+        self._stopping = False
+
+    @contextmanager
+    def limit(self) -> Generator[None, None, None]:
+        """Give the block so long.
+
+        Raises:
+          trio.TooSlowError: it took longer.
+        """
+        seconds = min(HEADER_TIMEOUT, GRACE) if self._stopping else HEADER_TIMEOUT
+        with trio.fail_after(seconds) as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+    def stop(self) -> None:
+        """The relay stops: whoever says nothing does not hold it up."""
+        self._stopping = True
+        for scope in self._scopes:
+            scope.deadline = min(scope.deadline, trio.current_time() + GRACE)
+
+
+async def visitor_of(tcp: trio.SocketStream, arrivals: Arrivals, *, has_header: bool) -> Visitor:
     """Who is at the other side of ``tcp``, or at that of the balancer whose header begins it.
 
     Raises:
@@ -54,7 +84,7 @@ async def visitor_of(tcp: trio.SocketStream, *, has_header: bool) -> Visitor:
       trio.BrokenResourceError, OSError: the visitor has gone.
     """
     if has_header:
-        with trio.fail_after(HEADER_TIMEOUT):
+        with arrivals.limit():
             addresses = await receive_proxy_header(tcp)
         if addresses is not None:
             return Visitor(*addresses)

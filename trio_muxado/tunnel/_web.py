@@ -17,8 +17,9 @@ logger = logging.getLogger("trio_muxado.tunnel")
 
 async def handle_http(front: HttpFront, tls: ServerTls | None, tcp: trio.SocketStream) -> None:
     """Serve a connection that was accepted."""
+    has_header = front.config.accept_proxy_protocol
     try:
-        visitor = await visitor_of(tcp, has_header=front.config.accept_proxy_protocol)
+        visitor = await visitor_of(tcp, front.arrivals, has_header=has_header)
     except GONE as error:
         logger.info("HTTP: a connection without a visitor: %s", error)
         return
@@ -29,7 +30,7 @@ async def handle_http(front: HttpFront, tls: ServerTls | None, tcp: trio.SocketS
         server_name: str | None = None
         if tls is not None:
             try:
-                stream, server_name = await shake_hands(tcp, tls.context)
+                stream, server_name = await shake_hands(tcp, tls.context, front.arrivals)
             except (trio.BrokenResourceError, trio.TooSlowError, OSError) as error:
                 why = error.__cause__ or error
                 extra = {"visitor": str(visitor)}
