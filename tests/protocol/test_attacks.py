@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from trio_muxado._protocol.codec import Wire
+from trio_muxado._protocol.decoder import COPY_BELOW
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import Event, SessionFailed, StreamBroken
 from trio_muxado._protocol.frames import GoAway, Rst, WndInc
@@ -22,7 +23,7 @@ DEFAULTS = Limits()
 
 
 def assert_calm(end: End, events: list[Event]) -> None:
-    """The session was ended with what the generation has for floods."""
+    """The session was ended with what the version has for floods."""
     last = events[-1]
     assert isinstance(last, SessionFailed)
     assert last.code is ErrorCode.ENHANCE_YOUR_CALM
@@ -312,6 +313,16 @@ def test_frames_without_meaning_between_others_end_nothing(
     for _ in range(10):
         events = end.feed(end.data(3) * DEFAULTS.empty_frames, end.data(5, payload, fin=fin))
         assert not failed(events)
+
+
+@both
+def test_frames_without_meaning_between_long_ones_of_one_read_end_nothing(wire: Wire) -> None:
+    """The decoder takes long frames that are alike as a run, also where others lie between."""
+    end = End(wire)
+    end.accept(3), end.accept(5)
+    read = (end.data(5, bytes(COPY_BELOW)) + end.data(3) * DEFAULTS.empty_frames) * 10
+    assert not failed(end.feed(read))
+    assert_calm(end, end.feed(end.data(3)))
 
 
 # ---- typed sessions

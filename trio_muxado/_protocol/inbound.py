@@ -169,6 +169,7 @@ class Inbound:
 
     def _on_data_run(self, frame: frames.DataRun) -> None:
         stream_id, length, payloads = frame
+        self._empty_frames = 0  # none of a run is empty
         self._counts.frames_received += len(payloads) - 1
         stream = self._run_of
         # Where the frame before has been taken, its equals can be, as far as the window goes.
@@ -286,10 +287,8 @@ class Inbound:
         # latest.  A stream above it that was answered goes on, and shows that this peer's is not.
         if any(stream.peer_view is not UNHEARD for stream in above):
             self._peer_last_id_is_exact = False
-        message = "the peer went away before it took the stream"
-        broken = BreakReason(
-            ErrorCode.REMOTE_GONE_AWAY, "remote", message, self._peer_last_id_is_exact
-        )
+        why = "the peer went away before it took the stream"
+        broken = BreakReason(ErrorCode.REMOTE_GONE_AWAY, "remote", why, self._peer_last_id_is_exact)
         for stream in above:
             if stream.peer_view is UNHEARD:
                 self._break(stream, RECEIVE_RESET, broken)
