@@ -98,12 +98,12 @@ def command(
 ) -> int:
     """Find out what a muxado peer does differently.
 
-    Plays the golden session vectors to a peer, a connection for each, and prints where its answers
-    are not what the specification says, and which section that is.
+    Plays the session vectors to a peer, with a connection for each. It prints what the peer does
+    differently, and the section of the specification that describes it.
 
     The peer may be any program that accepts every stream, sends back what it reads, and ends its
-    direction of a stream when the other is ended: docs/specification/vectors.md has it in full. It
-    must not be one that others use at the moment. Which vectors there are --json tells.
+    direction of a stream when the other has ended: docs/specification/vectors.md has the details.
+    Nobody else should use it meanwhile. --json lists every vector.
 
     Exits with 0 if nothing differs, and with 1 if something does.
 

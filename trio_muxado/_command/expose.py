@@ -170,10 +170,18 @@ def on_state(state: str, news: Any) -> None:
 
 @click.command("expose")
 @argument("service", required=False, metavar="[SERVICE]")
-@click.option("--relay", type=ADDRESS, required=True, metavar="HOST:PORT", help="The relay.")
-@click.option("--name", metavar="NAME", help="Of the tunnel; agents share it.  [main]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Of the relay; 0 for any.")
-@click.option("--host", metavar="HOST", help="By which visitors ask for it in HTTP.")
+@click.option(
+    "--relay", type=ADDRESS, required=True, metavar="HOST:PORT", help="Address of the relay."
+)
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Name of the tunnel. Agents with one name share its visitors.  [main]",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Ask for this port of the relay. 0 is any."
+)
+@click.option("--host", metavar="HOST", help="Ask for this host name of HTTP.")
 @click.option(
     "--proxy-protocol",
     type=click.Choice(["v1", "v2"]),
@@ -187,7 +195,12 @@ def on_state(state: str, news: Any) -> None:
     help="One more tunnel: name=db,service=127.0.0.1:5432,port=20000.  Can be repeated.",
 )
 @token_file_option
-@click.option("--agent", default=socket.gethostname, show_default="this machine", help="In logs.")
+@click.option(
+    "--agent",
+    default=socket.gethostname,
+    show_default="this machine",
+    help="Name of this agent in logs.",
+)
 @tls_client_options
 @idle_timeout_option
 @drain_timeout_option
@@ -196,7 +209,7 @@ def on_state(state: str, news: Any) -> None:
     type=SECONDS,
     default=60.0,
     metavar="SECONDS",
-    help="Between attempts to reach the relay.",
+    help="Longest pause between attempts to connect to the relay.",
 )
 @log_options
 def command(
@@ -219,10 +232,10 @@ def command(
     """Let a relay's visitors in to a SERVICE.
 
     SERVICE is HOST:PORT, a PORT of this machine, unix:PATH, or module:application for an ASGI
-    application that is run here and needs no port at all.
+    application. The command then runs the application itself, without a port.
 
-    Comes back whenever the relay was away. Exits with 1 where the relay refuses for good, and after
-    SIGTERM when the last visitor is served.
+    Connects again whenever the connection to the relay is lost. Exits with 1 if the relay refuses
+    the token or the tunnel. After SIGTERM it exits when the last visitor is done.
 
     \b
     Examples:

@@ -83,9 +83,9 @@ def commands(ctx: click.Context, config: Path | None) -> int:
         [demo]
         streams = 50
 
-    What is typed counts most, then the environment, then the file.
+    The command line has precedence over the environment, and the environment over the file.
 
-    Exit codes: 0 done, 1 failed (the other side or the network), 2 a mistake (yours to mend), 130
+    Exit codes: 0 done, 1 failed because of the other side or the network, 2 wrong usage, 130
     Ctrl-C.
     """
     if ctx.invoked_subcommand is None:

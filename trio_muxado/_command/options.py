@@ -106,9 +106,9 @@ def wire_option(auto: str | None = None) -> Callable[[F], F]:
 def tls_client_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--tls``, ``--ca``, ``--cert``, ``--key``; the command gets an ``ssl_context``, or None."""
 
-    @click.option("--tls", is_flag=True, help="Connect over TLS; any option below says so too.")
+    @click.option("--tls", is_flag=True, help="Connect over TLS. --ca, --cert and --key imply it.")
     @click.option("--ca", type=FILE, help="PEM file of the authorities to trust.  [the system's]")
-    @click.option("--cert", type=FILE, help="PEM file of a certificate of your own to show.")
+    @click.option("--cert", type=FILE, help="PEM file of a certificate to present.")
     @click.option("--key", type=FILE, help="PEM file of its key.  [in the file of --cert]")
     @functools.wraps(function)
     def with_context(

@@ -147,64 +147,86 @@ def tell_ports(ports: RelayPorts) -> None:
 
 
 @click.command("relay")
-@click.option("--agents", default="127.0.0.1:4440", metavar="HOST:PORT", help="For agents.")
-@click.option("--agents-cert", type=FILE, help="PEM file of the certificate for agents: TLS.")
-@click.option("--agents-key", type=FILE, help="PEM file of its key.  [in --agents-cert]")
-@click.option("--agents-client-ca", type=FILE, help="Agents must show a certificate of these.")
+@click.option(
+    "--agents", default="127.0.0.1:4440", metavar="HOST:PORT", help="Listen here for agents."
+)
+@click.option("--agents-cert", type=FILE, help="Speak TLS to agents, with this PEM file.")
+@click.option(
+    "--agents-key", type=FILE, help="PEM file of its key.  [in the file of --agents-cert]"
+)
+@click.option(
+    "--agents-client-ca", type=FILE, help="Agents need a certificate of these authorities."
+)
 @click.option("--tokens-file", type=FILE, help="TOML file with a table [[token]] for each token.")
-@click.option("--host", default="127.0.0.1", help="Address of the ports of TCP tunnels.")
-@click.option("--ports", metavar="FIRST-LAST", help="Ports that TCP tunnels may have.")
-@click.option("--http", metavar="HOST:PORT", help="For visitors of HTTP tunnels.")
-@click.option("--https", metavar="HOST:PORT", help="The same over TLS.")
+@click.option("--host", default="127.0.0.1", help="Listen here on --ports.")
+@click.option("--ports", metavar="FIRST-LAST", help="Ports for visitors of TCP tunnels.")
+@click.option("--http", metavar="HOST:PORT", help="Listen here for visitors of HTTP tunnels.")
+@click.option("--https", metavar="HOST:PORT", help="The same, over TLS.  Needs --https-cert.")
 @click.option("--https-cert", type=FILE, help="PEM file of the certificate for visitors.")
-@click.option("--https-key", type=FILE, help="PEM file of its key.  [in --https-cert]")
-@click.option("--https-client-ca", type=FILE, help="Visitors must show a certificate of these.")
+@click.option("--https-key", type=FILE, help="PEM file of its key.  [in the file of --https-cert]")
+@click.option(
+    "--https-client-ca", type=FILE, help="Visitors need a certificate of these authorities."
+)
 @click.option(
     "--allow-targets",
     multiple=True,
     metavar="HOST:PORT",
-    help="What clients may reach from here, besides tunnels.  Can be repeated.",
+    help="Clients (trio-muxado forward) may connect to this address.  Can be repeated.",
 )
 @click.option(
     "--accept-proxy-protocol",
     is_flag=True,
-    help="A balancer in front begins each visitor's connection with a PROXY header.",
+    help="Read a PROXY header, which a load balancer writes, from each visitor.",
 )
-@click.option("--max-agents", type=COUNT, default=1000, metavar="N", help="Connected at once.")
-@click.option("--max-tunnels", type=COUNT, default=1000, metavar="N", help="Of all agents.")
-@click.option("--max-visitors", type=COUNT, default=10_000, metavar="N", help="At once.")
-@click.option("--max-visitors-per-address", type=COUNT, default=1000, metavar="N", help="At once.")
+@click.option("--max-agents", type=COUNT, default=1000, metavar="N", help="Agents at once.")
+@click.option(
+    "--max-tunnels", type=COUNT, default=1000, metavar="N", help="Tunnels of all agents together."
+)
+@click.option("--max-visitors", type=COUNT, default=10_000, metavar="N", help="Visitors at once.")
+@click.option(
+    "--max-visitors-per-address",
+    type=COUNT,
+    default=1000,
+    metavar="N",
+    help="Visitors of one address at once.",
+)
 @idle_timeout_option
 @click.option(
     "--agent-patience",
     type=SECONDS,
     default=10.0,
     metavar="SECONDS",
-    help="That a visitor waits for an agent.",
+    help="How long a visitor waits for an agent.",
 )
 @click.option(
     "--keep-tunnel",
     type=SECONDS,
     default=60.0,
     metavar="SECONDS",
-    help="That a tunnel keeps its name and port without an agent.",
+    help="How long a tunnel without an agent keeps its name and port.",
 )
 @drain_timeout_option
 @click.option(
     "--registry",
     metavar="URL",
-    help="Redis, where several relays say which agents they have: redis://HOST:6379/0.",
+    help="Redis, through which several relays work together: redis://HOST:6379/0.",
 )
-@click.option("--relay-address", metavar="HOST:PORT", help="Of --agents here, for other relays.")
+@click.option(
+    "--relay-address", metavar="HOST:PORT", help="Where other relays reach --agents of this one."
+)
 @click.option(
     "--registry-expiry",
     type=SECONDS,
     default=15.0,
     metavar="SECONDS",
-    help="After which others forget a relay that has died.",
+    help="When the other relays forget a relay that has died.",
 )
-@click.option("--relays-ca", type=FILE, help="Authorities of other relays.  [the system's]")
-@click.option("--status", metavar="HOST:PORT", help="For /metrics (Prometheus) and /healthz.")
+@click.option(
+    "--relays-ca", type=FILE, help="PEM file of the authorities of other relays.  [the system's]"
+)
+@click.option(
+    "--status", metavar="HOST:PORT", help="Serve /metrics (for Prometheus) and /healthz here."
+)
 @log_options
 def command(
     agents_cert: Path | None,
@@ -224,7 +246,7 @@ def command(
     """Let visitors in to services behind agents.
 
     Agents (trio-muxado expose) connect to --agents, and visitors to the ports of tunnels, or by
-    host names to --http and --https. Who may claim what is in the file of --tokens-file:
+    host names to --http and --https. The file of --tokens-file says which agent may use what:
 
     \b
         [[token]]
@@ -235,8 +257,8 @@ def command(
         targets = ["db-*"]      # for trio-muxado forward
         relay = true            # for other relays, with --registry
 
-    or one secret that may claim everything is in TRIO_MUXADO_TOKEN. SIGHUP has tokens and
-    certificates read again; SIGTERM lets what runs finish.
+    Without that file, TRIO_MUXADO_TOKEN is the only secret, and allows everything. SIGHUP makes the
+    relay read tokens and certificates again. SIGTERM ends it when the present visitors are done.
 
     \b
     Examples:

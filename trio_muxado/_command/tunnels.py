@@ -115,7 +115,7 @@ def idle_timeout_option(function: F) -> F:
         type=SECONDS,
         default=600.0,
         metavar="SECONDS",
-        help="After which a connection on which nothing moves is broken.",
+        help="When a connection on which nothing moves is cut.",
     )(function)
 
 
@@ -126,7 +126,7 @@ def drain_timeout_option(function: F) -> F:
         type=SECONDS,
         default=30.0,
         metavar="SECONDS",
-        help="That connections have to finish after SIGTERM.",
+        help="How long connections may go on after SIGTERM.",
     )(function)
 
 
@@ -139,13 +139,13 @@ def log_options(function: F) -> F:
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
         default="info",
-        help="What is logged: debug has every visitor.",
+        help="How much is logged. debug logs each visitor.",
     )(function)
     return click.option(
         "--log-format",
         type=click.Choice(["text", "json"]),
         default="text",
-        help="Lines for people, or a JSON object a line, with visitor and agent.",
+        help="text is for people. json is one object per line.",
     )(function)
 
 
