@@ -478,6 +478,7 @@ async def test_the_client_has_no_tls(server_context: ssl.SSLContext) -> None:
 async def test_the_server_has_no_tls(client_context: ssl.SSLContext) -> None:
     told, _ = await outcome(None, client_context)
     assert is_about(CLOSED, told)
+    assert told.endswith("; the server may not use TLS, or it refused this client")
 
 
 # ---- a tunnel

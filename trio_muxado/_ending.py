@@ -20,7 +20,7 @@ from ._lazy_event import LazyEvent
 from ._nursery import leaves
 from ._protocol.errors import ErrorCode
 from ._protocol.stream import BreakReason
-from ._protocol.wire import looks_like
+from ._protocol.wire import looks_like, what_else
 
 if TYPE_CHECKING:
     from ._protocol.stream import Stream
@@ -156,7 +156,9 @@ def break_of(reason: CloseReason) -> BreakReason:
 
 
 def other_version(spoken: Wire | None, first_bytes: bytes) -> str:
-    """What to add to a message when a peer's first bytes are those of the other version."""
+    """What to add to a message when a peer's first bytes are those of something else."""
+    if spoken is not None and (what := what_else(first_bytes)):
+        return f"; the connection begins with {what}"
     looks = looks_like(first_bytes)
     if spoken is None or looks is None or looks is spoken:
         return ""

@@ -6,7 +6,7 @@ import pytest
 
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode, ProtocolViolation
-from trio_muxado._protocol.wire import DETECTION_SIZE, WIRES, detect, looks_like
+from trio_muxado._protocol.wire import DETECTION_SIZE, WIRES, detect, looks_like, what_else
 
 from .driver import BOTH, V1, V2, End
 
@@ -121,6 +121,23 @@ def test_what_is_not_muxado_is_turned_away(first: bytes) -> None:
     assert first.hex(" ") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "first, name",
+    [
+        (b"GET ", "an HTTP request"),
+        (b"HTTP", "an HTTP response"),
+        (b"SSH-", "an SSH banner"),
+        (b"\x16\x03\x01\x06", "a TLS handshake"),
+        (b"PROX", "PROXY"),
+        (bytes.fromhex("0005 00 03"), ""),
+    ],
+)
+def test_another_protocol_is_named_and_is_no_version(first: bytes, name: str) -> None:
+    assert name in what_else(first)
+    assert bool(name) is bool(what_else(first))
+    assert not name or looks_like(first) is None
+
+
 @pytest.mark.parametrize("wire", BOTH)
 def test_what_a_client_of_ours_sends_first_is_detected(wire: Wire) -> None:
     opener, leaver = End(wire, client=True), End(wire, client=True)
@@ -138,7 +155,8 @@ def test_what_a_client_of_ours_sends_first_is_detected(wire: Wire) -> None:
         ("00 00 00 12", V2),
         ("00 00 04 20", V2),
         ("00 00 04 00", V2),
-        ("47 45 54 20", V2),  # "GET ": not every guess is right
+        ("47 45 54 20", None),  # "GET "
+        ("41 42 43 20", V2),  # not every guess is right
         ("ff ff ff 01", None),
         ("53 53 48 2d", None),
         ("00 00 00", None),

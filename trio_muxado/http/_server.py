@@ -146,8 +146,8 @@ def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
     bases = {base.__name__ for base in kind.__mro__}
     if hasattr(app, "wsgi_app") and not is_asgi(app):
         raise TypeError(
-            f"app is a WSGI application, {app!r}: wrap it, "
-            "hypercorn.middleware.TrioWSGIMiddleware(app) runs it in threads"
+            f"app is a WSGI application, {app!r}: wrap it in "
+            "hypercorn.middleware.TrioWSGIMiddleware(app), which runs it in threads"
         )
     if "AsyncioWSGIMiddleware" in bases:
         raise TypeError("app needs asyncio: hypercorn.middleware.TrioWSGIMiddleware is for trio")

@@ -134,8 +134,8 @@ class AsgiService(Service):
             type(self.app).__call__
         ):
             raise TypeError(
-                f"app is a WSGI application, {shown(self.app)}: wrap it, "
-                "hypercorn.middleware.TrioWSGIMiddleware(app) runs it in threads"
+                f"app is a WSGI application, {shown(self.app)}: wrap it in "
+                "hypercorn.middleware.TrioWSGIMiddleware(app), which runs it in threads"
             )
 
     def __str__(self) -> str:
