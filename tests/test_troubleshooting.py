@@ -6,6 +6,7 @@ program does, and have tests below.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import ssl
@@ -105,6 +106,47 @@ async def error_of(call: Callable[[], Awaitable[object]]) -> str:
     with pytest.raises(Exception) as caught:  # noqa: PT011
         await call()
     return str(caught.value)
+
+
+# ---- no session
+
+
+@produces("[Errno ...] Error connecting")
+async def nobody_listens() -> str:
+    with trio.socket.socket() as nobody:
+        await nobody.bind(("127.0.0.1", 0))
+        host, port = nobody.getsockname()
+        return await error_of(open_muxado_session(host, port).__aenter__)
+
+
+@produces("[Errno ...] Address already in use")
+async def somebody_listens() -> str:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        return await error_of(partial(serve_muxado, handle_session, port, host="127.0.0.1"))
+
+
+@produces("must be called from async context")
+async def on_asyncio() -> str:
+    async def main() -> str:
+        return await error_of(partial(serve_muxado, handle_session, 0))
+
+    return await trio.to_thread.run_sync(lambda: asyncio.run(main()))
+
+
+async def test_a_forgotten_await() -> None:
+    async with open_session_pair() as (client, _):
+        forgotten: Any = client.open_stream()
+        with pytest.raises(AttributeError, match="'coroutine' object has no attribute 'send_all'"):
+            forgotten.send_all(b"hello")
+        forgotten.close()
+        stream = await client.open_stream()
+        with pytest.warns(RuntimeWarning, match="'MuxadoStream.send_all' was never awaited"):
+            stream.send_all(b"hello")
+    manager: Any = open_muxado_session("127.0.0.1", 1)
+    with pytest.raises(AttributeError, match="'SessionManager' object has no attribute"):
+        manager.open_stream()
 
 
 # ---- the session ends at once
