@@ -23,7 +23,7 @@ from typing import Any
 from trio_muxado._protocol.codec import MAX_STREAM_ID, Wire
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.decoder import FRAMES_AT_ONCE, Decoder
-from trio_muxado._protocol.frames import Data, DataRest, DataRun, Frame
+from trio_muxado._protocol.frames import Data, DataRest, DataRun, Frame, Syn
 from trio_muxado._protocol.limits import Limits
 
 from .driver import V1, V2, by_stream, receive, spread
@@ -162,18 +162,27 @@ def decoder(data: bytes) -> None:
 
 
 def _decode(given: Input, pieces: Iterable[bytes], **choices: Any) -> list[Frame]:
+    newest = 0  # the latest stream that the peer has opened
+
     def knows(stream_id: int, opening: bool) -> bool:
-        return stream_id == 9 if opening else stream_id in (2, 3, 5)
+        if opening:
+            return stream_id == (newest + 2 if newest else 9)
+        opened = 1 < stream_id <= newest and stream_id % 2 == newest % 2
+        return opened or stream_id in (2, 3, 5)
 
     decoder = Decoder(given.wire, knows, **choices)
     decoded: list[Frame] = []
     for piece in pieces:
         buffer = bytearray(piece)
-        decoded += map(_kept, decoder.feed(memoryview(buffer)))
-        while decoder.has_more:
+        came = decoder.feed(memoryview(buffer))
+        while True:
+            decoded += map(_kept, came)
+            newest = next((f.stream_id for f in reversed(came) if isinstance(f, Syn)), newest)
+            if not decoder.has_more:
+                break
             # What is left was copied, as its buffer may be used again.
             buffer[:] = b"\xaa" * len(buffer)
-            decoded += map(_kept, decoder.feed(b""))
+            came = decoder.feed(b"")
     return spread(decoded)
 
 
