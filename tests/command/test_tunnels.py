@@ -432,6 +432,32 @@ async def test_commands_go_on_where_nobody_reads_what_they_say() -> None:
             assert [await process.wait() for process in (agent, relay)] == [0, 0]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there it is known of another process")
+async def test_a_relay_without_descriptors_says_so_in_its_log_and_recovers() -> None:
+    """And not ten times a second, with a traceback each, beside its log."""
+    import resource
+
+    port = free_port()
+    logs = ("--log-format", "json")
+    async with service(reverse) as behind, relaying("--ports", port, *logs) as (relay, agents):
+        expose = ("expose", behind.port, "--relay", agents, "--port", port)
+        async with running(*expose) as agent:
+            await agent.expect("main is at")
+            number, before = relay.process.pid, resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.prlimit(number, resource.RLIMIT_NOFILE, (1, before[1]))
+            async with visit(port) as visitor:
+                await relay.expect('"accept returned EMFILE[^}]*}\n')
+                await relay.expect('"accept returned EMFILE[^}]*}\n')
+                resource.prlimit(number, resource.RLIMIT_NOFILE, before)
+                await visitor.send_all(b"abc")
+                await visitor.send_eof()
+                assert b"".join([bytes(chunk) async for chunk in visitor]) == b"cba"
+        relay.process.send_signal(signal.SIGTERM)
+        assert (await relay.wait())[0] == 0
+    said = [line for line in relay.said.splitlines() if "EMFILE" in line or "Trace" in line]
+    assert "exc_info" not in {key for line in said for key in json.loads(line)}
+
+
 async def _visitor(port: int) -> trio.SocketStream:
     """Once the port is there."""
     while True:

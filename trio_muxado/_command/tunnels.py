@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,9 @@ from .ending import Failed, tell
 from .options import FILE
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+LOG_INTERVAL = 1.0
+"""Seconds between two lines that say that no connection can be accepted."""
 
 TOKEN_VARIABLE = "TRIO_MUXADO_TOKEN"
 """A secret in the environment, for whoever has one token: it is never on a command line."""
@@ -164,23 +168,46 @@ def set_up_logs(log_format: str, log_level: str) -> None:
         )
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    click.get_current_context().with_resource(_logging_to(handler, log_level.upper()))
+    level = log_level.upper()
+    context = click.get_current_context()
+    context.with_resource(_logging_to(handler, "trio_muxado", level))
+    context.with_resource(_logging_to(handler, "trio.serve_listeners", level, _Overload()))
+
+
+class _Overload(logging.Filter):
+    """Shortens what trio says of a port that can't accept: ten times a second, with a traceback."""
+
+    _said_at = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """One line a second at most."""
+        is_due = record.created - self._said_at >= LOG_INTERVAL
+        if is_due:
+            self._said_at = record.created
+            record.exc_info = None
+        return is_due
 
 
 @contextmanager
-def _logging_to(handler: logging.Handler, level: str) -> Generator[None, None, None]:
+def _logging_to(
+    handler: logging.Handler, name: str, level: str, *filters: logging.Filter
+) -> Generator[None, None, None]:
     """A command may be run inside of a program that has logs of its own."""
-    ours = logging.getLogger("trio_muxado")
-    before, propagates = ours.level, ours.propagate
-    ours.addHandler(handler)
-    ours.propagate = False
-    ours.setLevel(level)
+    logger = logging.getLogger(name)
+    before, propagates = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(level)
+    for each in filters:
+        logger.addFilter(each)
     try:
         yield
     finally:
-        ours.removeHandler(handler)
-        ours.propagate = propagates
-        ours.setLevel(before)
+        for each in filters:
+            logger.removeFilter(each)
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+        logger.setLevel(before)
 
 
 # ---- signals
