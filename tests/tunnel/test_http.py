@@ -84,6 +84,8 @@ async def test_what_the_visitor_says_of_himself_is_not_passed_on() -> None:
                 "X-Forwarded-For: 192.0.2.1",
                 "Forwarded: for=192.0.2.1",
                 "X-Real-IP: 192.0.2.1",
+                "X_Forwarded_For: 192.0.2.1",
+                "X-Forwarded_For: 192.0.2.1",
             ]
             hop = [
                 "Connection: keep-alive, X-Secret",

@@ -65,7 +65,9 @@ async def test_trailers_say_nothing_of_the_message_or_the_visitor() -> None:
     note = Noting(end=b"x-sum: 5\r\n\r\n")
     async with service(note) as behind, running_relay(http=f"{HOST}:0") as relay:
         async with exposed(relay, {WEB: behind}):
-            trailers = "X-Forwarded-For: 192.0.2.1\r\nHost: other\r\nX-Sum: 5\r\n"
+            trailers = (
+                "X-Forwarded-For: 192.0.2.1\r\nX_Real_IP: 192.0.2.1\r\nHost: other\r\nX-Sum: 5\r\n"
+            )
             request = get(str(WEB.host), "/", "Transfer-Encoding: chunked")
             assert b" 204 " in await ask(relay.http, request + f"0\r\n{trailers}\r\n".encode())
     assert note.heard.endswith(b"0\r\nx-sum: 5\r\n\r\n")

@@ -33,7 +33,8 @@ ABOUT_THE_VISITOR = frozenset(
         b"x-real-ip",
     }
 )
-"""Only the relay knows: what the visitor says of himself is not passed on."""
+"""Only the relay knows: what the visitor says of himself is not passed on, and not with underscores
+for hyphens either, which are the same to a service of CGI or WSGI."""
 
 OF_THE_MESSAGE = frozenset({b"content-length", b"host", b"transfer-encoding"})
 """Whom a message is for, and where it ends.  ``Connection`` can't remove these, and trailers can't
@@ -63,14 +64,18 @@ def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 def trailers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """What goes on of the fields after a body.  Some servers add them to the headers."""
     gone = ABOUT_THE_VISITOR | OF_THE_MESSAGE
-    return [each for each in passed_on(headers) if each[0] not in gone]
+    return [each for each in passed_on(headers) if _with_hyphens(each[0]) not in gone]
+
+
+def _with_hyphens(name: bytes) -> bytes:
+    return name.replace(b"_", b"-")
 
 
 def request_headers(
     headers: Iterable[tuple[bytes, bytes]], visitor: Visitor, *, secure: bool
 ) -> Headers:
     """A request's, with what the service is to know of the visitor."""
-    kept = [each for each in passed_on(headers) if each[0] not in ABOUT_THE_VISITOR]
+    kept = [each for each in passed_on(headers) if _with_hyphens(each[0]) not in ABOUT_THE_VISITOR]
     if visitor.source is not None:
         kept.append((b"x-forwarded-for", str(visitor.source[0]).encode("ascii", "replace")))
     kept.append((b"x-forwarded-proto", b"https" if secure else b"http"))
