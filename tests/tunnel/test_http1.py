@@ -61,6 +61,20 @@ async def test_chunks_stay_chunks_whatever_the_connection_header_says() -> None:
     assert b"transfer-encoding: chunked\r\n" in note.heard
 
 
+@pytest.mark.parametrize("version, more", [("1.1", ["Content-Length: 5"]), ("1.0", [])])
+async def test_nothing_is_taken_for_a_request_after_two_lengths(
+    version: str, more: list[str]
+) -> None:
+    """Whoever is in front of the relay may have taken it for the first one's body."""
+    async with relay_and_app() as relay:
+        request = get(str(WEB.host), "/", "Transfer-Encoding: chunked", *more)
+        request = request.replace(b"HTTP/1.1", f"HTTP/{version}".encode()) + b"0\r\n\r\n"
+        answer = await ask(relay.http, request + get(str(WEB.host), "/smuggled"))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"connection: close\r\n" in answer.lower()
+        assert answer.count(b"HTTP/1.1 ") == 1
+
+
 async def test_trailers_say_nothing_of_the_message_or_the_visitor() -> None:
     note = Noting(end=b"x-sum: 5\r\n\r\n")
     async with service(note) as behind, running_relay(http=f"{HOST}:0") as relay:

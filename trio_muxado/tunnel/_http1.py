@@ -50,6 +50,7 @@ class Http1Connection:
         self._method = b""  # of the request that is served
         self._may_switch = False  # to another protocol, as the visitor has asked
         self._handed_over = False  # to it
+        self._is_last = False  # nothing after this request is believed to be one
 
     def stop(self) -> None:
         """Take no further requests, but for one that is on its way."""
@@ -106,6 +107,12 @@ class Http1Connection:
             return
         if not hosts or not request.target.startswith((b"/", b"*")):
             why = "The request must name a host, and a path on it."
+            await self._answer(page(HTTPStatus.BAD_REQUEST, why))
+            return
+        if _has_doubtful_length(request):
+            # Whoever is in front of the relay may see another request in the same bytes.
+            self._is_last = True
+            why = "The request must not have a Transfer-Encoding here."
             await self._answer(page(HTTPStatus.BAD_REQUEST, why))
             return
         route, host = await self._front.find(hosts[0])
@@ -226,7 +233,8 @@ class Http1Connection:
         headers = answer.headers
         if self._connection.their_state is h11.SEND_BODY:
             self._connection.next_event()  # where there is no body, it is its end
-        if self._connection.their_state is h11.SEND_BODY or self._front.stopping:
+        has_more = self._connection.their_state is h11.SEND_BODY
+        if has_more or self._is_last or self._front.stopping:
             headers.append((b"connection", b"close"))
         await self._send_page(answer, headers)
 
@@ -287,3 +295,10 @@ class Http1Connection:
                 await self._stream.aclose()
             except (trio.BrokenResourceError, OSError):
                 pass
+
+
+def _has_doubtful_length(request: h11.Request) -> bool:
+    """RFC 9112, 6.1: the connection must end with it, whether or not it is served."""
+    names = {name for name, _ in request.headers}
+    has_another = b"content-length" in names or request.http_version == b"1.0"
+    return b"transfer-encoding" in names and has_another
