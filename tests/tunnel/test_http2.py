@@ -1,6 +1,7 @@
 """HTTP/2 with visitors: streams side by side, and peers that attack."""
 
 import ssl
+import tracemalloc
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from trio.testing import memory_stream_pair
 from trio_muxado.tunnel import AddressService, RelayConfig, RelayCounts
 from trio_muxado.tunnel._http import HttpFront
 from trio_muxado.tunnel._http2 import MOST_UNSENT, Http2Connection
+from trio_muxado.tunnel._http2_request import Body
 from trio_muxado.tunnel._registry import Registry
 from trio_muxado.tunnel._routes import Routes
 from trio_muxado.tunnel._visitors import Arrivals, Slots, Visitor
@@ -241,6 +243,21 @@ async def test_many_small_pieces_of_a_body(
             assert await visitor.status(1) == b"200"
     assert b"cookie: a=1; b=2\r\n" in heard
     assert b"transfer-encoding: chunked\r\n" in heard
+
+
+async def test_a_body_in_small_pieces_takes_no_more_memory_than_its_bytes() -> None:
+    """A visitor may send them faster than a service reads, a window full for each request."""
+    body = Body()
+    tracemalloc.start()
+    try:
+        for number in range(50_000):
+            body.put(b"%02d" % (number % 100))
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
+    body.end()
+    assert await body.receive() == b"".join(b"%02d" % number for number in range(100)) * 500
+    assert await body.receive() == b""
 
 
 @pytest.mark.parametrize(

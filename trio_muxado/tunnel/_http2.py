@@ -18,8 +18,9 @@ import trio
 from hyperframe.frame import GoAwayFrame
 
 from .. import break_stream
-from ._headers import Headers, passed_on, request_headers, trailers
+from ._headers import passed_on, trailers
 from ._http import HttpFront
+from ._http2_request import Http2Request
 from ._nursery import open_nursery
 from ._opening import NoAgentError
 from ._pages import Page, page
@@ -45,38 +46,6 @@ MOST_UNSENT = 10_000
 Codes = h2.errors.ErrorCodes
 
 
-class _Request:
-    """A stream of the visitor's."""
-
-    def __init__(self, headers: Headers) -> None:
-        self.pseudo = {name: value for name, value in headers if name.startswith(b":")}
-        self.headers = [each for each in headers if not each[0].startswith(b":")]
-        self.send_body, self.body = trio.open_memory_channel[bytes](math.inf)
-        self.window_changed = trio.Event()
-        self.scope = trio.CancelScope()
-        self.answered = False
-
-    def onward(self, visitor: Visitor) -> h11.Request:
-        """As HTTP/1.1 has it."""
-        cookies = [value for name, value in self.headers if name == b"cookie"]
-        passed = request_headers(
-            [each for each in self.headers if each[0] not in (b"cookie", b"host")],
-            visitor,
-            secure=True,
-        )
-        if cookies:
-            passed.append((b"cookie", b"; ".join(cookies)))
-        has_length = any(name == b"content-length" for name, _ in passed)
-        if not has_length and not self.has_ended:
-            passed.append((b"transfer-encoding", b"chunked"))
-        passed += [(b"host", self.pseudo[b":authority"]), (b"connection", b"close")]
-        method, path = self.pseudo[b":method"], self.pseudo[b":path"]
-        return h11.Request(method=method, target=path, headers=passed)
-
-    has_ended = False
-    """There is no body, or all of it has come."""
-
-
 class Http2Connection:
     """A visitor's connection over TLS."""
 
@@ -93,7 +62,7 @@ class Http2Connection:
         self._server_name = server_name
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._connection = h2.connection.H2Connection(config)
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Http2Request] = {}
         self._to_send = trio.Event()
         self._sent = trio.Event()
         self._unsent_events = 0
@@ -179,12 +148,11 @@ class Http2Connection:
                     self._acknowledge(event.stream_id, size)
                 else:
                     self._acknowledge(event.stream_id, size - len(event.data))
-                    if event.data:
-                        request.send_body.send_nowait(event.data)
+                    request.body.put(event.data)
             case h2.events.StreamEnded():
                 request = self._requests.get(event.stream_id)
                 if request is not None:
-                    request.send_body.close()
+                    request.body.end()
             case h2.events.StreamReset():
                 self._resets += 1
                 request = self._requests.get(event.stream_id)
@@ -202,8 +170,9 @@ class Http2Connection:
             self._reset(stream_id, Codes.REFUSED_STREAM)
             return
         headers: Any = event.headers
-        request = _Request(list(headers))
-        request.has_ended = event.stream_ended is not None
+        request = Http2Request(list(headers))
+        if event.stream_ended is not None:
+            request.body.end()
         self._last_id = max(self._last_id, stream_id)
         self._requests[stream_id] = request
         self._idle.deadline = math.inf
@@ -216,7 +185,7 @@ class Http2Connection:
 
     # ---- a request
 
-    async def _serve(self, stream_id: int, request: _Request) -> None:
+    async def _serve(self, stream_id: int, request: Http2Request) -> None:
         try:
             with request.scope:
                 await self._answer(stream_id, request)
@@ -233,15 +202,11 @@ class Http2Connection:
                 self._wait_for_requests()
         await self._flush()
 
-    def _discard(self, stream_id: int, request: _Request) -> None:
+    def _discard(self, stream_id: int, request: Http2Request) -> None:
         """Give back the window of a body that nobody reads."""
-        try:
-            while True:
-                self._acknowledge(stream_id, len(request.body.receive_nowait()))
-        except (trio.WouldBlock, trio.EndOfChannel):
-            request.body.close()
+        self._acknowledge(stream_id, len(request.body.take()))
 
-    async def _answer(self, stream_id: int, request: _Request) -> None:
+    async def _answer(self, stream_id: int, request: Http2Request) -> None:
         authority = request.pseudo.get(b":authority", b"")
         if not authority:
             authority = next((v for name, v in request.headers if name == b"host"), b"")
@@ -263,7 +228,7 @@ class Http2Connection:
         with self._front.counts.visit(route.name):
             await self._exchange(stream_id, request, route)
 
-    async def _exchange(self, stream_id: int, request: _Request, route: Route) -> None:
+    async def _exchange(self, stream_id: int, request: Http2Request, route: Route) -> None:
         front, visitor = self._front, self._visitor
         try:
             onward = request.onward(visitor)
@@ -301,9 +266,9 @@ class Http2Connection:
         idle.deadline = trio.current_time() + self._front.config.idle_timeout
 
     async def _pass_body(
-        self, stream_id: int, request: _Request, upstream: Upstream, idle: trio.CancelScope
+        self, stream_id: int, request: Http2Request, upstream: Upstream, idle: trio.CancelScope
     ) -> None:
-        async for chunk in request.body:
+        while chunk := await request.body.receive():
             await upstream.send(h11.Data(data=chunk))
             self._moved(idle)
             self._acknowledge(stream_id, len(chunk))
@@ -313,7 +278,7 @@ class Http2Connection:
     async def _pass_answer(
         self,
         stream_id: int,
-        request: _Request,
+        request: Http2Request,
         route: Route,
         upstream: Upstream,
         idle: trio.CancelScope,
@@ -336,16 +301,13 @@ class Http2Connection:
                         self._connection.send_headers(stream_id, fields, end_stream=True)
                     else:
                         self._connection.end_stream(stream_id)
-                    if not request.has_ended and self._is_sending(request):
+                    if not request.body.ended:
                         # Answered before the body was complete: the rest need not come.
                         self._reset(stream_id, Codes.NO_ERROR)
                     await self._flush()
                     self._front.note_answer(route, self._visitor, status, upstream.agent)
                     return
             self._moved(idle)
-
-    def _is_sending(self, request: _Request) -> bool:
-        return request.body.statistics().open_send_channels > 0
 
     # ---- sending
 
@@ -358,7 +320,7 @@ class Http2Connection:
         status = b"%d" % event.status_code
         self._connection.send_headers(stream_id, [(b":status", status), *headers])
 
-    async def _send_page(self, stream_id: int, request: _Request, answer: Page) -> None:
+    async def _send_page(self, stream_id: int, request: Http2Request, answer: Page) -> None:
         headers = [(b":status", b"%d" % answer.status), *answer.headers]
         has_body = request.pseudo[b":method"] != b"HEAD"
         self._connection.send_headers(stream_id, headers, end_stream=not has_body)
@@ -366,7 +328,7 @@ class Http2Connection:
             self._connection.send_data(stream_id, answer.body, end_stream=True)
         await self._flush()
 
-    async def _send_data(self, stream_id: int, request: _Request, data: bytes) -> None:
+    async def _send_data(self, stream_id: int, request: Http2Request, data: bytes) -> None:
         start = 0
         while start < len(data):
             room = min(
