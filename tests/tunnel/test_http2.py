@@ -2,8 +2,9 @@
 
 import ssl
 import tracemalloc
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from trio_muxado.tunnel._http2 import MOST_UNSENT, Http2Connection
 from trio_muxado.tunnel._http2_request import Body
 from trio_muxado.tunnel._registry import Registry
 from trio_muxado.tunnel._routes import Routes
+from trio_muxado.tunnel._upstream import Upstream
 from trio_muxado.tunnel._visitors import Arrivals, Slots, Visitor
 
 from ..helpers.ports import free_port
@@ -305,6 +307,44 @@ async def test_a_body_that_is_shorter_than_its_head_says_ends_its_request_alone(
             assert reset.error_code == h2.errors.ErrorCodes.PROTOCOL_ERROR
             visitor.begin(3, end=True)  # the others don't hear of it
             assert await visitor.status(3) == b"200"
+
+
+async def test_what_a_service_did_not_take_in_time_costs_the_others_no_window(
+    tls_files: Path, client_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More uploads than the connection has window for, each reset while nothing takes it."""
+    uploads: dict[Upstream, trio.Event] = {}
+    stuck: set[Upstream] = set()
+
+    async def send(upstream: Upstream, event: Any) -> None:
+        if upstream not in uploads:  # a first piece, with which nothing waits yet
+            uploads[upstream] = trio.Event()
+            await uploads[upstream].wait()
+        else:
+            stuck.add(upstream)
+            await trio.sleep_forever()
+
+    monkeypatch.setattr(Upstream, "send", send)
+    async with answering(OK) as (behind, _), https(tls_files) as relay:
+        async with exposed(relay, {WEB: behind}), peer(relay, client_context) as visitor:
+            await visitor.hear(h2.events.RemoteSettingsChanged)
+            for number in range(8):
+                stream_id = 2 * number + 1
+                visitor.begin(stream_id, method="POST")
+                for _ in range(50):
+                    while visitor.h2.local_flow_control_window(stream_id) < 16_000:
+                        await visitor.hear(h2.events.WindowUpdated)
+                    visitor.h2.send_data(stream_id, bytes(16_000))
+                visitor.h2.ping(b"all sent")
+                await visitor.hear(h2.events.PingAckReceived)
+                await until(partial(_has_more, uploads, number))
+                list(uploads.values())[-1].set()
+                await until(partial(_has_more, stuck, number))
+                visitor.h2.reset_stream(stream_id, h2.errors.ErrorCodes.CANCEL)
+
+
+def _has_more(found: Collection[Upstream], than: int) -> bool:
+    return len(found) > than
 
 
 async def test_what_comes_before_and_behind_an_answer(

@@ -269,9 +269,11 @@ class Http2Connection:
         self, stream_id: int, request: Http2Request, upstream: Upstream, idle: trio.CancelScope
     ) -> None:
         while chunk := await request.body.receive():
-            await upstream.send(h11.Data(data=chunk))
+            try:
+                await upstream.send(h11.Data(data=chunk))
+            finally:  # also where the visitor has reset it meanwhile: the others need the window
+                self._acknowledge(stream_id, len(chunk))
             self._moved(idle)
-            self._acknowledge(stream_id, len(chunk))
             await self._flush()
         await upstream.send(h11.EndOfMessage())
 
