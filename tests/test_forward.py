@@ -594,6 +594,35 @@ async def test_what_a_source_still_changes_is_sent_as_it_was(
         nursery.cancel_scope.cancel()
 
 
+class GrowingBuffer(HalfCloseable):
+    """Receives into the same buffer, which is as large as what comes: much, and then a byte."""
+
+    def __init__(self, inner: Any, sizes: list[int]) -> None:
+        super().__init__(inner)
+        self._sizes = sizes
+        self._buffer = bytearray()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await trio.lowlevel.checkpoint()
+        self._buffer.clear()
+        if self._sizes:
+            self._buffer.extend(payload(0, self._sizes.pop(0)))
+        return self._buffer
+
+
+@each_b
+async def test_a_source_can_use_its_buffer_again(kind_b: Carrier, contexts: Contexts) -> None:
+    """Also where the sink did not take all of it at once."""
+    sizes = [3_000_000, 1, 3_000_000]
+    expected = b"".join(payload(0, size) for size in sizes)
+    async with open_ends(kind_b, contexts) as b, trio.open_nursery() as nursery:
+        source = GrowingBuffer(memory_stream_pair()[0], list(sizes))
+        nursery.start_soon(forward, source, b.near)
+        same = await read_exactly(b.far, len(expected)) == expected
+        assert same
+        nursery.cancel_scope.cancel()
+
+
 async def _receive_and_be_closed(stream: trio.abc.Stream) -> None:
     with pytest.raises(trio.ClosedResourceError):
         await stream.receive_some()

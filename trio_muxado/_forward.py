@@ -217,6 +217,7 @@ class _Joint:
             self._moved_at = trio.current_time()
             if rest := send_now(chunk):
                 await way.sink.send_all(rest)
+                rest = b""  # a view of it would keep a source from using its buffer again
                 self._moved_at = trio.current_time()
             way.moved += len(chunk)
         self._moved_at = trio.current_time()
