@@ -183,7 +183,19 @@ def _decode(given: Input, pieces: Iterable[bytes], **choices: Any) -> list[Frame
             # What is left was copied, as its buffer may be used again.
             buffer[:] = b"\xaa" * len(buffer)
             came = decoder.feed(b"")
-    return spread(decoded)
+    return _until_a_wrong_syn(spread(decoded))
+
+
+def _until_a_wrong_syn(decoded: list[Frame]) -> list[Frame]:
+    """What the connection handles: it ends with a SYN that the peer must not send."""
+    newest = 0
+    for number, frame in enumerate(decoded, 1):
+        if isinstance(frame, Syn):
+            other_side = newest > 0 and frame.stream_id % 2 != newest % 2
+            if frame.stream_id <= max(1, newest) or other_side:
+                return decoded[:number]
+            newest = frame.stream_id
+    return decoded
 
 
 def _kept(frame: Frame) -> Frame:
