@@ -4,6 +4,7 @@ import logging
 import socket
 import ssl
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import h11
 import httpx
 import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
 from trio.testing import wait_all_tasks_blocked
 
-from trio_muxado.tunnel import AddressService, AsgiService, ServerTls, Tunnel
+from trio_muxado.tunnel import AddressService, AsgiService, ClientTls, ServerTls, Tunnel
 
 from ..helpers.ports import free_port
 from .support import (
@@ -311,6 +313,31 @@ async def test_certificates_are_read_again(
         with pytest.raises(OSError, match=r"PEM|SSL"):
             relay.relay.reload_certificates()
         assert await names() == after
+
+
+def test_nobody_is_asked_for_the_passphrase_of_a_key(
+    authority: Any, tls_files: Path, tmp_path: Path
+) -> None:
+    """OpenSSL would ask on the terminal, and the relay would wait for that."""
+    chain, key = tmp_path / "public.pem", tmp_path / "key.pem"
+    issued = authority.issue_cert("web.example.org")
+    chain.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
+    plain = serialization.load_pem_private_key(issued.private_key_pem.bytes(), None)
+    encrypted = plain.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    key.write_bytes(encrypted)
+    for make in (partial(ServerTls, chain, key), partial(ClientTls, certificate=chain, key=key)):
+        with pytest.raises(OSError, match=r"the key in .*key\.pem is encrypted"):
+            make()
+    tls = ServerTls(tls_files)
+    before = tls.context
+    tls_files.write_bytes(encrypted + chain.read_bytes())
+    with pytest.raises(OSError, match="is encrypted"):
+        tls.reload()
+    assert tls.context is before
 
 
 async def test_agents_show_a_certificate_where_the_relay_asks_for_one(

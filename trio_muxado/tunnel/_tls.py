@@ -68,7 +68,7 @@ class ServerTls(FilesTls):
       protocols: what ALPN offers.
 
     Raises:
-      OSError: a file cannot be read, or has no certificate or key that fit.
+      OSError: a file cannot be read, has no certificate or key that fit, or the key is encrypted.
       TypeError: a wrong argument.
     """
 
@@ -92,7 +92,7 @@ class ServerTls(FilesTls):
     def load(self) -> ssl.SSLContext:
         """A context of what the files have now, which nothing uses yet."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._certificate, self._key)
+        _load_chain(context, self._certificate, self._key)
         if self._client_ca is not None:
             context.load_verify_locations(self._client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
@@ -111,7 +111,7 @@ class ClientTls(FilesTls):
       key: the file of its private key; None where it is in the same file.
 
     Raises:
-      OSError: a file cannot be read, or has no certificate or key that fit.
+      OSError: a file cannot be read, has no certificate or key that fit, or the key is encrypted.
       TypeError: a wrong argument.
       ValueError: there is a key, and no certificate.
     """
@@ -135,8 +135,20 @@ class ClientTls(FilesTls):
         """A context of what the files have now, which nothing uses yet."""
         context = ssl.create_default_context(cafile=self._ca)
         if self._certificate is not None:
-            context.load_cert_chain(self._certificate, self._key)
+            _load_chain(context, self._certificate, self._key)
         return context
+
+
+def _load_chain(context: ssl.SSLContext, certificate: str | Path, key: str | Path | None) -> None:
+    """Like ``context.load_cert_chain``, and never asks for a passphrase.
+
+    OpenSSL would ask on the terminal, and everybody would wait meanwhile.
+    """
+
+    def refuse() -> str:
+        raise OSError(f"the key in {key or certificate} is encrypted")
+
+    context.load_cert_chain(certificate, key, refuse)
 
 
 def _note_server_name(connection: object, name: str | None, context: object) -> None:
