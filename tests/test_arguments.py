@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 import trio_muxado
 import trio_muxado.http
@@ -355,8 +355,9 @@ async def never(*args: object, **kwargs: object) -> Any:
 
 @pytest.mark.parametrize("name, argument", ARGUMENTS)
 async def test_a_function_refuses_what_is_wrong(
-    name: str, argument: str, monkeypatch: pytest.MonkeyPatch
+    name: str, argument: str, monkeypatch: pytest.MonkeyPatch, mock_clock: MockClock
 ) -> None:
+    """The clock stands still: a client of v1 that is silent for long says who it is."""
     function = FUNCTIONS[name]
     for called in ("trio.open_tcp_listeners", "trio.open_tcp_stream", "trio.serve_listeners"):
         monkeypatch.setattr(called, never)
@@ -466,7 +467,9 @@ async def room(wire: Any) -> AsyncGenerator[tuple[Room, Callable[[], Awaitable[A
 
 @pytest.mark.parametrize("wire", ["v1", "v2"])
 @pytest.mark.parametrize("cls, name", METHODS, ids=lambda value: getattr(value, "__name__", value))
-async def test_a_method_refuses_what_is_wrong(wire: Any, cls: Any, name: str) -> None:
+async def test_a_method_refuses_what_is_wrong(
+    wire: Any, cls: Any, name: str, mock_clock: MockClock
+) -> None:
     async with room(wire) as (it, look):
         method = getattr(it.objects[cls], name)
         parameters = inspect.signature(method).parameters
@@ -598,7 +601,7 @@ NO_HANDLERS["a generator"] = generator
 
 
 @pytest.mark.parametrize("name", NO_HANDLERS)
-async def test_a_handler_that_is_not_async_is_named(name: str) -> None:
+async def test_a_handler_that_is_not_async_is_named(name: str, mock_clock: MockClock) -> None:
     handler = NO_HANDLERS[name]
     shown = getattr(handler, "__name__", "")
 
