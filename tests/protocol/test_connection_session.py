@@ -98,10 +98,10 @@ def test_a_client_that_speaks_something_else_ends_the_session_without_an_answer(
     assert core.receive_data(End(V1).syn(3), 0.0) == []
 
 
-def test_what_is_told_of_such_a_client_is_no_more_than_its_first_bytes() -> None:
+def test_of_such_a_client_its_first_bytes_are_shown_and_what_they_are() -> None:
     failed = only(detecting().receive_data(b"GET / HTTP/1.1\r\n" * 1000, 0.0))
     assert isinstance(failed, SessionFailed)
-    assert failed.message.endswith("47 45 54 20")
+    assert failed.message.endswith("begins with 47 45 54 20, an HTTP request")
 
 
 def test_a_server_that_detects_may_be_typed() -> None:
