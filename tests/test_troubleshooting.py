@@ -143,7 +143,7 @@ async def test_a_forgotten_await() -> None:
         forgotten.close()
         stream = await client.open_stream()
         with pytest.warns(RuntimeWarning, match="'MuxadoStream.send_all' was never awaited"):
-            stream.send_all(b"hello")
+            stream.send_all(b"hello")  # type: ignore[unused-coroutine]
     manager: Any = open_muxado_session("127.0.0.1", 1)
     with pytest.raises(AttributeError, match="'SessionManager' object has no attribute"):
         manager.open_stream()
