@@ -34,9 +34,9 @@ class Steps:
         slots: Slots,
         on_starving: Callable[[], None],
     ) -> None:
-        self.connection = connection
-        self.receivers = receivers
-        self.writer = writer
+        self.connection: Connection = connection
+        self.receivers: Receivers = receivers
+        self.writer: FrameWriter = writer
         self._slots = slots
         self._on_starving = on_starving
 

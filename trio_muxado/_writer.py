@@ -59,7 +59,7 @@ class FrameWriter:
         """Nothing more will be sent: all is on its way, or cannot be."""
         self.sleeps: bool = False
         """Whoever changes something looks here first: asking for more costs a call."""
-        self.stopped = False
+        self.stopped: bool = False
         self._shield: trio.CancelScope | None = None  # once the transport had to be waited for
         self._task: Task | None = None  # while it sleeps
         self._credit_waits = False

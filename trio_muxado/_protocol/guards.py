@@ -36,7 +36,7 @@ class Quota:
 
     def __init__(self, limit: int | None) -> None:
         self.limit: float | int = math.inf if limit is None else limit
-        self.used = 0
+        self.used: int = 0
 
     @property
     def bounded(self) -> bool:
