@@ -123,8 +123,7 @@ class Stream:
 
     def take_slot(self, quota: Quota) -> None:
         """Be counted in ``quota``, and nowhere else."""
-        if self.quota is not None:
-            self.leave_slot()
+        self.leave_slot()
         self.quota = quota
         quota.used += 1
 
