@@ -107,12 +107,13 @@ async def tcp_server(
 
 @asynccontextmanager
 async def memory_server(
-    handler: Handler = serve_echo, **options: Any
+    handler: Handler = serve_echo, ssl_context: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncGenerator[MemoryListener, None]:
     """A server without sockets, so that the clock can be a mocked one."""
     listener = MemoryListener()
+    served = listener if ssl_context is None else trio.SSLListener(listener, ssl_context)
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_muxado_listeners, handler, [listener], **options))
+        await nursery.start(partial(serve_muxado_listeners, handler, [served], **options))
         yield listener
         nursery.cancel_scope.cancel()
     assert listener.closed
@@ -326,10 +327,7 @@ async def test_a_tls_server_turns_plain_clients_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    listener = MemoryListener()
-    async with trio.open_nursery() as nursery:
-        tls = trio.SSLListener(listener, server_context)
-        await nursery.start(serve_muxado_listeners, serve_echo, [tls])
+    async with memory_server(ssl_context=server_context) as listener:
         bad = await listener.connect()
         await bad.send_all(GARBAGE["http"])
         await read_all(bad)
@@ -338,7 +336,6 @@ async def test_a_tls_server_turns_plain_clients_away(
         assert record.levelno == logging.INFO
         assert "TLS" in record.getMessage()
         await check_it_serves(listener, client_context)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_client_that_never_finishes_its_handshake(
@@ -347,18 +344,14 @@ async def test_a_client_that_never_finishes_its_handshake(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    listener = MemoryListener()
     config = MuxadoConfig(handshake_timeout=7)
-    async with trio.open_nursery() as nursery:
-        tls = trio.SSLListener(listener, server_context)
-        await nursery.start(partial(serve_muxado_listeners, serve_echo, [tls], config=config))
+    async with memory_server(ssl_context=server_context, config=config) as listener:
         bad = await listener.connect()
         await read_all(bad)
         assert trio.current_time() == 7
         (record,) = caplog.records
         assert "TooSlow" in record.getMessage()
         await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("error", ODD, ids=repr)
@@ -372,10 +365,7 @@ async def test_a_transport_that_raises_anything_in_its_handshake_ends_no_server(
 ) -> None:
     """As in a session: a listener's streams can be of any kind."""
     caplog.set_level(logging.INFO)
-    listener = MemoryListener()
-    async with trio.open_nursery() as nursery:
-        tls = trio.SSLListener(listener, server_context)
-        await nursery.start(partial(serve_muxado_listeners, serve_echo, [tls]))
+    async with memory_server(ssl_context=server_context) as listener:
         bad = await listener.connect(partial(FailingOnce, method=method, error=error))
         await bad.send_all(GARBAGE["http"])
         await read_all(bad)
@@ -383,21 +373,17 @@ async def test_a_transport_that_raises_anything_in_its_handshake_ends_no_server(
         (record,) = caplog.records
         assert "TLS" in record.getMessage()
         await check_it_serves(listener, client_context)
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("error", ODD, ids=repr)
 async def test_a_client_above_the_cap_whose_close_raises_ends_no_server(error: Exception) -> None:
-    listener = MemoryListener()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve_muxado_listeners, serve_echo, [listener], max_sessions=1))
+    async with memory_server(max_sessions=1) as listener:
         async with client_session(await listener.connect()) as session:
             assert await say(session, b"it lives") == b"it lives"
             bad = await listener.connect(partial(FailingOnce, method="aclose", error=error))
             await read_all(bad)
             await wait_all_tasks_blocked()
             assert await say(session, b"and goes on") == b"and goes on"
-        nursery.cancel_scope.cancel()
 
 
 @each_wire
