@@ -8,10 +8,11 @@ import pytest
 from docs.pictures.__main__ import HERE, drawings
 from docs.pictures.frames import LAYOUTS, RESERVED, described
 from docs.pictures.scenes import EDGES, RESETS, SCENES, STATES
-from docs.pictures.svg import COLOURS, SMALL
 from trio_muxado._protocol.states import STREAM_TRANSITIONS, StreamInput, StreamState
 from trio_muxado._protocol.wire_v1 import V1
 from trio_muxado._protocol.wire_v2 import V2
+
+from .helpers.drawings import check_it_reads
 
 DOCS = HERE.parent
 DRAWN = drawings()
@@ -33,27 +34,7 @@ def test_no_drawing_is_left_over() -> None:
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_it_reads_in_the_dark_and_on_a_phone(name: str) -> None:
-    root = ET.fromstring(DRAWN[name])
-    style = root.findtext("{*}style")
-    assert style is not None
-    used = {word for element in root.iter() for word in element.get("class", "").split()}
-    for word in used & COLOURS.keys():
-        assert style.count(f".{word}{{") == 2, f"{word} has no colour in the dark"
-    assert used <= COLOURS.keys() | {"mono"}
-    assert all(
-        element.get("fill") in (None, "none") and element.get("stroke") is None
-        for element in root.iter()
-    )
-    width = float(root.get("width", ""))
-    for text in root.iterfind(".//{*}text"):
-        size = float(text.get("font-size", ""))
-        assert size >= SMALL
-        # No font that is taken here is wider on average than 0.62 of its height.
-        reach = 0.62 * size * len(text.text or "")
-        x = float(text.get("x", ""))
-        begin = {"start": x, "middle": x - reach / 2, "end": x - reach}[text.get("text-anchor", "")]
-        assert begin >= 0, text.text
-        assert begin + reach <= width, text.text
+    check_it_reads(DRAWN[name])
 
 
 @pytest.mark.parametrize("name", DRAWN)
