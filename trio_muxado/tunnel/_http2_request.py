@@ -12,8 +12,8 @@ from ._visitors import Visitor
 class Body:
     """What has come of a request's body and has not been passed on: no more than the window.
 
-    The bytes of all frames are one buffer.  An object for each frame would take up to thirty times
-    as much, where a visitor sends a byte or two in each.
+    The bytes of all frames are one buffer.  With an object for each frame they would need thirty
+    times as much memory, where a visitor sends a byte or two in each.
     """
 
     def __init__(self) -> None:
