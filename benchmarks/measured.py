@@ -99,20 +99,20 @@ def worked(passed_connection: float, passed_megabyte: float) -> str:
     relays = ceil(passed / 0.6)
     paragraphs = (
         "*One agent*, for a few hundred visitors at once: one relay, no Redis, no HAProxy. If the "
-        "machine dies, so does the way in. A second relay with HAProxy and Redis is for that, not "
-        "for load.",
+        "machine dies, nobody reaches the service. A second relay with HAProxy and Redis prevents "
+        "that. The load doesn't need it.",
         "*Ten agents*, 500 new connections and 2,000 small requests on kept connections a second: "
         f"500 of {tunnels.microseconds(connection)} and 2,000 of {tunnels.microseconds(request)} "
-        f"are {ten:.2f} of a core. One relay would do, but with little to spare. With two relays "
+        f"are {ten:.2f} of a core. One relay can carry that, with little to spare. With two relays "
         "and one agent for each name, half of the visitors are passed on, which makes it "
         f"{ten:.2f} times {half:.2f}, or {ten * half / 2:.2f} of a core for each of the two. If "
-        f"one fails, the other has {ten:.2f} of a core to do, and nothing to pass on.",
+        f"one fails, the other needs {ten:.2f} of a core, and passes nothing on.",
         "*A thousand agents*, 20,000 new connections a second and 200 MB a second: "
         f"20,000 of {tunnels.microseconds(connection)} and 200 of {tunnels.microseconds(megabyte)} "
         f"are {connections + bulk:.1f} cores. With dozens of relays nearly every visitor is passed "
         f"on if each name has one agent: {passed:.0f} cores. At 60 % of each core that is {relays} "
-        f"relays, on {ceil(relays / 8)} machines of eight cores, and one more machine to be able "
-        f"to lose one. With an agent of each name at every relay ({relays} connections of each "
+        f"relays, on {ceil(relays / 8)} machines of eight cores, and one more machine in case "
+        f"one fails. With an agent of each name at every relay ({relays} connections from each "
         f"agent's machine) it would be {ceil((connections + bulk) / 0.6)} relays.",
     )
     return "\n\n".join(fill(text, 105) for text in paragraphs) + "\n"

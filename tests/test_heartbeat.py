@@ -232,7 +232,7 @@ async def test_a_peer_that_has_gone_away_gets_no_heartbeats(kind: Kind) -> None:
     async with raw_session(kind, heartbeat=BEAT, wire="auto") as (session, peer):
         peer.send(peer.goaway(0, ErrorCode.NO_ERROR))
         assert await peer.frames() == []
-        with pytest.raises(HeartbeatError, match="the peer takes no new streams"):
+        with pytest.raises(HeartbeatError, match="the peer accepts no new streams"):
             await session.ping()
 
 
@@ -244,7 +244,7 @@ async def test_the_first_ping_after_the_peer_has_gone_away(kind: Kind) -> None:
         peer.send(peer.goaway(3, ErrorCode.NO_ERROR))
         await wait_all_tasks_blocked()
         for _ in range(2):
-            with pytest.raises(HeartbeatError, match="the peer takes no new streams"):
+            with pytest.raises(HeartbeatError, match="the peer accepts no new streams"):
                 await session.ping()
 
 

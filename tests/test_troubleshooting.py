@@ -245,7 +245,7 @@ async def a_link_that_is_gone() -> str:
         return (await client.wait_closed()).message
 
 
-@produces("the transport took nothing for 60 s")
+@produces("the transport accepted nothing for 60 s")
 async def a_peer_that_does_not_read() -> str:
     link = Link(buffer=1000)
     async with open_session_pair(config=SILENT, link=link) as (client, _):
@@ -337,7 +337,7 @@ async def ended_here() -> str:
         return await error_of(partial(stream.send_all, b"too late"))
 
 
-@produces("open_stream: the peer takes no new streams")
+@produces("open_stream: the peer accepts no new streams")
 async def a_peer_that_goes_away() -> str:
     async with open_session_pair() as (client, server):
         await server.goaway()
@@ -439,7 +439,7 @@ async def test_untyped_v2_does_not_notice_a_dead_peer(
             await stream.receive_some()
         assert client.close_reason is None
         await stream.send_all(bytes(10_000))
-        assert (await client.wait_closed()).message == "the transport took nothing for 60 s"
+        assert (await client.wait_closed()).message == "the transport accepted nothing for 60 s"
 
 
 async def test_one_side_is_typed(autojump_clock: trio.testing.MockClock) -> None:

@@ -58,7 +58,7 @@ class SendTimer:
             self._since = now
 
     def ring(self, now: float) -> None:
-        message = f"the transport took nothing for {self._timeout:g} s"
+        message = f"the transport accepted nothing for {self._timeout:g} s"
         self._abort(CloseReason(ErrorCode.WRITE_TIMEOUT, "transport", message))
 
 

@@ -192,7 +192,7 @@ class Connection:
         if not self._session.can_open:
             if self._session.state is SessionState.ENDED:
                 raise OpenRefused(ErrorCode.SESSION_CLOSED, "the session has ended")
-            raise OpenRefused(ErrorCode.REMOTE_GONE_AWAY, "the peer takes no new streams")
+            raise OpenRefused(ErrorCode.REMOTE_GONE_AWAY, "the peer accepts no new streams")
         streams = self.streams
         quota = streams.outbound if stream_type != wire.heartbeat_type else None
         stream = streams.new_local(quota)

@@ -51,7 +51,7 @@ class ErrorCode(enum.Enum):
     STREAMS_EXHAUSTED = 12
     """No stream ids are left (v2 only)."""
     WRITE_TIMEOUT = 13
-    """The transport took nothing for too long (v2 only)."""
+    """The transport accepted nothing for too long (v2 only)."""
     SESSION_CLOSED = 14
     """The session was closed (v2 only)."""
     PEER_EOF = 15

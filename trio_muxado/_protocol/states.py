@@ -38,7 +38,7 @@ class SessionState(enum.Enum):
 
     ACTIVE = "both sides may open streams"
     GOING_AWAY = "we take no new streams of the peer (we sent GOAWAY)"
-    GONE_AWAY = "the peer takes no new streams of ours (it sent GOAWAY)"
+    GONE_AWAY = "the peer accepts no new streams of ours (it sent GOAWAY)"
     DRAINING = "neither side opens streams; those that run go on"
     ENDED = "nothing is read or sent any more"
 
