@@ -111,6 +111,11 @@ def pytest_collection_finish() -> None:
         gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    if fork_server := sys.modules.get(f"{__package__}.helpers.fork_server"):
+        fork_server.end_fork_server()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,

@@ -22,6 +22,7 @@ import trio
 from trio_muxado import StreamResetError, open_muxado_session
 
 from .helpers import Kind, each_wire, session_pair
+from .helpers.fork_server import python
 from .helpers.programs import DEADLINE
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -66,7 +67,7 @@ async def running(
 ) -> AsyncIterator[Program]:
     """An example, until it is not needed any more."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-W", "error", str(EXAMPLES / name), *map(str, arguments)],
+        python("-W", "error", str(EXAMPLES / name), *map(str, arguments)),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

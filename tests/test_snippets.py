@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from .helpers.fork_server import python
 from .helpers.pages import PAGES, ROOT, Block, Page
 from .helpers.ports import free_ports
 from .helpers.programs import DEADLINE, matches, run_to_its_end, serving
@@ -95,16 +96,14 @@ class Stage:
             path.write_text(self.source(block), "utf-8")
             options = ["-q", "-p", "no:cacheprovider", "--rootdir", ".", "-p", "pytest_trio.plugin"]
             return run_to_its_end(
-                [sys.executable, "-m", "pytest", *options, path.name],
+                python("-m", "pytest", *options, path.name),
                 self.folder,
                 # The plugins of the environment, hypothesis among them, take longer than the tests.
                 PYTEST_DISABLE_PLUGIN_AUTOLOAD="1",
             )
         imports = any("file" in other.options for other in self.page.above(block))
         if imports or NEEDS_A_PROCESS.search(self.page.source(block)):
-            return run_to_its_end(
-                [sys.executable, "-W", "error", self.write(block).name], self.folder
-            )
+            return run_to_its_end(python("-W", "error", self.write(block).name), self.folder)
         return run_here(compile(self.source(block), str(block.page), "exec"), self.folder)
 
     def serve(self, block: Block) -> None:

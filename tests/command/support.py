@@ -16,9 +16,20 @@ from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, serve_muxado
 from trio_muxado._command.group import commands
 from trio_muxado._command.options import ADDRESS, Address
 
+from ..helpers.fork_server import python
 from ..helpers.programs import DEADLINE
 
-MODULE = [sys.executable, "-W", "error", "-m", "trio_muxado"]
+MODULE = ("-W", "error", "-m", "trio_muxado")
+
+
+def module(*arguments: str) -> list[str]:
+    """How a command is run as a process of its own."""
+    return python(*MODULE, *arguments)
+
+
+def ordinary_module(*arguments: str) -> list[str]:
+    """The same, where the process that was started has to be the one that runs it."""
+    return [sys.executable, *MODULE, *arguments]
 
 
 def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
@@ -32,7 +43,7 @@ def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a process."""
     return subprocess.run(
-        [*MODULE, *arguments], capture_output=True, text=True, timeout=DEADLINE, check=False
+        module(*arguments), capture_output=True, text=True, timeout=DEADLINE, check=False
     )
 
 
@@ -40,7 +51,7 @@ async def run_beside(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a process, beside what this test serves."""
     with trio.fail_after(DEADLINE):
         done = await trio.run_process(
-            [*MODULE, *arguments], capture_stdout=True, capture_stderr=True, check=False
+            module(*arguments), capture_stdout=True, capture_stderr=True, check=False
         )
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
@@ -88,7 +99,7 @@ async def tracer_process(
 ) -> AsyncGenerator[tuple[trio.Process, Address], None]:
     """``trio-muxado trace``, once it listens."""
     process = await trio.lowlevel.open_process(
-        [*MODULE, "trace", "127.0.0.1:0", target, *options],
+        module("trace", "127.0.0.1:0", target, *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

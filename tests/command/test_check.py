@@ -23,7 +23,7 @@ from trio_muxado._check.vectors import Version
 from ..helpers.ports import free_port
 from ..helpers.programs import DEADLINE
 from ..test_check import Change, Mistaken, without
-from .support import MODULE, echo_streams, invoke, run_beside, serving
+from .support import echo_streams, invoke, module, run_beside, serving
 
 DIALLER = Path(__file__).with_name("dialling_peer.py")
 
@@ -49,7 +49,7 @@ async def test_it_finds_nothing_in_this_library_s_server(wire, typed) -> None:
 async def test_it_finds_nothing_in_this_library_s_client(wire, typed) -> None:
     """It dials as often as it is listened to."""
     process = await trio.lowlevel.open_process(
-        [*MODULE, "check", "127.0.0.1:0", "--role", "server", "--json", "--wire", wire, *typed],
+        module("check", "127.0.0.1:0", "--role", "server", "--json", "--wire", wire, *typed),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

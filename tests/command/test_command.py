@@ -19,6 +19,7 @@ from trio_muxado._command import ending
 from trio_muxado._command.group import COMMANDS, commands
 from trio_muxado._command.options import ADDRESS, LISTEN_ADDRESS, Address
 
+from ..helpers.fork_server import python
 from ..helpers.programs import DEADLINE
 from .support import invoke, run
 
@@ -222,7 +223,7 @@ def test_an_interrupt_of_whatever_runs_is_one_line(monkeypatch) -> None:
 def start(code: str) -> subprocess.Popen[str]:
     """A process that runs a command of our own, once it has said that it does."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", code],
+        python("-W", "error", "-c", code),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

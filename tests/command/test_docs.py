@@ -16,7 +16,7 @@ from trio_muxado._command.group import COMMANDS
 from ..helpers.pages import ROOT, Block, read_page
 from ..helpers.programs import DEADLINE, ENVIRONMENT, matches, run_to_its_end
 from ..test_snippets import Stage
-from .support import MODULE
+from .support import module
 
 PAGE = read_page(ROOT / "docs" / "command.md")
 
@@ -40,7 +40,7 @@ def test_the_proxy_prints_what_the_page_shows(tmp_path: Path) -> None:
         stage.serve(PAGE.last_server(trace))
         words, expected = command_and_output(trace)
         process = subprocess.Popen(
-            [*MODULE, *map(stage.on_our_ports, words)],
+            module(*map(stage.on_our_ports, words)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=ENVIRONMENT,
@@ -49,7 +49,7 @@ def test_the_proxy_prints_what_the_page_shows(tmp_path: Path) -> None:
         assert process.stdout is not None
         printed = process.stdout.readline()  # that it listens
         words, answer = command_and_output(ping)
-        came = run_to_its_end([*MODULE, *map(stage.on_our_ports, words)], tmp_path)
+        came = run_to_its_end(module(*map(stage.on_our_ports, words)), tmp_path)
         assert matches(stage.on_our_ports(answer), came), came
         while " ended " not in printed:
             printed += process.stdout.readline()

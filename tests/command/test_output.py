@@ -15,7 +15,7 @@ from rich.console import Console
 from trio_muxado._command import output
 
 from ..helpers.programs import DEADLINE
-from .support import MODULE
+from .support import module
 
 ROWS = [("invalid/data-stream-zero", "docs/specification/v1.md#irregular-input", "[bold] none")]
 HEADERS = ("vector", "section", "what")
@@ -71,7 +71,7 @@ def on_a_terminal(
     if no_color:
         environment["NO_COLOR"] = "1"
     with subprocess.Popen(
-        [*MODULE, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        module(*arguments), stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     ) as process:
         os.close(theirs)
         received = b""

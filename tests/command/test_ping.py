@@ -15,7 +15,7 @@ import trustme
 from trio_muxado import Heartbeat, MuxadoConfig, MuxadoSession
 
 from ..helpers.ports import free_port
-from .support import MODULE, invoke, run_beside, serving
+from .support import invoke, module, run_beside, serving
 
 
 async def test_it_says_how_long_each_took() -> None:
@@ -123,7 +123,7 @@ async def test_who_does_not_speak_muxado() -> None:
 async def test_ctrl_c_still_sums_up() -> None:
     async with serving() as address:
         process = await trio.lowlevel.open_process(
-            [*MODULE, "ping", address, "--count", "1000", "--interval", "1000"],
+            module("ping", address, "--count", "1000", "--interval", "1000"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -22,7 +22,7 @@ from ..helpers.ports import free_port
 from ..helpers.programs import DEADLINE, ENVIRONMENT
 from ..tunnel.commands import APPLICATION, SECRET, TOKEN, relaying, running, terminated
 from ..tunnel.support import HOST, ask, reverse, saying, service, visit
-from .support import MODULE, invoke
+from .support import invoke, module, ordinary_module
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="a process cannot be sent SIGTERM there"
@@ -400,7 +400,7 @@ async def unheard(*arguments: object) -> AsyncGenerator[trio.Process, None]:
     os.close(reader)
     try:
         process = await trio.lowlevel.open_process(
-            [*MODULE, *map(str, arguments)], stderr=writer, env={**ENVIRONMENT, **TOKEN}
+            module(*map(str, arguments)), stderr=writer, env={**ENVIRONMENT, **TOKEN}
         )
     finally:
         os.close(writer)
@@ -438,8 +438,11 @@ async def test_a_relay_without_descriptors_says_so_in_its_log_and_recovers() -> 
     import resource
 
     port = free_port()
-    logs = ("--log-format", "json")
-    async with service(reverse) as behind, relaying("--ports", port, *logs) as (relay, agents):
+    options = ("--ports", port, "--log-format", "json")
+    async with (
+        service(reverse) as behind,
+        relaying(*options, start=ordinary_module) as (relay, agents),
+    ):
         expose = ("expose", behind.port, "--relay", agents, "--port", port)
         async with running(*expose) as agent:
             await agent.expect("main is at")

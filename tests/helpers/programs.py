@@ -13,6 +13,8 @@ import threading
 from collections.abc import Generator
 from pathlib import Path
 
+from .fork_server import python
+
 DEADLINE = 240
 """Seconds in which a program has to do what it is for: only a hang takes as long, on a machine with
 other work as well.  What waits for each other ends before pytest's own five minutes."""
@@ -53,7 +55,7 @@ class Serving:
         self.printed = ""
         self._lines: queue.Queue[str | None] = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", _ANNOUNCE, path.name],
+            python("-W", "error", "-c", _ANNOUNCE, path.name),
             cwd=path.parent,
             env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from ..command.support import MODULE
+from ..command.support import module
 from ..helpers.programs import DEADLINE, ENVIRONMENT
 from .support import HOST
 
@@ -59,11 +59,14 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    *arguments: object, env: Mapping[str, str] = TOKEN, cwd: Path | None = None
+    *arguments: object,
+    env: Mapping[str, str] = TOKEN,
+    cwd: Path | None = None,
+    start: Callable[..., list[str]] = module,
 ) -> AsyncGenerator[Running, None]:
     """A command, until it is not needed any more."""
     process = await trio.lowlevel.open_process(
-        [*MODULE, *map(str, arguments)],
+        start(*map(str, arguments)),
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         env={**ENVIRONMENT, **env},
