@@ -1,21 +1,11 @@
-"""Streams of the peer that wait to be accepted, and tasks that wait for one."""
+"""Streams of the peer that wait to be accepted, in a memory channel."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import trio
-from trio.lowlevel import (
-    Abort,
-    RaiseCancelT,
-    Task,
-    cancel_shielded_checkpoint,
-    checkpoint_if_cancelled,
-    current_task,
-    wait_task_rescheduled,
-)
 
 if TYPE_CHECKING:
     from ._protocol.stream import Stream
@@ -23,6 +13,8 @@ if TYPE_CHECKING:
 
 Offered: TypeAlias = "tuple[Stream, ReceiveChannel]"
 """A stream of the peer, and where what came on it waits."""
+
+Channel: TypeAlias = "tuple[trio.MemorySendChannel[Offered], trio.MemoryReceiveChannel[Offered]]"
 
 Start: TypeAlias = "Callable[[Stream, ReceiveChannel], None]"
 """Starts the handler of a stream; does not wait."""
@@ -32,74 +24,78 @@ class Backlog:
     """First come, first served, for any number of tasks.
 
     The protocol counts the streams until they are accepted, and refuses those above
-    ``accept_backlog``.
-
-    What one of trio's memory channels does, and takes a tenth of the memory of an idle session for:
-    mostly one task waits here, and a stream waits only where others came just before.
+    ``accept_backlog``: so the channel, which has as many slots, is never full.
     """
 
-    __slots__ = ("_ended", "_takers", "_waiting")
+    __slots__ = ("_channel", "_ended", "_size", "_start", "_takers", "_waiting")
 
-    def __init__(self) -> None:
-        # Streams wait, or tasks do; both never.
-        self._waiting: deque[Offered] | None = None  # a client's peer mostly opens none
-        # And what each of those is handed, or what starts it there.
-        self._takers: dict[Task, tuple[list[Offered], Start | None]] = {}
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._channel: Channel | None = None  # a client's peer mostly opens no stream
+        # Streams that ``take`` has not returned: to try one more costs an exception.
+        self._waiting = 0
+        self._takers = 0
         self._ended = False
+        self._start: Start | None = None
 
     def put(self, offered: Offered, at_once: bool) -> None:
         """The peer has opened a stream.
 
-        With ``at_once`` whoever waits, and can start it in this step, does so; else a task that
-        waits is handed it, or it waits itself.  That saves a pass of trio's loop; where others
-        follow, it costs a write more, as their answers come a pass later.
+        With ``at_once`` whoever waits, and can start it in this step, does so; else it waits in the
+        channel.  That saves a pass of trio's loop; where others follow, it costs a write more, as
+        their answers come a pass later.
         """
-        if self._takers:
-            task = next(iter(self._takers))
-            handed, start = self._takers[task]
-            if at_once and start is not None and len(self._takers) == 1:
-                start(*offered)
-                return
-            handed.append(offered)
-            del self._takers[task]
-            trio.lowlevel.reschedule(task)
+        if at_once and self._start is not None and self._takers == 1 and not self._waiting:
+            self._start(*offered)
             return
-        if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append(offered)
+        (self._channel or self._open())[0].send_nowait(offered)
+        self._waiting += 1
 
     def end(self) -> None:
         """No more will come; what waits can still be taken."""
+        self._start = None
         self._ended = True
-        for task in self._takers:
-            trio.lowlevel.reschedule(task)
-        self._takers.clear()
+        if self._channel is not None:
+            self._channel[0].close()
 
     def drop(self) -> list[Stream]:
         """Forget what waits, and return it: nobody can take it any more."""
-        waiting, self._waiting = self._waiting or (), None
-        return [core for core, _ in waiting]
+        dropped: list[Stream] = []
+        while self._waiting:
+            try:
+                core, _ = (self._channel or self._open())[1].receive_nowait()
+            except trio.EndOfChannel:
+                break  # what waits was handed to tasks that have not run yet
+            dropped.append(core)
+            self._waiting -= 1
+        return dropped
 
     async def take(self, most: int, start: Start | None = None) -> list[Offered]:
         """Wait for the next, and take at most ``most`` that wait; none when there will be none.
 
-        Meanwhile ``start`` may be called with one.  When it is cancelled, it takes nothing.
+        Meanwhile ``start`` may be called with one.
         """
-        await checkpoint_if_cancelled()
-        taken: list[Offered] = []
-        if self._waiting or self._ended:
-            if self._waiting:
-                taken.append(self._waiting.popleft())
-            await cancel_shielded_checkpoint()
-        else:
-            task = current_task()
-            self._takers[task] = (taken, start)
+        receiver = (self._channel or self._open())[1]
+        self._takers += 1
+        self._start = start
+        try:
+            streams = [await receiver.receive()]
+        except trio.EndOfChannel:
+            return []
+        finally:
+            self._takers -= 1
+            self._start = None
+        self._waiting -= 1
+        while self._waiting and len(streams) < most:
+            try:
+                streams.append(receiver.receive_nowait())
+            except trio.WouldBlock:
+                break  # what waits was handed to other tasks, which have not run yet
+            self._waiting -= 1
+        return streams
 
-            def give_up(_: RaiseCancelT) -> Abort:
-                del self._takers[task]
-                return Abort.SUCCEEDED
-
-            await wait_task_rescheduled(give_up)
-        while taken and self._waiting and len(taken) < most:
-            taken.append(self._waiting.popleft())
-        return taken
+    def _open(self) -> Channel:
+        channel = self._channel = trio.open_memory_channel[Offered](self._size)
+        if self._ended:
+            channel[0].close()
+        return channel

@@ -101,7 +101,7 @@ class Engine:
         self.ending: Ending = Ending()
         self.wire_known: LazyEvent = LazyEvent()
         self.kept_channels: Kept = kept_channels()
-        self.backlog: Backlog = Backlog()
+        self.backlog: Backlog = Backlog(config.accept_backlog)
         self.breaks: Breaks = {}
         self.keepalive: Keepalive = Keepalive()
         self.room: SendRoom = SendRoom(config.send_buffer, on_starving=self._on_starving)

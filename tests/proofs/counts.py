@@ -37,7 +37,7 @@ def check_counts(session: MuxadoSession, *, over: bool = False) -> None:
     assert len(engine.heartbeats._waiting) <= most
     assert not slots.idle
     assert len(engine.steps.receivers) <= len(live)
-    assert not engine.backlog._waiting
+    assert engine.backlog._waiting == 0
     assert connection.unsent == 0
     if connection.wire is not None:
         outbox = connection._outbox
