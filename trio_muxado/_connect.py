@@ -14,7 +14,7 @@ from ._checks import check_host, check_port, check_ssl_context, check_stream
 from ._config import DEFAULT_CONFIG, MuxadoConfig, check_config
 from ._ending import CLOSED_HERE
 from ._engine import Engine
-from ._nursery import open_bare_nursery
+from ._nursery import open_bare_nursery, raise_unchanged
 from ._patience import run_while_running
 from ._protocol.budget import ServerBudget
 from ._session import MuxadoSession
@@ -197,7 +197,7 @@ class SessionManager:
         if failure is error:
             return None  # what the body raised goes on
         if failure is not None:
-            raise failure
+            raise_unchanged(failure)
         return True
 
     async def _end(self, error: BaseException | None) -> BaseException | None:

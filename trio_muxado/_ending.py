@@ -17,7 +17,7 @@ from ._errors import (
     printable,
 )
 from ._lazy_event import LazyEvent
-from ._nursery import leaves
+from ._nursery import leaves, without_cancelled
 from ._protocol.errors import ErrorCode
 from ._protocol.stream import BreakReason
 from ._protocol.wire import looks_like, what_else
@@ -144,8 +144,11 @@ class Ending:
 
     def caused(self, error: BaseException) -> bool:
         """Nothing but the crash of a task of the session, as the user's calls reported it."""
-        return self.crash is not None and all(
-            isinstance(leaf, MuxadoError) and leaf.__cause__ is self.crash for leaf in leaves(error)
+        rest = without_cancelled(error)
+        if self.crash is None or rest is None:
+            return False
+        return all(
+            isinstance(leaf, MuxadoError) and leaf.__cause__ is self.crash for leaf in leaves(rest)
         )
 
 

@@ -13,7 +13,7 @@ from ._breaking import break_now
 from ._checks import check_stream
 from ._copying import close, end_on, receive_on, send_now_on
 from ._errors import MuxadoError, SessionClosedError, StreamResetError
-from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
+from ._nursery import BareNursery, leaves, open_bare_nursery, raise_unchanged, without_cancelled
 from ._patience import run_while_running
 from ._protocol.checks import check_number
 from ._protocol.errors import ErrorCode
@@ -169,7 +169,7 @@ class _Joint:
                 if self._idle_timeout is not None:
                     await nursery.guard(self._watch, nursery, self._idle_timeout)
             if self._failure is not None:
-                raise self._failure
+                raise_unchanged(self._failure)
             if self._broke is not None or self._idle:
                 await self._end_early()
         except BaseException as error:

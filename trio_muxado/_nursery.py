@@ -8,10 +8,11 @@ out of sight.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import trio
 
@@ -55,14 +56,18 @@ class BareNursery:
             rest = without_cancelled(group)
             if rest is not None:
                 failures += cast("BaseExceptionGroup[BaseException]", rest).exceptions
-        if raised is not None and (without_cancelled(raised) is not None or not failures):
+        rest = None if raised is None else without_cancelled(raised)
+        if raised is not None and (rest is not None or not failures):
             for failure in failures:  # which would be lost otherwise
                 logger.error("a task failed while another error was raised", exc_info=failure)
+            if rest is not None and rest is not raised and not _is_cancelled():
+                # The cancellation in the user's group was this nursery's: nobody else catches it.
+                raise_unchanged(rest)
             return  # what the body raised goes on
         if len(failures) == 1:
-            raise failures[0]
+            raise_unchanged(failures[0])
         if failures:
-            raise BaseExceptionGroup("several tasks failed at once", failures)
+            raise_unchanged(BaseExceptionGroup("several tasks failed at once", failures))
         # The tasks may have been cancelled from outside while the body waited for them here.
         await trio.lowlevel.checkpoint_if_cancelled()
 
@@ -87,6 +92,21 @@ class BareNursery:
     def cancel(self) -> None:
         """Cancel the body and all tasks."""
         self.inner.cancel_scope.cancel()
+
+
+def raise_unchanged(error: BaseException) -> NoReturn:
+    """Raise what was raised elsewhere; its context stays, whatever is handled here."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error, context  # or the traceback would be part of a cycle
+
+
+def _is_cancelled() -> bool:
+    """The task is cancelled, by a scope outside."""
+    return trio.current_effective_deadline() == -math.inf
 
 
 def open_bare_nursery() -> BareNursery:
@@ -138,5 +158,6 @@ def without_cancelled(error: BaseException) -> BaseException | None:
         return None
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
-        return group.split(trio.Cancelled)[1]
+        cancelled, rest = group.split(trio.Cancelled)
+        return group if cancelled is None else rest
     return error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import NoReturn, cast
 
 import trio
 
@@ -45,4 +45,16 @@ def errors_bare() -> Generator[None, None, None]:
         failure = fatal_in(group) or (errors[0] if len(errors) == 1 else None)
         if failure is None:
             raise
-        raise failure from failure.__cause__
+    else:
+        return
+    raise_unchanged(failure)
+
+
+def raise_unchanged(error: BaseException) -> NoReturn:
+    """Raise what was raised elsewhere; its context stays, whatever is handled here."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error, context  # or the traceback would be part of a cycle

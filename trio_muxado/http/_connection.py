@@ -11,7 +11,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 
 from .. import ErrorCode, MuxadoError, MuxadoStream, ProxyHeaderError, receive_proxy_header
-from ._bare import errors_bare
+from ._bare import errors_bare, raise_unchanged
 from ._exchange import Exchange
 from ._hypercorn import HTTP2, Protocol, stream_of
 from ._inbox import Inbox
@@ -105,7 +105,7 @@ class Connection:
                     await self._cut(code)
                 self._nursery.cancel_scope.cancel()
         if self._failure is not None:
-            raise self._failure
+            raise_unchanged(self._failure)
         await self._end()
 
     async def _prepare(self) -> Protocol | None:

@@ -14,7 +14,7 @@ from hypercorn.config import Config
 from hypercorn.utils import is_asgi
 
 from .. import MuxadoSession, MuxadoStream
-from ._bare import errors_bare
+from ._bare import errors_bare, raise_unchanged
 from ._checks import check_bool, check_instance, check_ssl_context, shown
 from ._connection import Connection
 from ._scope import Origin, origin_of
@@ -135,7 +135,7 @@ async def asgi_handler(
     if service.fatal is not None:
         failure = service.fatal
     if failure is not None:
-        raise failure
+        raise_unchanged(failure)
 
 
 def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:

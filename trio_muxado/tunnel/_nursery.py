@@ -32,7 +32,11 @@ async def open_nursery() -> AsyncGenerator[trio.Nursery, None]:
         failure = errors[0]
     else:
         return
-    raise failure
+    context = failure.__context__
+    try:
+        raise failure
+    finally:
+        failure.__context__ = context  # what its own code handled, not what is handled here
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
