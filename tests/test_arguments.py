@@ -89,7 +89,7 @@ WINDOW = ints(1, 2**31 - 1)
 BYTES: Wrong = {TypeError: ["text", 5, None, [1, 2], 1.5, memoryview(b"abcd")[::2], Shy()]}
 HOST: Wrong = {
     TypeError: [5, 1.5, ["localhost"], Shy(), bytearray(b"x")],
-    ValueError: ["", b"\xff"],
+    ValueError: ["", b"\xff", "ex..ample", "x" * 64, "ex\udcffample"],
 }
 PORT = no_none(ints(0, 65535))
 BOOL: Wrong = {TypeError: [0, 1, None, "yes", [], Shy()]}

@@ -354,6 +354,17 @@ async def test_a_connection_that_is_never_made_is_given_up(autojump_clock: MockC
     assert server.heard == ["connecting", "unreachable", "connecting"]
 
 
+async def test_what_a_certificate_has_to_be_for_is_checked_with_connect_as_well() -> None:
+    async def connect() -> trio.abc.Stream:
+        raise AssertionError("it has dialled")
+
+    for host in ("", "ex..ample"):
+        with pytest.raises(ValueError, match=r"^host must "):
+            await dial_muxado(
+                returns, host, 0, ssl_context=ssl.create_default_context(), connect=connect
+            )
+
+
 async def test_another_error_of_connect_is_raised(autojump_clock: MockClock) -> None:
     async with dialling(LookupError("a bug")) as (_, dial):
         with pytest.raises(LookupError):

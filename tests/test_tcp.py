@@ -1,5 +1,7 @@
 """Connecting and listening by TCP."""
 
+import socket
+
 import pytest
 import trio
 
@@ -37,6 +39,15 @@ async def test_a_port_that_one_family_has_lost_is_given_up_for_another(
         await listener.aclose()
 
 
+async def test_a_name_of_letters_that_dns_does_not_allow_is_unknown() -> None:
+    """That shows only when it is looked up, and so it is like any other that nobody has."""
+    name = "\N{ARABIC-INDIC DIGIT ONE}.example"
+    with pytest.raises(socket.gaierror):
+        await connect_tcp(name, 5)
+    with pytest.raises(socket.gaierror):
+        await listen_tcp(0, host=name, backlog=None)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", b"127.0.0.1", "localhost"])
 async def test_an_address_and_a_name(host: str | bytes) -> None:
     (listener,) = await listen_tcp(0, host="127.0.0.1", backlog=None)
@@ -47,3 +58,22 @@ async def test_an_address_and_a_name(host: str | bytes) -> None:
             assert await far.receive_some() == b"x"
     with pytest.raises(OSError, match=r"refused|all attempts"):
         await connect_tcp(host, port)
+
+
+async def test_a_cancelled_search_for_a_port_leaves_none_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[trio.SocketListener] = []
+    open_listeners = trio.open_tcp_listeners
+
+    async def open_tcp_listeners(port: int, **options: object) -> list[trio.SocketListener]:
+        for _ in range(2):  # as where the families get ports of their own
+            opened.extend(await open_listeners(port, host="127.0.0.1"))
+        scope.cancel()
+        return opened[-2:]
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
+    with trio.CancelScope() as scope:
+        await listen_tcp(0, host=None, backlog=None)
+    assert scope.cancelled_caught
+    assert {listener.socket.fileno() for listener in opened} == {-1}

@@ -77,6 +77,11 @@ def check_host(value: object) -> None:
         raise ValueError(f"host must be ASCII where it is bytes, not {shown(value)}")
     if not value:
         raise ValueError("host must not be empty")
+    if isinstance(value, str):
+        try:
+            value.encode("idna")  # as the system's resolver is asked
+        except UnicodeError:
+            raise ValueError(f"host must be a name or an address, not {shown(value)}") from None
 
 
 def check_port(value: object, least: int = 1) -> None:

@@ -103,14 +103,16 @@ async def dial_muxado(
       TypeError, ValueError: an argument cannot be used; nothing has been dialled then.
     """
     check_function("handle_session", handle_session)
-    if connect is None:
+    check_ssl_context(ssl_context)
+    if connect is None or ssl_context is not None:
         check_host(host)
+    else:
+        check_instance("host", host, (str, bytes), "a str or bytes")
+    if connect is None:
         check_port(port)
     else:
         check_function("connect", connect)
-        check_instance("host", host, (str, bytes), "a str or bytes")
         check_port(port, least=0)  # nobody looks at it
-    check_ssl_context(ssl_context)
     check_config(config)
     check_instance("backoff", backoff, Backoff, "a Backoff")
     check_stop(stop)

@@ -2,15 +2,17 @@
 
 import logging
 import math
+import socket
 import ssl
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from trio_muxado import MuxadoStream, client_session
@@ -23,6 +25,7 @@ from trio_muxado.tunnel import (
     Relay,
     RelayConfig,
     ServerTls,
+    SharedRegistry,
     Token,
     Tunnel,
     TunnelRefusedError,
@@ -33,7 +36,7 @@ from trio_muxado.tunnel._agent import say_hello
 from trio_muxado.tunnel._config import session_config
 from trio_muxado.tunnel._messages import Hello, Refused, encode
 
-from ..helpers.ports import free_ports
+from ..helpers.ports import free_port, free_ports
 from .relays import OF_RELAYS, Memory, MemoryRegistry, address_of, clustered
 from .support import (
     EVERYTHING,
@@ -41,6 +44,7 @@ from .support import (
     SECRET,
     TCP,
     ask,
+    config,
     exposed,
     reverse,
     running_relay,
@@ -501,3 +505,31 @@ async def test_a_visitor_who_came_too_early_keeps_nobody_out() -> None:
         async with exposed(pair.one, {TCP: behind}) as agent:
             assert agent.port() == ports[0]
             assert await ask_at(HOSTS[1], ports[0]) == b"yes"
+
+
+@pytest.mark.parametrize("how", ["fails", "is cancelled"])
+async def test_a_relay_whose_registry_does_not_begin_leaves_no_port_open(how: str) -> None:
+    class Broken(MemoryRegistry):
+        async def __aenter__(self) -> SharedRegistry:
+            if how == "fails":
+                raise LookupError("a bug")
+            await trio.sleep_forever()
+            raise AssertionError
+
+    port = free_port()
+    options = config(agents=f"{HOST}:{port}", relay_address=f"{HOST}:{port}")
+    relay = Relay(options, (OF_RELAYS,), shared_registry=Broken(Memory()))
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with suppress(LookupError):
+                await relay.run()
+
+        nursery.start_soon(run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    for number in (port, *relay.config.port_range):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, number))
+            probe.listen()  # which two can't do

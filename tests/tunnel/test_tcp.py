@@ -694,3 +694,15 @@ async def test_whoever_waits_when_a_relay_stops_is_served() -> None:
             assert [visitor.recv(10) for visitor in waiting] == [b"hello"] * 3
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(address)
+
+
+async def test_a_port_that_is_cancelled_closes_all_its_addresses() -> None:
+    async def handler(tcp: trio.SocketStream) -> None:
+        """Nobody connects."""
+
+    listeners = [(await trio.open_tcp_listeners(0, host=host))[0] for host in (HOST, HOST)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Porter().serve, listeners, handler, nursery)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [listener.socket.fileno() for listener in listeners] == [-1, -1]

@@ -23,6 +23,7 @@ from .. import (
     StreamResetError,
     dial_muxado,
 )
+from ._checks import check_dialling
 from ._config import check_seconds, session_config
 from ._control import CONTROL_TYPE, HELLO_TIMEOUT, receive_message
 from ._errors import TunnelRefusedError
@@ -30,6 +31,7 @@ from ._messages import MOST_TUNNELS, Accepted, Granted, Hello, MessageError, Ref
 from ._names import Tunnel, shown
 from ._nursery import open_nursery
 from ._services import Handle, Service
+from ._tokens import LONGEST_SECRET
 
 logger = logging.getLogger("trio_muxado.tunnel")
 
@@ -96,6 +98,16 @@ async def expose(
     if len(names) > MOST_TUNNELS:
         raise ValueError(f"services must map at most {MOST_TUNNELS} Tunnels, not {len(names)}")
     check_seconds("idle_timeout", idle_timeout)
+    check_dialling(
+        host,
+        port,
+        connect=connect,
+        ssl_context=ssl_context,
+        heartbeat=heartbeat,
+        backoff=backoff,
+        stop=stop,
+        on_state=on_state,
+    )
     hello = Hello(checked_token(token), _checked_agent(agent), tuple(services))
     async with AsyncExitStack() as stack:
         handlers: dict[str, Handle] = {}
@@ -120,8 +132,8 @@ def checked_token(token: object) -> str:
     """Refuse what is no token, without showing it."""
     if not isinstance(token, str):
         raise TypeError(f"token must be a str, not a {type(token).__name__}")
-    if not token or not token.isprintable() or len(token) > 1024:
-        raise ValueError("token must be 1 to 1024 printable characters")
+    if not token or not token.isprintable() or len(token) > LONGEST_SECRET:
+        raise ValueError(f"token must be 1 to {LONGEST_SECRET} printable characters")
     return token
 
 

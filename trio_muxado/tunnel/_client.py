@@ -24,11 +24,12 @@ from .. import (
     forward,
 )
 from ._agent import checked_token, say_hello, wait_until_ended
+from ._checks import check_dialling, check_task_status
 from ._config import check_seconds, session_config
 from ._control import receive_message
 from ._errors import TunnelRefusedError
 from ._messages import Hello, MessageError, Opened, Refused, Target, encode
-from ._names import check_name, check_port, checked_target
+from ._names import check_address, check_name, check_port, checked_target
 from ._nursery import open_nursery
 
 logger = logging.getLogger("trio_muxado.tunnel")
@@ -86,7 +87,18 @@ async def forward_port(
     """
     target = checked_target("target", target, check_name)
     check_port("local_port", local_port, least=0)
+    check_address("local_host", local_host)
     check_seconds("idle_timeout", idle_timeout)
+    check_dialling(
+        host,
+        port,
+        ssl_context=ssl_context,
+        heartbeat=heartbeat,
+        backoff=backoff,
+        stop=stop,
+        on_state=on_state,
+    )
+    check_task_status(task_status)
     hello = Hello(checked_token(token), "a client")
     listeners = await trio.open_tcp_listeners(local_port, host=local_host)
     pool = SessionPool()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 
 from .. import Heartbeat, MuxadoConfig
-from ._names import parse_address, parse_ports, shown, shown_address
+from ._names import check_address, parse_address, parse_ports, shown, shown_address
 
 MOST_STREAMS = 100_000
 """That one agent takes at once; relay and agent bound their visitors by themselves."""
@@ -89,10 +89,7 @@ class RelayConfig:
         for name in ("agents", "http", "https"):
             if getattr(self, name) is not None or name == "agents":
                 parse_address(name, getattr(self, name))
-        if not isinstance(self.host, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"host must be a str, not {shown(self.host)}")
-        if not self.host:
-            raise ValueError("host must not be empty")
+        check_address("host", self.host)
         if self.ports is not None:
             object.__setattr__(self, "ports", parse_ports("ports", self.ports))
         if not isinstance(self.allow_targets, tuple | list):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -129,5 +126,5 @@ def check_seconds(name: str, value: object) -> None:
     """Refuse what is no positive number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
-    if not 0 < value < math.inf:
+    if not 0 < value <= sys.float_info.max:  # an int can be larger
         raise ValueError(f"{name} must be positive and finite, not {shown(value)}")

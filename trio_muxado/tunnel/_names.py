@@ -66,6 +66,24 @@ def check_port(name: str, value: object, least: int = 1) -> None:
         raise ValueError(f"{name} must be {least} to 65535, not {shown(value)}")
 
 
+def check_address(name: str, value: object) -> None:
+    """Refuse what is neither a host's name nor an address."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {shown(value)}")
+    if not value:
+        raise ValueError(f"{name} must not be empty")
+    if not _can_be_asked_for(value):
+        raise ValueError(f"{name} must be a name or an address, not {shown(value)}")
+
+
+def _can_be_asked_for(host: str) -> bool:
+    try:
+        host.encode("idna")  # as the system's resolver is asked
+    except UnicodeError:
+        return False
+    return True
+
+
 def checked_host(name: str, value: object) -> str:
     """A host's name, as it is compared: in lower case, without a dot behind it."""
     if not isinstance(value, str):
@@ -160,10 +178,12 @@ def parse_address(name: str, text: object, *, least: int = 0) -> tuple[str, int]
     """``"HOST:PORT"``, with an IPv6 address in brackets."""
     if not isinstance(text, str):
         raise TypeError(f"{name} must be a str such as '127.0.0.1:8000', not {shown(text)}")
-    host, _, digits = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    given, _, digits = text.rpartition(":")
+    host = given[1:-1] if given.startswith("[") and given.endswith("]") else given
     port = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 5 else -1
-    if not host or not least <= port <= 0xFFFF or (":" in host and "[" not in text):
+    in_brackets = host != given
+    is_host = host and not set("[]").intersection(host) and (in_brackets or ":" not in host)
+    if not is_host or not _can_be_asked_for(host) or not least <= port <= 0xFFFF:
         raise ValueError(f"{name} must be HOST:PORT such as '127.0.0.1:8000', not {shown(text)}")
     return host, port
 

@@ -16,6 +16,7 @@ from .. import (
     forward,
     serve_muxado_listeners,
 )
+from ._checks import check_heartbeat, check_stop, check_task_status
 from ._cluster import Cluster
 from ._config import RelayConfig, session_config
 from ._control import CONTROL_TYPE, HELLO_TIMEOUT
@@ -104,6 +105,7 @@ class Relay:
             )
         if (config.relay_address is None) != (shared_registry is None):
             raise ValueError("relay_address must be given where shared_registry is, and only there")
+        check_heartbeat(heartbeat)
         known = Tokens(_checked_tokens(tokens))
         if shared_registry is not None and known.of_relays is None:
             raise ValueError("tokens must have one that is for relays")
@@ -184,7 +186,10 @@ class Relay:
 
         Raises:
           OSError: a port could not be bound; nothing listens then.
+          TypeError: a wrong argument; nothing listens then.
         """
+        check_stop(stop)
+        check_task_status(task_status)
         config = self.config
         addresses = {"agents": config.agents, "http": config.http, "https": config.https}
         if self.cluster is not None:  # agents of other relays have ports as well
@@ -195,7 +200,11 @@ class Relay:
         async with open_nursery() as nursery:
             if self.cluster is not None:
                 self.cluster.others.start(nursery)
-                await nursery.start(self.cluster.run)
+                try:
+                    await nursery.start(self.cluster.run)
+                except BaseException:
+                    _close(listeners)
+                    raise
             async with open_nursery() as visitors:
                 self.registry.start(nursery, partial(self._listen_for_visitors, visitors))
                 serve_agents = partial(self._serve_agents, listeners["agents"], agents_stop)
@@ -338,11 +347,15 @@ async def _listen(addresses: Mapping[str, str | None]) -> dict[str, list[trio.So
                     error.filename = address  # which of them it is about
                     raise
     except BaseException:
-        for listeners in opened.values():
-            for listener in listeners:
-                await trio.aclose_forcefully(listener)
+        _close(opened)
         raise
     return opened
+
+
+def _close(opened: Mapping[str, list[trio.SocketListener]]) -> None:
+    for listeners in opened.values():
+        for listener in listeners:
+            listener.socket.close()  # a checkpoint would leave out the next
 
 
 def _address(listeners: list[trio.SocketListener]) -> tuple[str, int]:

@@ -23,7 +23,7 @@ from .. import (
     receive_proxy_header,
 )
 from ._control import HELLO_TIMEOUT, READY
-from ._names import check_port, shown
+from ._names import check_address, check_port, shown
 
 logger = logging.getLogger("trio_muxado.tunnel")
 
@@ -58,12 +58,13 @@ class AddressService(Service):
     """Begin each connection with a header of the PROXY protocol that has the visitor's address."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.host, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"host must be a str, not {shown(self.host)}")
-        if not self.host:
-            raise ValueError("host must not be empty")
         if self.port is not None:
+            check_address("host", self.host)
             check_port("port", self.port)
+        elif not isinstance(self.host, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"host must be a str, not {shown(self.host)}")
+        elif not self.host:
+            raise ValueError("host must not be empty")
         if self.proxy_protocol not in (None, "v1", "v2"):
             wrong = shown(self.proxy_protocol)
             raise ValueError(f"proxy_protocol must be 'v1', 'v2' or None, not {wrong}")

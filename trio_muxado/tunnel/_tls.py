@@ -83,6 +83,8 @@ class ServerTls(FilesTls):
         super().__init__(certificate=certificate, key=key, client_ca=client_ca)
         if certificate is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError("certificate must be the path of a file, not None")
+        if isinstance(protocols, str) or not all(isinstance(each, str) for each in protocols):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"protocols must be a list of names, not {shown(protocols)}")
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca

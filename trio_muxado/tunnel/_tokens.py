@@ -22,6 +22,9 @@ from ._names import (
 SHORTEST_SECRET = 16
 """Characters of a secret at least: nobody is kept from trying some a second."""
 
+LONGEST_SECRET = 1024
+"""Characters that an agent or a client may show at most."""
+
 FIELDS = ("secret", "label", "names", "hosts", "ports", "targets", "relay")
 
 
@@ -56,6 +59,8 @@ class Token:
             raise TypeError(f"secret must be a str, not a {type(self.secret).__name__}")
         if len(self.secret) < SHORTEST_SECRET:
             raise ValueError(f"secret must have at least {SHORTEST_SECRET} characters")
+        if len(self.secret) > LONGEST_SECRET or not self.secret.isprintable():
+            raise ValueError(f"secret must be at most {LONGEST_SECRET} printable characters")
         if not isinstance(self.label, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"label must be a str, not {shown(self.label)}")
         if not isinstance(self.relay, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
