@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -25,6 +26,9 @@ from .support import invoke, run
 
 if sys.version_info < (3, 11):
     from exceptiongroup import ExceptionGroup
+
+EXPOSE = ["expose", "--relay", "localhost:80"]
+FORWARD = ["forward", "--relay", "localhost:80"]
 
 
 def test_the_version() -> None:
@@ -61,14 +65,64 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         (["demo", "--colour"], "No such option"),
         (["dance"], "No such command 'dance'"),
         (["--config", "/does/not/exist.toml", "demo"], "/does/not/exist.toml: "),
+        (["ping", "ex..ample:80"], "'ex..ample' is neither a name nor an address"),
+        (["ping", "ex\udcffample:80"], "is neither a name nor an address"),
+        (["ping", "localhost:" + 5000 * "9"], "the port must be from 1 to 65535"),
+        (["trace", "ex..ample:80", "localhost:80"], "'ex..ample' is neither a name nor an address"),
+        (["ping", "--timeout", "nan", "localhost:80"], "'nan' is no number of seconds"),
+        (["ping", "--interval", "nan", "localhost:80"], "'nan' is no number of seconds"),
+        (["check", "--timeout", "nan", "localhost:80"], "'nan' is no number of seconds"),
+        (["relay", "--agents", "ex..ample:80"], "--agents must be HOST:PORT"),
+        (["relay", "--agents", "[::1:80"], "--agents must be HOST:PORT"),
+        (["relay", "--host", "ex..ample"], "--host must be a name or an address"),
+        (["relay", "--drain-timeout", "nan"], "'nan' is no number of seconds"),
+        ([*EXPOSE, "ex..ample:80"], "'ex..ample' is neither a name nor an address"),
+        ([*EXPOSE, "localhost:" + 5000 * "9"], "the port must be from 1 to 65535"),
+        ([*EXPOSE, "[::1:80"], "an IPv6 address stands in brackets"),
+        ([*EXPOSE, "::1"], "an IPv6 address stands in brackets"),
+        ([*EXPOSE, "80", "--idle-timeout", "inf"], "'inf' is no number of seconds"),
+        ([*EXPOSE, "80", "--longest-pause", "inf"], "'inf' is no number of seconds"),
+        ([*EXPOSE, "80", "--agent", "a" * 101], "at most 100 printable characters"),
+        ([*EXPOSE, "80", "--agent", "a\nb"], "at most 100 printable characters"),
+        ([*FORWARD, "::1:80", "db"], "an IPv6 address stands in brackets"),
+        ([*FORWARD, "ex..ample:80", "db"], "'ex..ample' is neither a name nor an address"),
+        ([*FORWARD, "9" * 5000, "db"], "the port must be from 0 to 65535"),
+        ([*FORWARD, "80", "db", "--idle-timeout", "nan"], "'nan' is no number of seconds"),
     ],
 )
-def test_bad_arguments_end_in_one_line_and_exit_code_2(arguments, complaint) -> None:
+def test_bad_arguments_end_in_one_line_and_exit_code_2(
+    arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIO_MUXADO_TOKEN", "a token of the environment")
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert not result.stdout
     (line,) = result.stderr.splitlines()
     assert complaint in line
+
+
+@pytest.mark.parametrize("token", ["a\nb", "a" * 1025, "a" * 20 + "\x1b"])
+@pytest.mark.parametrize("arguments", [[*EXPOSE, "80"], [*FORWARD, "0", "db"], ["relay"]])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_token_that_nobody_can_show(
+    token: str,
+    arguments: list[str],
+    in_file: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    if in_file:
+        path = tmp_path / "token"
+        is_relay = arguments == ["relay"]
+        path.write_text(f"[[token]]\nsecret = {json.dumps(token)}\n" if is_relay else token)
+        arguments = [*arguments, "--tokens-file" if is_relay else "--token-file", str(path)]
+    else:
+        monkeypatch.setenv("TRIO_MUXADO_TOKEN", token)
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "token" in line.lower()
+    assert token not in line
 
 
 # ---- addresses

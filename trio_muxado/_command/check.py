@@ -16,7 +16,7 @@ from trio_muxado._check.vectors import VERSIONS, Role, Version
 
 from .checking import FIRST, SPECIFICATION, Check, no_echo_peer, spoken_versions
 from .ending import DONE, FAILED, Failed, run, tell
-from .options import LISTEN_ADDRESS, Address, argument, tls_client_options, wire_option
+from .options import LISTEN_ADDRESS, SECONDS, Address, argument, tls_client_options, wire_option
 from .output import print_table, progress
 from .peer import Peer
 
@@ -78,7 +78,7 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, str, str]]:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=SECONDS,
     default=2.0,
     metavar="SECONDS",
     help="For an answer that is due.",

@@ -17,9 +17,15 @@ from trio_muxado import Backoff, DialLoss
 from trio_muxado.tunnel import AddressService, AsgiService, Tunnel, TunnelRefusedError, expose
 
 from .ending import DONE, run, tell
-from .options import ADDRESS, Address, argument, tls_client_options, without_brackets
+from .options import (
+    ADDRESS,
+    FINITE_SECONDS,
+    Address,
+    argument,
+    split_address,
+    tls_client_options,
+)
 from .tunnels import (
-    SECONDS,
     drain_timeout_option,
     idle_timeout_option,
     log_options,
@@ -37,6 +43,9 @@ else:  # before click 8.4 it was not generic
     _TunnelParamType = click.ParamType
 
 FIELDS = ("name", "service", "port", "host", "proxy_protocol")
+
+LONGEST_AGENT = 100
+"""Characters."""
 
 
 class TunnelType(_TunnelParamType):
@@ -79,11 +88,12 @@ def service_of(text: str, proxy_protocol: Literal["v1", "v2"] | None, drain_time
     if text.startswith("unix:"):
         return AddressService(text.removeprefix("unix:"), proxy_protocol=proxy_protocol)
     host, colon, rest = text.rpartition(":")
-    if text.isdecimal():
-        host, colon, rest = "127.0.0.1", ":", text
-    if colon and rest.isascii() and rest.isdecimal():
-        host = without_brackets(host) or "127.0.0.1"
-        return AddressService(host, int(rest), proxy_protocol=proxy_protocol)
+    if rest.isdecimal():
+        try:
+            host, port = split_address(text, 1)
+        except ValueError as error:
+            raise click.UsageError(f"{text!r}: {error}") from None
+        return AddressService(host or "127.0.0.1", port, proxy_protocol=proxy_protocol)
     if not colon or not all(part.isidentifier() for part in [*host.split("."), *rest.split(".")]):
         raise click.UsageError(
             f"{text!r} is no service: HOST:PORT, PORT, unix:PATH, or module:application"
@@ -168,6 +178,13 @@ def on_state(state: str, news: Any) -> None:
         tell_loss(news)
 
 
+def checked_agent(ctx: click.Context, param: click.Parameter, name: str) -> str:
+    """What the agent calls itself, which the relay logs."""
+    if len(name) > LONGEST_AGENT or not name.isprintable():
+        raise click.BadParameter(f"it must be at most {LONGEST_AGENT} printable characters")
+    return name
+
+
 @click.command("expose")
 @argument("service", required=False, metavar="[SERVICE]")
 @click.option(
@@ -199,6 +216,7 @@ def on_state(state: str, news: Any) -> None:
     "--agent",
     default=socket.gethostname,
     show_default="this machine",
+    callback=checked_agent,
     help="Name of this agent in logs.",
 )
 @tls_client_options
@@ -206,7 +224,7 @@ def on_state(state: str, news: Any) -> None:
 @drain_timeout_option
 @click.option(
     "--longest-pause",
-    type=SECONDS,
+    type=FINITE_SECONDS,
     default=60.0,
     metavar="SECONDS",
     help="Longest pause between attempts to connect to the relay.",

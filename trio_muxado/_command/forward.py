@@ -14,7 +14,7 @@ from trio_muxado import DialLoss
 from trio_muxado.tunnel import TunnelRefusedError, forward_port
 
 from .ending import DONE, Failed, in_words, run, tell
-from .options import ADDRESS, Address, argument, tls_client_options, without_brackets
+from .options import ADDRESS, Address, argument, split_address, tls_client_options
 from .tunnels import (
     drain_timeout_option,
     idle_timeout_option,
@@ -34,10 +34,11 @@ def local_address(text: str) -> Address:
     Raises:
       click.UsageError: it is neither.
     """
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdecimal()) or int(port) > 0xFFFF:
-        raise click.UsageError(f"{text!r} is no local port: PORT or HOST:PORT")
-    return Address(without_brackets(host) or "127.0.0.1", int(port))
+    try:
+        host, port = split_address(text, 0)
+    except ValueError as error:
+        raise click.UsageError(f"{text!r} is no local port, PORT or HOST:PORT: {error}") from None
+    return Address(host or "127.0.0.1", port)
 
 
 async def serve(work: Any, address: Address, stop: trio.Event) -> None:

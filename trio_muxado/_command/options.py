@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,26 @@ class Address(NamedTuple):
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
-def without_brackets(host: str) -> str:
-    """A host, of which an IPv6 address may stand in brackets."""
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+def split_address(text: str, least: int) -> tuple[str, int]:
+    """The host, which may be empty, and the port of ``HOST:PORT``, or of ``PORT`` alone.
+
+    Raises:
+      ValueError: the host can't be one, or the port is not ``least`` to 65535.
+    """
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if "[" in bare or "]" in bare or (bare == host and ":" in host):
+        raise ValueError("an IPv6 address stands in brackets, [::1]:8765")
+    if not (port.isascii() and port.isdecimal()):
+        raise ValueError(f"the port must be a number, not {port!r}")
+    # Python refuses to read thousands of digits.
+    if len(port) > 5 or not least <= int(port) <= 0xFFFF:
+        raise ValueError(f"the port must be from {least} to 65535")
+    try:
+        bare.encode("idna")  # as the system's resolver is asked
+    except UnicodeError:
+        raise ValueError(f"{bare!r} is neither a name nor an address") from None
+    return bare, int(port)
 
 
 class AddressType(_AddressParamType):
@@ -57,25 +75,40 @@ class AddressType(_AddressParamType):
         """An address, or the error that says what is wrong with it."""
         if isinstance(value, Address):
             return value
-        host, colon, port = str(value).rpartition(":")
+        _, colon, port = str(value).rpartition(":")
         if not colon and port.isdecimal():
             every = f", or :{port} for every address" if self._listening else ""
             self.fail(f"{value!r} has no host: write localhost:{port}{every}", param, ctx)
         if not colon:
             self.fail(f"{value!r} has no port: it must be HOST:PORT", param, ctx)
-        bare = without_brackets(host)
-        if bare == host and (":" in host or "[" in host or "]" in host):
-            self.fail(f"{value!r}: an IPv6 address stands in brackets, [::1]:8765", param, ctx)
-        if not (port.isascii() and port.isdecimal()):
-            self.fail(f"{value!r}: the port must be a number, not {port!r}", param, ctx)
-        least = 0 if self._listening else 1
-        if not least <= int(port) <= 0xFFFF:
-            self.fail(f"{value!r}: the port must be from {least} to 65535", param, ctx)
+        try:
+            bare, number = split_address(str(value), 0 if self._listening else 1)
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
         if not bare and not self._listening:
             self.fail(f"{value!r} has no host: it must be HOST:PORT", param, ctx)
-        return Address(bare or None, int(port))
+        return Address(bare or None, number)
 
 
+class SecondsType(click.FloatRange):
+    """Seconds: a number above 0, or from 0 where they may be none at all; or without end."""
+
+    def __init__(self, *, or_none: bool = False, endless: bool = True) -> None:
+        super().__init__(min=0, min_open=not or_none)
+        self._endless = endless
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """A number; "nan" is none, though it is within every range."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number) or (math.isinf(number) and not self._endless):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
+
+
+SECONDS = SecondsType()
+FINITE_SECONDS = SecondsType(endless=False)
 ADDRESS = AddressType()
 LISTEN_ADDRESS = AddressType(listening=True)
 

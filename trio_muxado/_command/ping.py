@@ -14,7 +14,15 @@ from trio_muxado import MuxadoConfig, MuxadoError, MuxadoSession, client_session
 
 from .ending import DONE, FAILED, Failed, Interrupted, in_words, run, tell
 from .network import connect
-from .options import ADDRESS, Address, argument, tls_client_options, wire_option
+from .options import (
+    ADDRESS,
+    SECONDS,
+    Address,
+    SecondsType,
+    argument,
+    tls_client_options,
+    wire_option,
+)
 
 VERSIONS: tuple[Literal["v1", "v2"], ...] = ("v1", "v2")
 
@@ -110,9 +118,6 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3f} ms"
 
 
-SECONDS = click.FloatRange(0, min_open=True)
-
-
 @click.command("ping")
 @argument("address", type=ADDRESS, metavar="HOST:PORT")
 @click.option(
@@ -121,7 +126,7 @@ SECONDS = click.FloatRange(0, min_open=True)
 @click.option(
     "--interval",
     "-i",
-    type=click.FloatRange(0),
+    type=SecondsType(or_none=True),
     default=1.0,
     metavar="SECONDS",
     help="From one ping to the next.",

@@ -19,9 +19,8 @@ from trio_muxado.tunnel import (
 )
 
 from .ending import DONE, Failed, in_words, run, tell
-from .options import FILE
+from .options import FILE, SECONDS
 from .tunnels import (
-    SECONDS,
     drain_timeout_option,
     idle_timeout_option,
     load_tokens,

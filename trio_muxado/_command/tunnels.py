@@ -20,17 +20,18 @@ from trio_muxado.tunnel import Token, TunnelRefusedError
 
 from .configuration import read_toml
 from .ending import Failed, tell
-from .options import FILE
+from .options import FILE, FINITE_SECONDS, SECONDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 LOG_INTERVAL = 1.0
 """Seconds between two lines that say that no connection can be accepted."""
 
+LONGEST_TOKEN = 1024
+"""Characters."""
+
 TOKEN_VARIABLE = "TRIO_MUXADO_TOKEN"
 """A secret in the environment, for whoever has one token: it is never on a command line."""
-
-SECONDS = click.FloatRange(0, min_open=True)
 
 
 # ---- tokens
@@ -49,10 +50,15 @@ def secret_of(path: Path | None) -> str:
             raise click.BadParameter(f"{path}: {error}", param_hint="'--token-file'") from None
         if not secret:
             raise click.BadParameter(f"{path} is empty", param_hint="'--token-file'")
-        return secret
-    secret = os.environ.get(TOKEN_VARIABLE, "")
-    if not secret:
-        raise click.UsageError(f"a token is needed: --token-file, or {TOKEN_VARIABLE}")
+        whence = str(path)
+    else:
+        secret, whence = os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE
+        if not secret:
+            raise click.UsageError(f"a token is needed: --token-file, or {TOKEN_VARIABLE}")
+    if not secret.isprintable() or len(secret) > LONGEST_TOKEN:
+        raise click.UsageError(
+            f"{whence} has no token: {LONGEST_TOKEN} printable characters at most"
+        )
     return secret
 
 
@@ -116,7 +122,7 @@ def idle_timeout_option(function: F) -> F:
     """``--idle-timeout``: how long a connection may be silent."""
     return click.option(
         "--idle-timeout",
-        type=SECONDS,
+        type=FINITE_SECONDS,
         default=600.0,
         metavar="SECONDS",
         help="When a connection on which nothing moves is cut.",
