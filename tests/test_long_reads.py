@@ -16,10 +16,10 @@ import trio
 from trio.testing import memory_stream_pair
 
 from trio_muxado import MuxadoConfig, MuxadoSession, MuxadoStream, open_muxado_session, serve_muxado
-from trio_muxado._transport.receiving import READ_SIZE, receive_on
+from trio_muxado._transport.receiving import READ_SIZE
 from trio_muxado._transport.tls import AT_ONCE, RECORD, REFILL, ManyRecords, with_long_reads
 
-from .helpers import read_exactly, tcp_pair, together
+from .helpers import read_exactly, receive_on, tcp_pair, together
 
 CONTENT = random.Random(1).randbytes(10 * RECORD)
 

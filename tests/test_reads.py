@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Awaitable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -12,9 +14,18 @@ import trio.testing
 
 from trio_muxado import MuxadoStream, _reader, client_session, server_session
 from trio_muxado._transport import receiving
-from trio_muxado._transport.receiving import AT_ONCE, COPY_UP_TO, READ_SIZE, receive_on
+from trio_muxado._transport.receiving import AT_ONCE, COPY_UP_TO, READ_SIZE, Source, source_of
 
-from .helpers import Kind, Transport, each_wire, raw_session, read_all, read_exactly, socket_pair
+from .helpers import (
+    Kind,
+    Transport,
+    each_wire,
+    raw_session,
+    read_all,
+    read_exactly,
+    receive_on,
+    socket_pair,
+)
 
 LARGE = b"large" * COPY_UP_TO
 
@@ -132,17 +143,23 @@ async def test_only_data_of_another_stream_is_read_without_a_turn_of_the_loop(
 ) -> None:
     others_could_wait: list[bool] = []
 
-    def recording(transport: trio.abc.Stream) -> receiving.Receive:
-        receive = receive_on(transport)
+    class Recorded:
+        def __init__(self, source: Source) -> None:
+            self._source = source
+            self._others_can_wait = False
 
-        async def record(others_can_wait: bool) -> bytes | memoryview:
-            data = await receive(others_can_wait)
-            others_could_wait.append(others_can_wait)
-            return data
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._source, name)
 
-        return record
+        def wait(self, others_can_wait: bool) -> Awaitable[object] | None:
+            self._others_can_wait = others_can_wait
+            return self._source.wait(others_can_wait)
 
-    monkeypatch.setattr(_reader, "receive_on", recording)
+        def take(self) -> bytes | memoryview | None:
+            others_could_wait.append(self._others_can_wait)
+            return self._source.take()
+
+    monkeypatch.setattr(_reader, "source_of", lambda transport: Recorded(source_of(transport)))
     async with raw_session(kind) as (_, peer):
         for frames in (
             [peer.syn(3), peer.syn(5)],

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import trio
@@ -57,7 +58,7 @@ from ._slots import Slots
 from ._steps import Steps
 from ._timeouts import ClosingTimer, FirstStreamTimer, OpenTimer, ProbeTimer, SendTimer
 from ._trace import TransportTrace
-from ._transport.closing import close_at_once, half_close, is_bare_tls_end, part, read_out
+from ._transport.closing import close_at_once, is_bare_tls_end, part, say_last_words
 from ._transport.peer import describe, keep_alive, peer_address
 from ._writer import FrameWriter
 
@@ -140,7 +141,8 @@ class Engine:
             client=client,
             abort=self.abort,
         )
-        self._reading = trio.CancelScope(shield=True)
+        self._silent = False  # nothing more is said to the peer
+        self._last_words: trio.CancelScope | None = None  # while they are
         self._extensions: list[trio.CancelScope] = []
         self._was_offered = False  # a stream of the peer's application
         self._written = LazyEvent()
@@ -171,13 +173,17 @@ class Engine:
         self.keepalive.add(FirstStreamTimer(timeout, lambda: self._was_offered, self.abort))
 
     async def _run_reader(self) -> None:
-        with self._reading:
+        try:
             try:
-                self._transport_ended(await self.reader.run())
-                if not self.ending.clean:
+                failure = await self.reader.run()
+            except trio.Cancelled:  # the user is, and the session goes on meanwhile
+                failure = await self.reader.run_shielded()
+            self._transport_ended(failure)
+            if not (self.ending.clean or self._silent):
+                with trio.CancelScope(shield=True) as self._last_words:
                     await run_while_running(self.config.close_timeout, self._say_last_words)
-            except BaseException as error:
-                self._catch(error)
+        except BaseException as error:
+            self._catch(error)
         self.finish(CLOSED_HERE)
         self._stop_tasks()
         if self.writer.unsent_batch and not self._written.is_set():
@@ -189,6 +195,12 @@ class Engine:
         if self.ending.crash is not None:
             self._nursery.fail(self.ending.crash)
 
+    async def _say_last_words(self) -> None:
+        assert self.ending.reason is not None
+        # Where the peer or the transport has ended it, nothing is unread, and no GOAWAY went.
+        unread = self.ending.reason.initiator == "local" and self.connection.wire is not None
+        await say_last_words(self.transport, self.writer.flushed, unread=unread)
+
     async def _run_writer(self) -> None:
         try:
             error = await self.writer.run()
@@ -198,7 +210,7 @@ class Engine:
                 with trio.CancelScope(shield=True):
                     await run_while_running(self.config.close_timeout, self.ending.event.wait)
                 self._transport_ended(error)
-                self._reading.cancel()
+                self._stop_reading()
         except BaseException as error:
             self._catch(error)
         finally:
@@ -222,6 +234,13 @@ class Engine:
         self.ending.crash = self.ending.crash or crash
         message = f"an error inside the session: {crash!r}"
         self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=crash))
+
+    def _stop_reading(self) -> None:
+        self._silent = True
+        if not self.done.is_set():
+            self.reader.stop()
+        if self._last_words is not None:
+            self._last_words.cancel()
 
     def _stop_tasks(self) -> None:
         self.writer.stop()
@@ -340,7 +359,7 @@ class Engine:
     def abort(self, reason: CloseReason) -> None:
         """End the session at once, without a word to the peer."""
         self.finish(reason)
-        self._reading.cancel()
+        self._stop_reading()
         self._stop_tasks()
 
     async def close(self) -> None:
@@ -364,29 +383,18 @@ class Engine:
                 self.connection.goaway(ErrorCode.NO_ERROR, b"", last=True)
             self.writer.end_now()
             self.slots.dismiss()
-            with trio.CancelScope() as patience:
-                config = self.config
-                timer = ClosingTimer(
-                    self.writer, config.close_timeout, config.close_deadline, patience
-                )
-                self.keepalive.add(timer)
-                if not self.writer.flushed.is_set():
-                    await self.writer.flushed.wait()
-                if ending.reason is None:
-                    timer.flushed()
+            timer = ClosingTimer(self.writer, self.config, partial(self.abort, CLOSED_HERE))
+            self.keepalive.add(timer)
+            if not self.writer.flushed.is_set():
+                await self.writer.flushed.wait()
+            if ending.reason is None:
+                timer.flushed()
+                if type(self.transport) is trio.SocketStream:  # which keeps nobody waiting
                     await part(self.transport, ending.event)
+                else:
+                    with trio.CancelScope() as timer.patience:
+                        await part(self.transport, ending.event)
         except BaseException:
             self.abort(CLOSED_HERE)
             raise
         self.abort(CLOSED_HERE)
-
-    async def _say_last_words(self) -> None:
-        """Let the GOAWAY reach the peer before the transport is closed over unread bytes."""
-        await self.writer.flushed.wait()
-        reason = self.ending.reason
-        assert reason is not None
-        # Where the peer or the transport has ended it, nothing is unread, and no GOAWAY went.
-        if reason.initiator != "local" or self.connection.wire is None:
-            return
-        if await half_close(self.transport):
-            await read_out(self.transport)

@@ -55,7 +55,7 @@ class Keepalive:
     def __init__(self) -> None:
         self._timers: list[Timer] = []
         self._sleep: trio.CancelScope | None = None  # while something will be due
-        self._task: Task | None = None  # while nothing will
+        self._task: Task | None = None  # while it sleeps
         self._stopped = False
 
     def add(self, timer: Timer) -> None:
@@ -70,18 +70,15 @@ class Keepalive:
 
     def hasten(self, timer: Timer) -> None:
         """A timer is due earlier than it was."""
-        if self._task is not None:
-            self._wake(self._task)
-        elif self._sleep is not None and (due := timer.due) < self._sleep.deadline:
+        if self._sleep is None:
+            self._wake()
+        elif (due := timer.due) < self._sleep.deadline:
             self._sleep.deadline = due
 
     def stop(self) -> None:
         """The session is over."""
         self._stopped = True
-        if self._task is not None:
-            self._wake(self._task)
-        elif self._sleep is not None:
-            self._sleep.cancel()
+        self._wake()
 
     async def run(self, catch: Callable[[BaseException], None]) -> None:
         """Run until ``stop``, or until a timer raises something, which ``catch`` is called with."""
@@ -95,9 +92,11 @@ class Keepalive:
                 # A new scope for each sleep, because a scope that has expired stays so.  The shield
                 # is the session's: its tasks go on for the clean-up of a user who is cancelled.
                 with trio.CancelScope(deadline=due, shield=True) as self._sleep:
-                    await wait_task_rescheduled(_stop_sleeping)
+                    self._task = current_task()
+                    await wait_task_rescheduled(self._stop_sleeping)
                 due, self._sleep = self._sleep.deadline, None
-                await self._ring(due)
+                if not self._stopped:
+                    await self._ring(due)
         except BaseException as error:
             catch(error)
 
@@ -114,17 +113,18 @@ class Keepalive:
             if timer.due <= now and not self._stopped:
                 timer.ring(now)
 
-    def _wake(self, task: Task) -> None:
+    def _wake(self) -> None:
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def _stop_sleeping(self, _: RaiseCancelT) -> Abort:
         self._task = None
-        trio.lowlevel.reschedule(task)
+        return Abort.SUCCEEDED
 
 
 def _go_on(_: RaiseCancelT) -> Abort:
     return Abort.FAILED  # it is the user who is cancelled
-
-
-def _stop_sleeping(_: RaiseCancelT) -> Abort:
-    return Abort.SUCCEEDED
 
 
 async def _let_others_read() -> None:

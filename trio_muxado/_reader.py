@@ -7,7 +7,6 @@ into the backlog.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -17,7 +16,7 @@ from ._nursery import failure_of
 from ._protocol.events import DataReceived
 from ._protocol.states import OVER
 from ._protocol.wire import DETECTION_SIZE
-from ._transport.receiving import FRAMES_OF_BULK, receive_on
+from ._transport.receiving import FRAMES_OF_BULK, source_of
 
 if TYPE_CHECKING:
     from ._protocol.connection import Connection
@@ -65,7 +64,7 @@ class FrameReader:
         step_done: Callable[[], None],
         trace: TransportTrace | None,
     ) -> None:
-        self._transport = transport
+        self._source = source_of(transport)
         self._connection = connection
         self._receivers = receivers
         self._writer = writer
@@ -73,6 +72,7 @@ class FrameReader:
         self._owner = owner
         self._step_done = step_done
         self._trace = trace
+        self._shield: trio.CancelScope | None = None  # once it is needed
         self.stopped = False
         """The session is over: nothing is read any more."""
         self.alone: bool = False
@@ -80,20 +80,28 @@ class FrameReader:
         self.bytes_received: int = 0
         self.first_bytes: bytes = b""
         """The beginning of what came, to find out what the peer speaks."""
-        self.last_heard: float = math.inf
+        self.last_heard: float = trio.current_time()
         """When the latest byte of the peer came."""
 
     async def run(self) -> Exception | None:
-        """Read until the transport ends or the reader is stopped; the transport's error, if any."""
-        connection, writer = self._connection, self._writer
-        receive = receive_on(self._transport)
-        self.last_heard = trio.current_time()
+        """Read until the transport ends or the reader is stopped; the transport's error, if any.
+
+        Raises :exc:`trio.Cancelled` where nothing is lost by it: then ``run_shielded`` goes on.
+        """
+        connection, writer, source = self._connection, self._writer, self._source
+        if self._shield is None and not source.may_be_cancelled:
+            return await self.run_shielded()
         others_can_wait = False
         while not self.stopped:
             try:
-                data = await receive(others_can_wait)
+                waiting = source.wait(others_can_wait)
+                if waiting is not None:
+                    await waiting
+                data = source.take()
             except BaseException as error:
                 return failure_of(error)
+            if data is None:
+                continue
             if not data:
                 break
             now = self.last_heard = trio.current_time()
@@ -112,7 +120,7 @@ class FrameReader:
             del data, happened  # the next may be long in coming
             self._step_done()
             while connection.has_more:
-                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.cancel_shielded_checkpoint()
                 self.dispatch(connection.receive_data(b"", now))
                 self._step_done()
             # Whoever receives takes a piece in a pass of the loop: more for the same task would
@@ -121,6 +129,20 @@ class FrameReader:
             frames = connection.counts.frames_received - frames
             others_can_wait = connection.last_data_of != before and frames <= FRAMES_OF_BULK
         return None
+
+    async def run_shielded(self) -> Exception | None:
+        """Go on while the user is cancelled, whose session ends later."""
+        with trio.CancelScope(shield=True) as self._shield:
+            return await self.run()
+        return None  # it was stopped
+
+    def stop(self) -> None:
+        """Read no more, and don't wait for what would come."""
+        self.stopped = True
+        if self._shield is not None:
+            self._shield.cancel()
+        else:
+            self._source.stop()
 
     def dispatch(self, happened: Iterable[Event]) -> None:
         """Carry events of the connection to where they belong."""

@@ -13,6 +13,7 @@ from ._errors import CloseReason
 from ._protocol.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from ._config import MuxadoConfig
     from ._slots import Slots
     from ._steps import Steps
     from ._writer import FrameWriter
@@ -156,24 +157,39 @@ class FirstStreamTimer:
 
 
 class ClosingTimer:
-    """Cancels ``patience`` when closing has made no progress for ``timeout`` seconds.
+    """Calls ``give_up`` when closing has made no progress for ``config.close_timeout`` seconds.
 
-    Nor may it take more than ``deadline`` seconds in all: a peer that reads a byte now and then
-    would otherwise decide how long it lasts.
+    Nor may it take more than ``config.close_deadline`` seconds in all: a peer that reads a byte now
+    and then would otherwise decide how long it lasts.
     """
+
+    __slots__ = (
+        "_ends",
+        "_excused",
+        "_flushed",
+        "_give_up",
+        "_interval",
+        "_looks",
+        "_waiting",
+        "_writer",
+        "due",
+        "patience",
+    )
 
     gives_up = True
 
     def __init__(
-        self, writer: FrameWriter, timeout: float, deadline: float, patience: trio.CancelScope
+        self, writer: FrameWriter, config: MuxadoConfig, give_up: Callable[[], None]
     ) -> None:
         self._writer = writer
-        self._interval = timeout / LOOKS
-        self._patience = patience
+        self._interval = config.close_timeout / LOOKS
+        self._give_up = give_up
+        self.patience: trio.CancelScope | None = None
+        """Cancelled as well, where a transport may keep whoever closes it waiting."""
         self._flushed = False
         self._excused = False
         now = trio.current_time()
-        self._ends = now + deadline
+        self._ends = now + config.close_deadline
         self._look_again(now)
 
     def _look_again(self, now: float) -> None:
@@ -199,7 +215,9 @@ class ClosingTimer:
             self._looks = 0
             self._excused = False
         if self._looks == LOOKS or now >= self._ends:
-            self._patience.cancel()
+            if self.patience is not None:
+                self.patience.cancel()
+            self._give_up()
         self.due = min(now + self._interval, self._ends)
 
     def _measure(self) -> tuple[int, int, int]:

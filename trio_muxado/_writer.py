@@ -110,6 +110,7 @@ class FrameWriter:
     def stop(self) -> None:
         """The session was ended at once: also what is queued is not sent."""
         self.stopped = True  # it may be about to send, where it can't be cancelled
+        self.flushed.set()
         if self._shield is not None:
             self._shield.cancel()
         self.wake()

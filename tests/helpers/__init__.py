@@ -6,6 +6,7 @@ Everything here is deterministic: nothing sleeps, nothing polls, and what is ran
 from .calls import CALLS, SENDING, each_call, each_sender
 from .kinds import SEND_BUFFER, STEADY, V1, V2, V2_TYPED, Kind, each_kind, each_wire, with_types
 from .raw_peer import RawPeer, raw_session
+from .reads import receive_on
 from .sessions import (
     echo,
     fill,
@@ -68,6 +69,7 @@ __all__ = [
     "raw_session",
     "read_all",
     "read_exactly",
+    "receive_on",
     "session_pair",
     "socket_pair",
     "stream_pair",

@@ -76,7 +76,7 @@ def is_bare_tls_end(error: BaseException) -> bool:
     )
 
 
-async def read_out(transport: trio.abc.Stream) -> None:
+async def _read_out(transport: trio.abc.Stream) -> None:
     """Drop what the peer still sends until its end, but no more than ``LINGER_SIZE``."""
     left = LINGER_SIZE
     try:
@@ -85,6 +85,16 @@ async def read_out(transport: trio.abc.Stream) -> None:
             left -= len(data) or left
     except BaseException as error:
         logger.debug("the peer did not wait for the end: %r", failure_of(error))
+
+
+async def say_last_words(transport: trio.abc.Stream, flushed: LazyEvent, *, unread: bool) -> None:
+    """Once all is on its way, let it reach the peer before the transport is closed.
+
+    ``unread`` says that bytes of the peer may be.
+    """
+    await flushed.wait()
+    if unread and await half_close(transport):
+        await _read_out(transport)
 
 
 async def part(transport: trio.abc.Stream, peer_ended: LazyEvent) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from functools import cache
-from typing import TypeAlias
+from typing import Protocol
 
 import trio
 
 from .tls import read_ahead
-
-Receive: TypeAlias = "Callable[[bool], Awaitable[bytes | memoryview]]"
 
 READ_SIZE = 256 * 1024
 """Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
@@ -38,48 +36,103 @@ _FREED_ONCE = 1024 * 1024
 _buffer_of_run: trio.lowlevel.RunVar[memoryview] = trio.lowlevel.RunVar("trio_muxado reads")
 
 
-def receive_on(transport: trio.abc.Stream) -> Receive:
-    """What waits for the next bytes of ``transport``; nothing else receives from it.
-
-    What it returns may be overwritten by the next read of any session: whoever wants to keep
-    something of it takes a copy before the next checkpoint.  Where others can wait,
-    it mostly is no checkpoint itself while there is more in bulk, ``AT_ONCE`` times in a row.
-    """
+def source_of(transport: trio.abc.Stream) -> Source:
+    """Where the bytes of ``transport`` come from; nothing else receives from it."""
     _keep_memory()
-
-    async def receive_new(others_can_wait: bool) -> bytes | memoryview:
-        return bytes(await transport.receive_some(READ_SIZE))
-
-    if not hasattr(os, "readv"):
-        return receive_new
-    # Not of a class derived from it, which may change what is received.
-    if type(transport) is not trio.SocketStream:
+    if hasattr(os, "readv"):
+        # Not of a class derived from it, which may change what is received.
+        if type(transport) is trio.SocketStream:
+            return SocketSource(transport.socket)
         read_ahead(transport, _shared_buffer())
-        return receive_new
-    sock, buffer = transport.socket, _shared_buffer()
-    more = False
-    reads = 0  # since others had their turn
+    return StreamSource(transport)
 
-    async def receive_shared(others_can_wait: bool) -> bytes | memoryview:
-        nonlocal more, reads
-        while True:
-            if not more:
-                reads = 0
-                await trio.lowlevel.wait_readable(sock)
-            elif not others_can_wait or reads == AT_ONCE:
-                reads = 0
-                await trio.lowlevel.checkpoint()
-            reads += 1
-            # With no checkpoint between the read and its use, one buffer serves all sessions.
-            try:
-                size = os.readv(sock.fileno(), (buffer,))
-            except BlockingIOError:
-                more = False
-                continue
-            more = size >= MORE_FROM
-            return bytes(buffer[:size]) if size <= COPY_UP_TO else buffer[:size]
 
-    return receive_shared
+class Source(Protocol):
+    """Where the bytes of a transport come from."""
+
+    @property
+    def may_be_cancelled(self) -> bool:
+        """Nothing is lost when what ``wait`` returned is cancelled."""
+        ...
+
+    def wait(self, others_can_wait: bool) -> Awaitable[object] | None:
+        """What to await before ``take``; None where there mostly is more, in bulk.
+
+        Where others can wait, that is up to ``AT_ONCE`` times in a row.
+        """
+
+    def take(self) -> bytes | memoryview | None:
+        """What came, ``b""`` at the end; None where nothing has: wait again.
+
+        It may be overwritten by the next read of any session: whoever wants to keep something of it
+        takes a copy before the next checkpoint.
+        """
+
+    def stop(self) -> None:
+        """End a wait that may be cancelled, with :exc:`trio.ClosedResourceError`."""
+
+
+class StreamSource:
+    """Any transport, received from as every stream is."""
+
+    __slots__ = ("_received", "_transport")
+
+    may_be_cancelled = False
+
+    def __init__(self, transport: trio.abc.Stream) -> None:
+        self._transport = transport
+        self._received = b""
+
+    def wait(self, others_can_wait: bool) -> Awaitable[object]:
+        return self._receive()
+
+    async def _receive(self) -> None:
+        self._received = bytes(await self._transport.receive_some(READ_SIZE))
+
+    def take(self) -> bytes:
+        received, self._received = self._received, b""
+        return received
+
+    def stop(self) -> None:
+        """Whoever waits is cancelled."""
+
+
+class SocketSource:
+    """A socket: what waits for it is trio's own, so that an idle session takes little memory."""
+
+    __slots__ = ("_buffer", "_more", "_reads", "_socket")
+
+    may_be_cancelled = True
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self._socket = socket
+        # With no checkpoint between the read and its use, one buffer serves all sessions.
+        self._buffer = _shared_buffer()
+        self._more = False
+        self._reads = 0  # since others had their turn
+
+    def wait(self, others_can_wait: bool) -> Awaitable[object] | None:
+        if not self._more:
+            self._reads = 0
+            return trio.lowlevel.wait_readable(self._socket)  # noqa: ASYNC105
+        if not others_can_wait or self._reads == AT_ONCE:
+            self._reads = 0
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105
+        return None
+
+    def take(self) -> bytes | memoryview | None:
+        self._reads += 1
+        buffer = self._buffer
+        try:
+            size = os.readv(self._socket.fileno(), (buffer,))
+        except BlockingIOError:
+            self._more = False
+            return None
+        self._more = size >= MORE_FROM
+        return bytes(buffer[:size]) if size <= COPY_UP_TO else buffer[:size]
+
+    def stop(self) -> None:
+        trio.lowlevel.notify_closing(self._socket)
 
 
 def _shared_buffer() -> memoryview:
