@@ -95,11 +95,11 @@ async def read_until(stream: trio.abc.ReceiveStream, end: bytes) -> bytes:
 
 @asynccontextmanager
 async def tracer_process(
-    target: str, *options: str
+    target: str, *options: str, started_by: Callable[..., list[str]] = module
 ) -> AsyncGenerator[tuple[trio.Process, Address], None]:
     """``trio-muxado trace``, once it listens."""
     process = await trio.lowlevel.open_process(
-        module("trace", "127.0.0.1:0", target, *options),
+        started_by("trace", "127.0.0.1:0", target, *options),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

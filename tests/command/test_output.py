@@ -15,7 +15,7 @@ from rich.console import Console
 from trio_muxado._command import output
 
 from ..helpers.programs import DEADLINE
-from .support import module
+from .support import module, ordinary_module
 
 ROWS = [("invalid/data-stream-zero", "docs/specification/v1.md#irregular-input", "[bold] none")]
 HEADERS = ("vector", "section", "what")
@@ -59,6 +59,27 @@ def test_ctrl_c_on_a_terminal_gives_the_cursor_back() -> None:
     assert "interrupted" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert "Traceback" not in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it is done by a shell")
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "arguments, code",
+    [
+        (["demo", "--streams", "2"], 0),
+        (["demo", "--wire", "v3"], 2),
+        (["ping", "--help"], 0),
+        ([], 2),
+    ],
+)
+def test_a_process_that_was_started_without_standard_streams(
+    closed: str, arguments: list[str], code: int
+) -> None:
+    script = f'exec "$@" {closed}'
+    command = ["sh", "-c", script, "sh", *ordinary_module(*arguments)]
+    done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=False)
+    assert done.returncode == code, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
 
 
 def on_a_terminal(

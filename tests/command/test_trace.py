@@ -21,7 +21,7 @@ from trio_muxado._command.trace import Proxy
 
 from ..helpers.ports import free_port
 from ..helpers.programs import DEADLINE
-from .support import read_until, run_beside, serving, tracer_process
+from .support import ordinary_module, read_until, run_beside, serving, tracer_process
 
 
 class Seen:
@@ -229,6 +229,26 @@ async def test_the_table_until_ctrl_c() -> None:
     assert ["-->", "SYN", "3", "0"] in words
     assert ["<--", "DATA", "3", "5"] in words
     assert not printed.count(b"\x1b")
+
+
+async def test_a_text_of_a_peer_that_the_output_cannot_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Windows a file is none of UTF-8, for one."""
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    snowman = "\N{SNOWMAN}"
+    async with (
+        serving() as target,
+        tracer_process(target, started_by=ordinary_module) as (process, address),
+    ):
+        assert process.stdout is not None
+        assert address.host is not None
+        async with open_muxado_session(address.host, address.port) as session:
+            await session.goaway(debug=f"caf\xe9 {snowman}".encode())
+        printed = await read_until(process.stdout, b" ended ")
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    assert b"caf\xe9 \\u2603" in printed
 
 
 async def test_a_reader_that_leaves_ends_it() -> None:

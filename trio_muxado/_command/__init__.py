@@ -7,6 +7,8 @@ errors, exit codes) and ``output.py`` (tables).
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,6 +16,7 @@ from typing import NoReturn
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; the arguments are the process's own if they are None."""
+    _prepare_standard_streams()
     try:
         from .group import commands
     except ModuleNotFoundError as missing:
@@ -26,3 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     commands.main(arguments)
+
+
+def _prepare_standard_streams() -> None:
+    """Have all three, and an output that takes any text, as the error stream does.
+
+    A process may be started without some: then a socket would get the number of one, and what a
+    library prints would go to its peer.  And where a terminal or a file is not UTF-8, a peer's text
+    must not end the command.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It gets the lowest number that is free, which is the one that is missing.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
