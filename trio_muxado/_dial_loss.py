@@ -35,21 +35,24 @@ CERTIFICATE_ALERTS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
 
 @dataclass(frozen=True)
 class DialLoss:
-    """Why there is no session: what ``on_state`` of :func:`dial_muxado` is called with."""
+    """Why there is no session: what ``on_state`` of :func:`dial_muxado` is called with.
+
+    Attributes:
+      kind: ``"unreachable"``: no connection could be made.  ``"certificate"``: either side refused
+        the other's certificate.  ``"tls"``: the TLS handshake failed for another reason, or took
+        too long.  ``"not_muxado"``: the peer answered with something else, or with the other
+        protocol version.  ``"session"``: the session ended.
+      message: a sentence for a log, on one line.
+      pause: seconds until the next attempt.
+      error: what the attempt or the handler raised; None if neither did.
+      close_reason: why the session ended; None if there was none.
+    """
 
     kind: LossKind
-    """``"unreachable"``: no connection could be made.  ``"certificate"``: either side refused the
-    other's certificate.  ``"tls"``: the TLS handshake failed for another reason, or took too long.
-    ``"not_muxado"``: the peer answered with something else.  ``"session"``: the session
-    ended."""
     message: str
-    """A sentence for a log, on one line."""
     pause: float
-    """Seconds until the next attempt."""
     error: BaseException | None = None
-    """What the attempt or the handler raised; None if neither did."""
     close_reason: CloseReason | None = None
-    """Why the session ended; None if there was none."""
 
 
 class Lost(Exception):

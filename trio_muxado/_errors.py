@@ -57,8 +57,8 @@ class MuxadoError(Exception):
         escaped.
       safe_to_retry: the peer has certainly not processed the stream, so the request can be sent
         again elsewhere.
-      origin: tells errors of one session or stream from those of others; None in a copy from
-        another process.
+      origin: distinguishes errors of one session or stream from those of others; None in a copy
+        from another process.
     """
 
     def __init__(
@@ -140,20 +140,24 @@ class HeartbeatError(MuxadoError, trio.BrokenResourceError):
 
 @dataclass(frozen=True)
 class CloseReason:
-    """Why a session ended."""
+    """Why a session ended.
+
+    Attributes:
+      code: the code of the GOAWAY that ended it, or one for the end of the transport.
+      initiator: ``"local"``, ``"remote"`` or ``"transport"``: who ended it.
+      message: a sentence for a log, on one line.  What is not printable of the debug text is
+        escaped.
+      debug: the debug text of the peer's GOAWAY, as it arrived; at most 4 KiB.
+      error: the transport's error, if that was the cause.
+    """
 
     code: ErrorCode | int
-    """The code of the GOAWAY that ended it, or what stands for the end of the transport."""
     initiator: Initiator
-    """Who ended it."""
     message: str
-    """A sentence for a log, on one line: what is not printable of the debug text is escaped."""
     debug: bytes = b""
-    """The peer's debug text as it came, at most 4 KiB."""
     error: BaseException | None = None
-    """The transport's error, where that was the cause."""
 
     @property
     def clean(self) -> bool:
-        """An orderly end from either side."""
+        """Whether either side ended the session in order, with NO_ERROR."""
         return self.code is ErrorCode.NO_ERROR

@@ -38,25 +38,31 @@ what has not gone out.  A session's frame writer needs three to send what it was
 
 @dataclass(frozen=True)
 class ForwardedDirection:
-    """What became of one direction of a :func:`forward`."""
+    """What became of one direction of a :func:`forward`.
+
+    Attributes:
+      bytes: how many bytes the stream that receives them accepted.
+      end: ``"eof"``: everything was passed on, and the end after it.  ``"broken"``: either stream
+        broke first.  ``"idle"``: ``idle_timeout`` passed first.
+    """
 
     bytes: int
-    """Bytes that the stream at its end accepted."""
     end: ForwardedEnd
-    """``"eof"``: all of it came over, and its end after it.  ``"broken"``: either stream broke
-    first.  ``"idle"``: ``idle_timeout`` passed first."""
 
 
 @dataclass(frozen=True)
 class Forwarded:
-    """What :func:`forward` did, and how it ended."""
+    """What :func:`forward` did, and how it ended.
+
+    Attributes:
+      a_to_b: from the first stream to the second.
+      b_to_a: from the second stream to the first.
+      error: what broke the stream that broke first; None if neither did.
+    """
 
     a_to_b: ForwardedDirection
-    """From the first stream to the second."""
     b_to_a: ForwardedDirection
-    """From the second stream to the first."""
     error: Exception | None = None
-    """What broke the first of the two streams that broke; None where none did."""
 
     @property
     def clean(self) -> bool:
@@ -79,7 +85,7 @@ async def forward(
     A break becomes a break, never an end.  When either stream breaks, a muxado stream is reset
     (with the code with which the other was reset; else STREAM_CANCELLED), a TCP connection by
     RST, and a TLS stream is cut without close_notify.  The same happens to both when the call is
-    cancelled.  Pipes, Unix sockets and memory streams know no break, and are closed.  A wrapper
+    cancelled.  Pipes, Unix sockets and memory streams can't be broken, and are closed.  A wrapper
     of your own should show the stream that it wraps as ``transport_stream``, as
     :class:`trio.SSLStream` does: then that is broken.
 

@@ -67,7 +67,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
     @property
     def transport_stream(self) -> trio.abc.Stream:
-        """The stream that carries the session; for looking at, not for using."""
+        """The stream that carries the session: to look at, not to use."""
         return self._engine.transport
 
     @property
@@ -88,7 +88,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
     @property
     def config(self) -> MuxadoConfig:
-        """What the session was made with."""
+        """The session's configuration."""
         return self._engine.config
 
     @property
@@ -105,7 +105,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     # ---- streams
 
     async def open_stream(self, *, type: int = NONE, priority: int = NONE) -> MuxadoStream:
-        """Open a stream.  It can be used at once, there is no round trip.
+        """Open a stream.  It can be used at once: there is no round trip.
 
         Waits while ``MuxadoConfig.max_outbound_streams`` of this side's streams are open.  On a
         server that detects the protocol version, waits until the client has sent its first bytes.
@@ -119,7 +119,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         Raises:
           OpenStreamError: the peer is going away or all ids are used.
           SessionClosedError, SessionEndedError: the session is over.  ``safe_to_retry`` is true
-            of all three, on another session.
+            for all three, on another session.
           TypeError: ``type`` or ``priority`` is no int.
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
@@ -132,7 +132,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         return self._open(type, priority)
 
     def open_stream_nowait(self, *, type: int = NONE, priority: int = NONE) -> MuxadoStream:
-        """Like :meth:`open_stream`, but raise :exc:`trio.WouldBlock` where that would wait."""
+        """Like :meth:`open_stream`, but raises :exc:`trio.WouldBlock` instead of waiting."""
         if type is not NONE or priority is not NONE:
             check_opening(type, priority)
         engine = self._engine
@@ -216,7 +216,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
         Raises:
           SessionEndedError: the session broke; running handlers were cancelled.
-          TypeError: ``handler`` is no function, or, once it was called, no async one.
+          TypeError: ``handler`` is not a function, or shows when it is called that it is not async.
         """
         check_function("handler", handler)
         engine = self._engine
@@ -314,7 +314,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     async def ping(self) -> float:
         """Measure the round trip to the peer's session, in seconds.
 
-        Uses the heartbeat stream, and does not count against it.
+        Uses the heartbeat stream, in addition to the heartbeats that are sent at intervals.
 
         Raises:
           HeartbeatError: the session has no heartbeats (untyped v2), or the peer stopped them.

@@ -32,7 +32,7 @@ NEW, SENT, ANSWERED = range(3)
 
 
 class MuxadoStream(trio.abc.HalfCloseableStream):
-    """A two-way stream of bytes inside a session, flow-controlled for itself.
+    """A two-way stream of bytes inside a session, with its own flow control.
 
     It comes from :meth:`MuxadoSession.open_stream` or :meth:`MuxadoSession.accept_stream`.  One
     task may send while another receives; two that do the same at once get
@@ -83,10 +83,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         """In which order this side sends on it, from 0 to 2^31 - 1; higher goes first.
 
         At the opener it begins as what ``open_stream`` was given, at the acceptor as what v1
-        carries, and as 0 on v2.  Setting it counts from now on, also for what waits already.
+        carries, and as 0 on v2.  A change applies at once, also to data that is queued already.
 
         Raises:
-          TypeError, ValueError: it was set to what is no int, or to one out of range.
+          TypeError, ValueError: it was set to something that is not an int, or out of range.
         """
         return self._core.priority
 
@@ -107,7 +107,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
 
     @property
     def idle(self) -> bool:
-        """Whether this side closes the stream as soon as it needs its slot for another; False.
+        """Whether this side closes the stream when another needs its slot; False by default.
 
         Set it on a stream that is kept for later use.  When a task waits in
         :meth:`MuxadoSession.open_stream`, the stream that has been idle for longest is closed, and
@@ -128,8 +128,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the next bytes, at least one, at most ``max_bytes``; ``b""`` at the end.
 
-        Small pieces that wait are joined, up to 64 KiB; what came at once is returned at once, up
-        to 256 KiB where ``max_bytes`` does not say less.  Cancellation loses nothing.
+        Small pieces that wait are joined, up to 64 KiB; what arrived in one piece is returned in
+        one, up to ``max_bytes`` or 256 KiB.  Cancellation loses nothing.
 
         Raises:
           StreamResetError: the peer reset the stream; everything that came before the reset has
@@ -182,7 +182,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         return received.size > 0 or received.ended or over is not None
 
     async def wait_broken(self) -> MuxadoError:
-        """Wait until the stream has broken, and return the error that says why; takes nothing.
+        """Wait until the stream has broken, and return the error that says why.
 
         It breaks when the peer resets it or its session ends, not when the peer only ends its
         direction.  What came before can still be received.  Any number of tasks may wait.
@@ -203,18 +203,18 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     # ---- sending
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send ``data``; it belongs to the stream from the call on and may be changed after.
+        """Send ``data``, which must not change until this returns.
 
         Returns when all but the last ``MuxadoConfig.send_buffer`` bytes are on their way; those
         follow, also when the stream is closed.  Waits for the peer's window and the transport.
         When it is cancelled, some of the data may have been sent.  Closing the stream then resets
-        it: an end would make it look whole.
+        it: an end would make it look complete.
 
         Raises:
           StreamResetError: the peer reset the stream.
           SessionEndedError: the session has ended.
           StreamClosedError: the stream was closed by this side, or ``send_eof`` was called.
-          TypeError: ``data`` holds no bytes; nothing was sent.
+          TypeError: ``data`` is not bytes; nothing was sent.
           trio.BusyResourceError: another task is sending.
         """
         if self._sending:
@@ -295,10 +295,10 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._sending = False
 
     async def send_eof(self) -> None:
-        """End this direction after what was sent; the other goes on.  Again: does nothing.
+        """End this direction after what was sent; the other goes on.  A second call does nothing.
 
-        Never waits for window.  Says that this is all, also after a cancelled :meth:`send_all`.
-        Raises what :meth:`send_all` raises.
+        Never waits for window.  The peer takes what was sent for complete, also after a cancelled
+        :meth:`send_all`.  Raises what :meth:`send_all` raises.
         """
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
@@ -332,11 +332,11 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     # ---- closing
 
     async def aclose(self) -> None:
-        """Close the stream: what was sent still goes out, then the end; the rest is discarded.
+        """Close the stream: what was sent still goes out, then the end; unread data is discarded.
 
         Tasks that wait in another method get :exc:`StreamClosedError`.  A peer that goes on sending
         gets RST.  When the task is cancelled, or a :meth:`send_all` has left data unsent, the
-        stream is reset instead, with STREAM_CANCELLED: an end would make it look whole.
+        stream is reset instead, with STREAM_CANCELLED: an end would make it look complete.
         """
         try:
             await checkpoint_if_cancelled()

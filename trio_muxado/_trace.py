@@ -27,21 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TracedFrame:
-    """One frame on the wire of one session."""
+    """One frame on the wire of one session.
+
+    Attributes:
+      time: when it was read or written, on trio's clock, in seconds.
+      session: the session's number in this process, as in its ``repr``.
+      direction: ``"in"`` for a frame that was received, ``"out"`` for one that was sent.
+      frame: SYN, DATA, RST, WNDINC or GOAWAY; or another word, for bytes that are no such frame.
+      stream_id: the stream's id; 0 for the session.
+      length: bytes of the frame's body.
+      detail: flags, codes and numbers, for people to read: one line, with a GOAWAY's text escaped.
+    """
 
     time: float
-    """When it was read or written, on trio's clock, in seconds."""
     session: int
-    """The session's number in this process, as in its ``repr``."""
     direction: Literal["in", "out"]
     frame: str
-    """SYN, DATA, RST, WNDINC, GOAWAY, or what it is otherwise."""
     stream_id: int
-    """0 for the session."""
     length: int
-    """Bytes of the frame's body."""
     detail: str
-    """Flags, codes and numbers, for a reader: one line, in which a GOAWAY's text is escaped."""
 
 
 Tracer: TypeAlias = Callable[[TracedFrame], Any]

@@ -15,29 +15,29 @@ FIRST_FREE_CODE = 16
 class ErrorCode(enum.Enum):
     """Why a stream was reset or a session ended.
 
-    The names are those of muxado v2, which knows all that v1 knows and more.  The two versions
-    have different numbers for some, and each session translates to and from those of its own:
-    see :meth:`number`.  A number that a version does not define stays a plain :class:`int`
-    wherever a code is shown.
+    The names are those of muxado v2, which has all codes of v1 and more.  The two versions have
+    different numbers for some, and each session translates to and from those of its own: see
+    :meth:`number`.  A number that a version does not define stays a plain :class:`int` wherever a
+    code is shown.
 
     The numbers 0 to 15 are the protocol's.  **16 and up are the application's**, and mean on both
     versions what the two applications agree on: ``await stream.reset(16)``.
     """
 
     NO_ERROR = 0
-    """An orderly end."""
+    """A clean end."""
     PROTOCOL_ERROR = 1
-    """The other end broke the protocol."""
+    """The other side broke the protocol."""
     INTERNAL_ERROR = 2
-    """The end that sends it failed by itself."""
+    """The side that sends it has failed."""
     FLOW_CONTROL_ERROR = 3
     """More data than the window allowed, or a window past 2^31 - 1."""
     STREAM_CLOSED = 4
-    """Data for a stream that is gone."""
+    """Data for a stream that has ended."""
     STREAM_REFUSED = 5
-    """The stream was not taken; v1 calls it REFUSED_STREAM."""
+    """The stream was not accepted; v1 calls it REFUSED_STREAM."""
     STREAM_CANCELLED = 6
-    """The stream is not wanted any more; v1 calls it CANCEL."""
+    """The side that sends it no longer wants the stream; v1 calls it CANCEL."""
     STREAM_RESET = 7
     """The stream was reset (v2 only)."""
     FRAME_SIZE_ERROR = 8
@@ -45,7 +45,7 @@ class ErrorCode(enum.Enum):
     ACCEPT_QUEUE_FULL = 9
     """Too many streams wait to be accepted (v2 only)."""
     ENHANCE_YOUR_CALM = 10
-    """The other end floods (v2 only; v1 gets PROTOCOL_ERROR)."""
+    """The other side floods (v2 only; v1 gets PROTOCOL_ERROR)."""
     REMOTE_GONE_AWAY = 11
     """No new stream: the other side has sent GOAWAY (v2 only)."""
     STREAMS_EXHAUSTED = 12
@@ -58,10 +58,10 @@ class ErrorCode(enum.Enum):
     """The transport ended without a GOAWAY (v2 only)."""
 
     def number(self, version: Literal["v1", "v2"]) -> int:
-        """What stands for it in a frame of that version.
+        """The code's number in frames of that version.
 
-        v1 has no number for the codes that are v2's only: then it is that of the nearest code
-        that it has, which says the same about what the peer should do.
+        v1 has no number for codes that only v2 has.  Then it is that of the nearest code of v1, to
+        which a peer reacts in the same way.
 
         Raises:
           TypeError, ValueError: ``version`` is neither ``"v1"`` nor ``"v2"``.
