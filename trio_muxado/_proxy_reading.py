@@ -48,7 +48,7 @@ async def receive_proxy_header(stream: trio.abc.ReceiveStream) -> Addresses:
 
     Raises:
       ProxyHeaderError: there is no header, or it is malformed.  What was received is lost.
-      TypeError: ``stream`` is no stream that can be received from.
+      TypeError: ``stream`` cannot be received from.
     """
     check_instance("stream", stream, trio.abc.ReceiveStream, "a trio.abc.ReceiveStream")
     head = await _more(stream, b"", SHORTEST)
@@ -94,7 +94,7 @@ def parse_line(line: bytes) -> Addresses:
                 raise ValueError(address)
         return (client, _port(client_port)), (server, _port(server_port))
     except (ValueError, KeyError, IndexError) as error:
-        raise ProxyHeaderError(f"this is no PROXY line: {line!r}") from error
+        raise ProxyHeaderError(f"this is not a PROXY line: {line!r}") from error
 
 
 def _port(text: str) -> int:
@@ -107,7 +107,7 @@ def parse_header(header: bytes) -> Addresses:
     """Version 2: the complete binary header."""
     version, command = header[12] >> 4, header[12] & 0xF
     if version != 2 or command > 1:
-        raise ProxyHeaderError(f"this is no PROXY header: {header[:16]!r}")
+        raise ProxyHeaderError(f"this is not a PROXY header: {header[:16]!r}")
     if command == 0:  # LOCAL: the proxy itself connected, for a health check
         return None
     family, body = header[13], header[16:]

@@ -196,7 +196,7 @@ async def test_who_is_no_echo_peer() -> None:
         told = await run_beside(*check, "--wire", "v1")
     assert found_out.returncode == told.returncode == 1
     (line,) = told.stderr.splitlines()
-    assert line.startswith(f"trio-muxado: {address} is no echo peer, which is needed (")
+    assert line.startswith(f"trio-muxado: {address} is not an echo peer, which is needed (")
     assert "docs/specification/vectors.md#an-echo-peer" in line
     assert ". As a peer of muxado v1: missing: " in line
     assert "; v2: " not in line

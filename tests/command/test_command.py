@@ -212,7 +212,7 @@ def test_options_have_the_same_name_everywhere(name: str) -> None:
     [
         ("[demo]\nstreams = 0\n", "0 is not in the range 1<=x<=100000 (from FILE)"),
         ("[demo]\ncolour = 3\n", "FILE: demo has no 'colour'; it has streams, tls, wire"),
-        ("[dance]\n", "FILE: [dance] is no command; there are demo, ping, trace, check"),
+        ("[dance]\n", "FILE: [dance] is not a command; there are demo, ping, trace, check"),
         ("demo = 3\n", "FILE: demo must be a table: [demo]"),
         ("[demo\n", "FILE: Expected "),
     ],

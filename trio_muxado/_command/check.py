@@ -62,16 +62,14 @@ def _rows(results: Sequence[Result]) -> list[tuple[str, str, str]]:
     help="What this command is: a client, which dials, or a server, which the peer has to dial.",
 )
 @wire_option("tries both on a server, and is v1 for a client")
-@click.option("--typed", is_flag=True, help="The peer's sessions are typed ones, on v2.")
-@click.option(
-    "--only", multiple=True, metavar="NAME", help="Play this vector; may be given several times."
-)
+@click.option("--typed", is_flag=True, help="On v2: the peer's sessions are typed.")
+@click.option("--only", multiple=True, metavar="NAME", help="Play this vector. Can be repeated.")
 @click.option("--json", is_flag=True, help="A line of JSON for each vector.")
 @click.option(
     "--start",
     metavar="COMMAND",
     help="With --role server: starts the peer, once for each vector.  {address}, {host} and "
-    "{port} in it are where it has to dial.",
+    "{port} in it become the address to dial.",
 )
 @click.option(
     "--at-once", type=click.IntRange(1), default=8, metavar="N", help="Connections at a time."
@@ -103,7 +101,7 @@ def command(
 
     The peer may be any program that accepts every stream, sends back what it reads, and ends its
     direction of a stream when the other has ended: docs/specification/vectors.md has the details.
-    Nobody else should use it meanwhile. --json lists every vector.
+    Nothing else should use the peer meanwhile. --json lists every vector.
 
     Exits with 0 if nothing differs, and with 1 if something does.
 

@@ -16,7 +16,7 @@ from .peer import Connections, Peer
 SPECIFICATION = "docs/specification"
 
 FIRST = ("echo", "echo-typed")
-"""The vectors that are played first, alone: who does not pass them is no echo peer."""
+"""The vectors that are played first, alone: who does not pass them is not an echo peer."""
 
 
 @dataclass
@@ -77,4 +77,4 @@ def no_echo_peer(address: Address, differences: Mapping[Version, str | None]) ->
     """What to raise where no echo comes."""
     reasons = "; ".join(f"{wire}: {difference}" for wire, difference in differences.items())
     needed = f"which is needed ({SPECIFICATION}/vectors.md#an-echo-peer)"
-    return Failed(f"{address} is no echo peer, {needed}. As a peer of muxado {reasons}")
+    return Failed(f"{address} is not an echo peer, {needed}. As a peer of muxado {reasons}")

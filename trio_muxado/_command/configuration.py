@@ -41,7 +41,7 @@ def _checked(ctx: click.Context, path: Path, tables: Mapping[str, Any]) -> dict[
         command = group.get_command(ctx, name)
         if command is None:
             known = ", ".join(group.list_commands(ctx))
-            raise click.BadParameter(f"{path}: [{name}] is no command; there are {known}")
+            raise click.BadParameter(f"{path}: [{name}] is not a command; there are {known}")
         if not isinstance(table, dict):
             raise click.BadParameter(f"{path}: {name} must be a table: [{name}]")
         defaults[name] = _of_command(path, name, command, cast("dict[str, Any]", table))

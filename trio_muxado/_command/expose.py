@@ -96,7 +96,7 @@ def service_of(text: str, proxy_protocol: Literal["v1", "v2"] | None, drain_time
         return AddressService(host or "127.0.0.1", port, proxy_protocol=proxy_protocol)
     if not colon or not all(part.isidentifier() for part in [*host.split("."), *rest.split(".")]):
         raise click.UsageError(
-            f"{text!r} is no service: HOST:PORT, PORT, unix:PATH, or module:application"
+            f"{text!r} is not a service: HOST:PORT, PORT, unix:PATH, or module:application"
         )
     if proxy_protocol is not None:
         raise click.UsageError("an application knows its visitors without --proxy-protocol")
@@ -127,7 +127,7 @@ def load_application(module: str, attribute: str) -> Any:
             raise click.UsageError(f"{module} has no {attribute!r}")
         found = getattr(found, name)
     if not callable(found):
-        raise click.UsageError(f"{module}:{attribute} is no application: it cannot be called")
+        raise click.UsageError(f"{module}:{attribute} is not an application: it cannot be called")
     return found
 
 
@@ -196,13 +196,13 @@ def checked_agent(ctx: click.Context, param: click.Parameter, name: str) -> str:
     help="Name of the tunnel. Agents with one name share its visitors.  [main]",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="Ask for this port of the relay. 0 is any."
+    "--port", type=click.IntRange(0, 65535), help="Ask for this port of the relay. 0 takes any."
 )
 @click.option("--host", metavar="HOST", help="Ask for this host name of HTTP.")
 @click.option(
     "--proxy-protocol",
     type=click.Choice(["v1", "v2"]),
-    help="Tell the service in a PROXY header who its visitor is.",
+    help="Send the service a PROXY header with the visitor's address.",
 )
 @click.option(
     "--tunnels",
@@ -247,7 +247,7 @@ def command(
     log_format: str,
     log_level: str,
 ) -> int:
-    """Let a relay's visitors in to a SERVICE.
+    """Expose a SERVICE to the visitors of a relay.
 
     SERVICE is HOST:PORT, a PORT of this machine, unix:PATH, or module:application for an ASGI
     application. The command then runs the application itself, without a port.

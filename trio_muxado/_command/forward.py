@@ -37,7 +37,9 @@ def local_address(text: str) -> Address:
     try:
         host, port = split_address(text, 0)
     except ValueError as error:
-        raise click.UsageError(f"{text!r} is no local port, PORT or HOST:PORT: {error}") from None
+        raise click.UsageError(
+            f"{text!r} is not a local port, PORT or HOST:PORT: {error}"
+        ) from None
     return Address(host or "127.0.0.1", port)
 
 
@@ -86,10 +88,10 @@ def command(
     log_format: str,
     log_level: str,
 ) -> int:
-    """Join connections to LOCAL_PORT to a TARGET beyond a relay.
+    """Forward a LOCAL_PORT to a TARGET behind a relay.
 
     TARGET is the name of a tunnel, or HOST:PORT as the relay sees it. The token has to allow it,
-    and a HOST:PORT the relay as well: it is no open proxy.
+    and a HOST:PORT the relay as well (--allow-targets): it is not an open proxy.
 
     \b
     Examples:

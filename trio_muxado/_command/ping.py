@@ -150,9 +150,8 @@ def command(
 ) -> int:
     """Measure round trips to a muxado server.
 
-    Opens a session, sends heartbeats and says when each came back. It is the session of the other
-    side that answers, not its application. On v2 the session is a typed one: only those have
-    heartbeats.
+    Opens a session, sends heartbeats and prints the round trip of each. The peer's session answers,
+    not its application. On v2 the session is typed, since only typed sessions have heartbeats.
 
     Exits with 1 if a ping was lost.
 

@@ -157,7 +157,7 @@ def tell_ports(ports: RelayPorts) -> None:
     "--agents-client-ca", type=FILE, help="Agents need a certificate of these authorities."
 )
 @click.option("--tokens-file", type=FILE, help="TOML file with a table [[token]] for each token.")
-@click.option("--host", default="127.0.0.1", help="Listen here on --ports.")
+@click.option("--host", default="127.0.0.1", help="Address for --ports.")
 @click.option("--ports", metavar="FIRST-LAST", help="Ports for visitors of TCP tunnels.")
 @click.option("--http", metavar="HOST:PORT", help="Listen here for visitors of HTTP tunnels.")
 @click.option("--https", metavar="HOST:PORT", help="The same, over TLS.  Needs --https-cert.")
@@ -208,17 +208,17 @@ def tell_ports(ports: RelayPorts) -> None:
 @click.option(
     "--registry",
     metavar="URL",
-    help="Redis, through which several relays work together: redis://HOST:6379/0.",
+    help="Registry of several relays, in Redis: redis://HOST:6379/0.",
 )
 @click.option(
-    "--relay-address", metavar="HOST:PORT", help="Where other relays reach --agents of this one."
+    "--relay-address", metavar="HOST:PORT", help="Where other relays reach this one's --agents."
 )
 @click.option(
     "--registry-expiry",
     type=SECONDS,
     default=15.0,
     metavar="SECONDS",
-    help="When the other relays forget a relay that has died.",
+    help="How long the entries of a relay that has died remain.",
 )
 @click.option(
     "--relays-ca", type=FILE, help="PEM file of the authorities of other relays.  [the system's]"
@@ -242,7 +242,7 @@ def command(
     log_level: str,
     **options: Any,
 ) -> int:
-    """Let visitors in to services behind agents.
+    """Bring visitors to services behind agents.
 
     Agents (trio-muxado expose) connect to --agents, and visitors to the ports of tunnels, or by
     host names to --http and --https. The file of --tokens-file says which agent may use what:
@@ -257,7 +257,7 @@ def command(
         relay = true            # for other relays, with --registry
 
     Without that file, TRIO_MUXADO_TOKEN is the only secret, and allows everything. SIGHUP makes the
-    relay read tokens and certificates again. SIGTERM ends it when the present visitors are done.
+    relay read tokens and certificates again. SIGTERM ends it when the current visitors are done.
 
     \b
     Examples:

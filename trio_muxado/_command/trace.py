@@ -205,13 +205,13 @@ def command(
 ) -> None:
     """Print every frame between two peers.
 
-    Listens on LISTEN, connects to TARGET for each connection that comes, and passes on what either
-    side sends, unchanged and at once, as well as the end or the break of either direction. TLS is
-    for the connection to TARGET.
+    Listens on LISTEN, and connects to TARGET for each client. Passes on what either side sends,
+    unchanged and at once, and the end or the break of either direction. TLS is for the connection
+    to TARGET.
 
-    Arrows to the right are what the client sends, whoever has connected to LISTEN; to the left what
-    it gets. A name in lower case is no frame but something that happened. What is not muxado is
-    said to be that, and passed on all the same.
+    An arrow to the right is what the client sends, an arrow to the left what it receives. A name in
+    lower case is an event, not a frame. Bytes that are not muxado are passed on as well, and
+    reported.
 
     \b
     Examples:

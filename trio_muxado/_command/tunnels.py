@@ -125,7 +125,7 @@ def idle_timeout_option(function: F) -> F:
         type=FINITE_SECONDS,
         default=600.0,
         metavar="SECONDS",
-        help="When a connection on which nothing moves is cut.",
+        help="Time without data after which a connection is cut.",
     )(function)
 
 
