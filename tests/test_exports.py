@@ -4,6 +4,7 @@ A user never needs a name with an underscore: not in an import, not in a traceba
 documentation.
 """
 
+import dataclasses
 import importlib
 import importlib.util
 import inspect
@@ -30,6 +31,8 @@ PUBLIC_MODULES = [
 EXPORTS = [
     (module, name) for module in PUBLIC_MODULES for name in importlib.import_module(module).__all__
 ]
+CONFIGURATIONS = {"MuxadoConfig", "RelayConfig"}
+"""With so many fields that each has a docstring of its own, in the reference."""
 CORE = {"Connection", "Engine", "ReceiveChannel", "Stream"}
 """Types of the core, as annotations name them.  Those of trio have a dot."""
 
@@ -84,6 +87,16 @@ def test_a_public_name_says_what_it_is(module_name: str, name: str) -> None:
             if not inspect.getdoc(member) and not inspect.getdoc(getattr(value, member_name))
         ]
         assert not silent, f"{name} has undocumented members"
+
+
+@pytest.mark.parametrize("module_name, name", EXPORTS)
+def test_a_public_class_says_what_its_fields_are(module_name: str, name: str) -> None:
+    """``help()`` shows the docstring of a class, and none of its fields."""
+    value = getattr(importlib.import_module(module_name), name)
+    if not dataclasses.is_dataclass(value) or name in CONFIGURATIONS:
+        return
+    said = value.__doc__ or ""
+    assert not [field.name for field in dataclasses.fields(value) if field.name not in said]
 
 
 @pytest.mark.parametrize("module_name", PUBLIC_MODULES)

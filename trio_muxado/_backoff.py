@@ -43,7 +43,7 @@ class Backoff:
         """Seconds to wait after that many failures in a row, counted from 1.
 
         Raises:
-          TypeError, ValueError: ``failures`` is no int, or less than 1.
+          TypeError, ValueError: ``failures`` is not an int, or less than 1.
         """
         check_int("failures", failures, 1)
         try:
@@ -53,7 +53,7 @@ class Backoff:
         return self.shortened(pause)
 
     def longest_pause(self) -> float:
-        """Seconds to wait after a failure that an early attempt can't help."""
+        """Seconds to wait after a failure that an early retry can't fix."""
         return self.shortened(self.longest)
 
     def shortened(self, pause: float) -> float:

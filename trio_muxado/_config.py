@@ -54,7 +54,7 @@ class Heartbeat:
     infinite ``tolerance`` this side sends heartbeats, and never takes the peer for dead.
 
     Raises:
-      TypeError, ValueError: either is no positive number, or ``interval`` is not finite.
+      TypeError, ValueError: either is not a positive number, or ``interval`` is not finite.
     """
 
     interval: float | None = None

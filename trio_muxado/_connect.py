@@ -31,9 +31,9 @@ def open_muxado_session(
 ) -> AbstractAsyncContextManager[MuxadoSession]:
     """Connect to a muxado server over TCP, or TLS, and run a session as its client.
 
-    ``async with`` it, once.  Leaving the block ends the session: gracefully, see
-    :meth:`MuxadoSession.aclose`, or at once when an exception or a cancellation leaves it, which
-    comes out as it is.
+    Use it in ``async with``, once.  Leaving the block ends the session gracefully, as
+    :meth:`MuxadoSession.aclose` does.  An exception or a cancellation that leaves the block ends it
+    at once, and is raised unchanged.
 
     Args:
       host: a name or an address; a name's addresses are tried as by
@@ -41,7 +41,7 @@ def open_muxado_session(
       port: the TCP port.
       ssl_context: speak TLS, and check the server's certificate against ``host`` as the context
         asks for.
-      config: choices and limits.  The wire is v1 unless it says ``"v2"``.
+      config: choices and limits.  The protocol version is v1 unless ``config.wire`` is ``"v2"``.
 
     Raises:
       OSError: no connection could be made.
@@ -94,7 +94,7 @@ def client_session(
 ) -> AbstractAsyncContextManager[MuxadoSession]:
     """Run a session as the client over ``stream``, which it owns from then on.
 
-    ``async with`` it, as :func:`open_muxado_session`.  The stream need not be half-closeable.
+    Use it as :func:`open_muxado_session`.  The stream need not be half-closeable.
 
     Raises:
       TypeError: a wrong argument; then the stream is still the caller's.
@@ -108,7 +108,7 @@ def server_session(
 ) -> AbstractAsyncContextManager[MuxadoSession]:
     """Run a session as the server over ``stream``, which it owns from then on.
 
-    ``async with`` it, as :func:`open_muxado_session`.  With ``wire="auto"`` the protocol version is
+    Use it as :func:`open_muxado_session`.  With ``wire="auto"`` the protocol version is
     what the client's first bytes show; until they have come no stream can be opened from here.
 
     Raises:

@@ -79,8 +79,8 @@ async def dial_muxado(
     * It raises anything else, or an error of another session: that is raised unchanged.
 
     Args:
-      host: a name or an address, as in :func:`open_muxado_session`; with TLS also what the server's
-        certificate has to be for.
+      host: a name or an address, as in :func:`open_muxado_session`; with TLS the server's
+        certificate has to be for it.
       port: the TCP port.
       ssl_context: speak TLS.
       config: choices and limits of every session.  ``config.handshake_timeout`` bounds connecting,

@@ -95,10 +95,10 @@ async def forward(
     Args:
       a, b: the streams; no other task may use them.
       idle_timeout: seconds in which nothing moves in either direction, after which the streams
-        are broken.  A stream that only waits to be closed is closed: it got all there was.  A
-        stream must accept 64 KiB in that time.  Time in which this process stood still does not
-        count.  None waits for as long as the peers do, also for a TLS peer that neither ends its
-        direction nor reads the end of ours.
+        are broken.  A stream that has received everything and only waits to be closed is closed
+        instead.  A stream must accept 64 KiB in that time.  Time in which this process stood still
+        does not count.  None waits for as long as the peers do, also for a TLS peer that neither
+        ends its direction nor reads the end of ours.
 
     What a peer does is in the result and is not raised: :exc:`trio.BrokenResourceError`,
     :exc:`OSError`, and the end of the session, from whichever side.  Any other error is one of

@@ -1,4 +1,4 @@
-"""Whichever session lives: opening streams where sessions come and go."""
+"""A pool of sessions: opens streams on any that is alive, while sessions come and go."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SessionPool:
         """Open streams on ``session`` as well, until it is discarded or can't open any more.
 
         Raises:
-          TypeError: it is no :class:`MuxadoSession`.
+          TypeError: it is not a :class:`MuxadoSession`.
         """
         check_instance("session", session, MuxadoSession, "a MuxadoSession")
         self._sessions[session] = None
@@ -68,7 +68,7 @@ class SessionPool:
         """Open no further streams on ``session``; running ones go on.
 
         Raises:
-          TypeError: it is no :class:`MuxadoSession`.
+          TypeError: it is not a :class:`MuxadoSession`.
         """
         check_instance("session", session, MuxadoSession, "a MuxadoSession")
         self._sessions.pop(session, None)
@@ -95,9 +95,9 @@ class SessionPool:
             self.discard(session)
 
     def close(self) -> None:
-        """Let nobody wait for a session any more: such calls, now or later, raise an error.
+        """Wait for no session any more: such calls raise :exc:`trio.ClosedResourceError`.
 
-        It is :exc:`trio.ClosedResourceError`.  Sessions that are alive go on, and open streams.
+        Sessions that are alive go on, and can open streams.
         """
         self._closed = True
         self._wake()

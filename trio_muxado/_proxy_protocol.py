@@ -38,8 +38,8 @@ def proxy_header(
 ) -> bytes:
     """The bytes with which a forwarded connection begins, for a service that speaks PROXY.
 
-    A service behind a relay sees the relay's address, unless the relay first says for whom it
-    speaks.  The side that accepted the connection knows that::
+    A service behind a relay sees the relay's address, unless the relay first says who the visitor
+    is.  The side that accepted the connection knows that::
 
         sock = visitor.socket
         await stream.send_all(proxy_header("v2", sock.getpeername(), sock.getsockname()))

@@ -120,7 +120,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           OpenStreamError: the peer is going away or all ids are used.
           SessionClosedError, SessionEndedError: the session is over.  ``safe_to_retry`` is true
             for all three, on another session.
-          TypeError: ``type`` or ``priority`` is no int.
+          TypeError: ``type`` or ``priority`` is not an int.
           ValueError: a number out of range, or a type on an untyped v2 session.
         """
         if type is not NONE or priority is not NONE:

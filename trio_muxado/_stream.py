@@ -136,7 +136,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             been returned first.
           SessionEndedError: the session ended before the stream did.
           StreamClosedError: the stream was closed by this side, now or before.
-          TypeError, ValueError: ``max_bytes`` is no int, or less than 1.
+          TypeError, ValueError: ``max_bytes`` is not an int, or less than 1.
           trio.BusyResourceError: another task is receiving.
         """
         if max_bytes is None:

@@ -149,7 +149,7 @@ class TableTracer:
     A deep copy is the same tracer, with the same file.
 
     Raises:
-      TypeError: ``file`` cannot be written to, or takes bytes.
+      TypeError: ``file`` is not a text file that can be written to.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
@@ -187,7 +187,7 @@ class JsonLinesTracer:
     A deep copy is the same tracer, with the same file.
 
     Raises:
-      TypeError: ``file`` cannot be written to, or takes bytes.
+      TypeError: ``file`` is not a text file that can be written to.
     """
 
     def __init__(self, file: TextIO) -> None:

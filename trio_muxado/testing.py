@@ -150,7 +150,7 @@ class Link:
         raise :exc:`trio.BrokenResourceError`, with ``error`` as its cause.
 
         Raises:
-          TypeError: ``error`` is no exception.
+          TypeError: ``error`` is not an exception.
         """
         if error is not None:
             check_instance("error", error, BaseException, "an exception or None")

@@ -1,8 +1,8 @@
 """Reverse tunnels: services that nobody can connect to, reached through a relay.
 
-An agent next to the services dials the relay (:func:`expose`), and the relay (:class:`Relay`) lets
-visitors in through that one connection: by TCP ports, and by host names of HTTP.  The commands
-``trio-muxado relay``, ``expose`` and ``forward`` are made of these.
+An agent next to the services connects to the relay (:func:`expose`), and the relay (:class:`Relay`)
+brings visitors to the services over that one connection: by TCP ports, and by HTTP host names.  The
+commands ``trio-muxado relay``, ``expose`` and ``forward`` use these functions.
 """
 
 from ._agent import expose

@@ -60,23 +60,25 @@ async def expose(
 ) -> None:
     """Keep services reachable through a relay, until cancelled or stopped.
 
-    Dials the relay, asks for all the tunnels, and joins each visitor to the tunnel's service.
-    Connects again whenever the connection is lost, as :func:`~trio_muxado.dial_muxado` does.
+    Connects to the relay, asks for all the tunnels, and connects each visitor to the tunnel's
+    service.  Connects again whenever the connection is lost, as :func:`~trio_muxado.dial_muxado`
+    does.
 
     Args:
-      services: what is behind each tunnel.
+      services: the service behind each tunnel.
       host, port: where the relay listens for agents.
-      token: what the relay knows this agent by.
-      agent: what it calls itself in the relay's log.
+      token: the secret of a token that the relay knows.
+      agent: the agent's name in the relay's log.
       ssl_context: speak TLS; with a certificate of its own for mutual TLS.
       heartbeat: how the session notices that the relay has disappeared.
       backoff: how long to wait before each further attempt.
-      idle_timeout: seconds in which nothing moves, after which a visitor's connection is broken.
-      stop: once it is set, the relay sends no more visitors, the present ones finish, and the
+      idle_timeout: seconds without data after which a visitor's connection is broken.
+      stop: once it is set, the relay sends no more visitors, the current ones finish, and the
         function returns.  Put a deadline around it with :func:`trio.move_on_after`.
       on_state: called as ``on_state("connecting", None)``, ``on_state("connected", tunnels)`` with
-        where each tunnel is found, ``on_state("refused", error)`` where the relay has refused and
-        time may mend it, and ``on_state("lost", loss)`` with a :class:`~trio_muxado.DialLoss`.
+        a :class:`Granted` for each tunnel, ``on_state("refused", error)`` if the relay has refused
+        and a later attempt may succeed, and ``on_state("lost", loss)`` with a
+        :class:`~trio_muxado.DialLoss`.
       connect: as in :func:`~trio_muxado.dial_muxado`.
 
     Raises:
@@ -158,17 +160,17 @@ async def say_hello(session: MuxadoSession, hello: Hello) -> tuple[MuxadoStream,
             await control.send_all(encode(hello))
             answer = await receive_message(control)
     except MessageError as error:
-        raise TunnelRefusedError("message", f"this is no relay: {error}") from None
+        raise TunnelRefusedError("message", f"this is not a relay: {error}") from None
     except trio.TooSlowError:
-        raise TunnelRefusedError("message", "this is no relay: it does not answer") from None
+        raise TunnelRefusedError("message", "this is not a relay: it does not answer") from None
     except StreamResetError as error:
         if error.code is ErrorCode.STREAM_REFUSED:
-            raise TunnelRefusedError("message", "this is no relay: it refuses agents") from None
+            raise TunnelRefusedError("message", "this is not a relay: it refuses agents") from None
         raise TunnelRefusedError("busy", f"the relay failed: {error}") from None
     if isinstance(answer, Refused):
         raise TunnelRefusedError(answer.reason, answer.text)
     if not isinstance(answer, Accepted):
-        raise TunnelRefusedError("message", "this is no relay: it answers something else")
+        raise TunnelRefusedError("message", "this is not a relay: it answers something else")
     return control, answer
 
 
@@ -182,7 +184,7 @@ async def wait_until_ended(session: MuxadoSession) -> None:
         with trio.fail_after(HELLO_TIMEOUT):
             await session.wait_closed()
     except trio.TooSlowError:
-        why = "this is no relay: it refuses, and does not end the session"
+        why = "this is not a relay: it refuses, and does not end the session"
         raise TunnelRefusedError("message", why) from None
 
 

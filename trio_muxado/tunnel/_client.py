@@ -63,18 +63,18 @@ async def forward_port(
     on_state: Callable[[str, DialLoss | None], Any] | None = None,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen on a local port, and join each connection to a target beyond a relay.
+    """Listen on a local port, and connect each client to a target behind a relay.
 
     Args:
       target: the name of a tunnel, or HOST:PORT of what the relay itself can reach.  The token has
         to allow it, and a HOST:PORT the relay too.
       host, port: where the relay listens for agents.
-      token: what the relay knows this client by.
+      token: the secret of a token that the relay knows.
       local_port, local_host: where to listen; port 0 takes a free one.
       ssl_context: speak TLS to the relay.
       heartbeat: how the session notices that the relay has disappeared.
-      backoff: how long to wait before the relay is dialled again.
-      idle_timeout: seconds in which nothing moves, after which a connection is broken.
+      backoff: how long to wait before each further attempt to reach the relay.
+      idle_timeout: seconds without data after which a connection is broken.
       stop: once it is set, nothing more is accepted, open connections finish, and the function
         returns.
       on_state: as in :func:`~trio_muxado.dial_muxado`.
@@ -139,11 +139,11 @@ async def open_target(stream: MuxadoStream, target: str) -> None:
     try:
         answer = await receive_message(stream)
     except MessageError as error:
-        raise TunnelRefusedError("message", f"this is no relay: {error}") from None
+        raise TunnelRefusedError("message", f"this is not a relay: {error}") from None
     if isinstance(answer, Refused):
         raise TunnelRefusedError(answer.reason, answer.text)
     if not isinstance(answer, Opened):
-        raise TunnelRefusedError("message", "this is no relay: it answers something else")
+        raise TunnelRefusedError("message", "this is not a relay: it answers something else")
 
 
 class _Client:

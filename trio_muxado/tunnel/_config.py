@@ -1,4 +1,4 @@
-"""What a relay is told."""
+"""Where a relay listens, and its limits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MOST_STREAMS = 100_000
 
 
 HEARTBEAT = Heartbeat(interval=5, tolerance=10)
-"""Shorter than elsewhere: visitors wait for an agent that is gone without a word."""
+"""Shorter than elsewhere: visitors wait for an agent that has disappeared."""
 
 
 def session_config(heartbeat: Heartbeat | None = None) -> MuxadoConfig:
-    """What sessions between relays and agents are made with.
+    """The configuration of sessions between relays and agents.
 
     A visitor who has read everything may keep the connection open, which must not lock out others:
     so the number of streams is bounded by the relay's limits on visitors, and not here.
@@ -38,7 +38,9 @@ def session_config(heartbeat: Heartbeat | None = None) -> MuxadoConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RelayConfig:
-    """Where a relay listens, and its limits.  Addresses are HOST:PORT; port 0 takes a free one.
+    """Where a relay listens, and its limits.  The reference describes each field.
+
+    Addresses are HOST:PORT; port 0 takes a free one.
 
     Raises:
       TypeError, ValueError: a field is not what it should be; the message begins with its name.
@@ -47,7 +49,7 @@ class RelayConfig:
     agents: str = "127.0.0.1:4440"
     """Where agents and clients connect."""
     http: str | None = None
-    """Where visitors of HTTP tunnels connect; None for nowhere."""
+    """Where visitors of HTTP tunnels connect; None listens nowhere."""
     https: str | None = None
     """The same with TLS."""
     host: str = "127.0.0.1"
@@ -55,32 +57,32 @@ class RelayConfig:
     ports: str | range | None = None
     """The ports that TCP tunnels may have, such as ``"20000-20099"``; None for no TCP tunnels."""
     allow_targets: tuple[str, ...] = ()
-    """HOST:PORT of what clients may reach from here, besides tunnels by their name."""
+    """HOST:PORT of each target that clients may connect to, besides tunnels by their name."""
     accept_proxy_protocol: bool = False
-    """Every visitor's connection begins with a header of the PROXY protocol, from a balancer.
-    Only for ports that nobody else can reach."""
+    """Every visitor's connection begins with a header of the PROXY protocol, from a load balancer.
+    Use it only if nobody else can reach the ports."""
     max_agents: int = 1000
     """Agents and clients that may be connected at once.  Connections that have not shown a token
     yet don't count: of those there are 200 at most, and one more ends the oldest."""
     max_tunnels: int = 1000
-    """Tunnels that there may be, of all agents."""
+    """Tunnels of all agents together."""
     max_visitors: int = 10_000
     """Visitors' connections that may be open at once."""
     max_visitors_per_address: int = 1000
-    """The same for each address; of IPv6 for each network of 64 bits, as that is one customer's."""
+    """The same for each IPv4 address, and for each /64 network of IPv6, which one customer has."""
     idle_timeout: float = 600.0
-    """Seconds in which nothing moves, after which a visitor's connection is broken."""
+    """Seconds without data after which a visitor's connection is broken."""
     agent_patience: float = 10.0
-    """Seconds that a visitor waits for an agent to come, and for its service to answer."""
+    """Seconds that a visitor waits for an agent to connect, and for its service to answer."""
     keep_tunnel: float = 60.0
-    """Seconds that a tunnel keeps its name, host and port when its last agent has gone."""
+    """Seconds that a tunnel keeps its name, host and port after its last agent has gone."""
     drain_timeout: float = 30.0
-    """Seconds that visitors have to finish when the relay stops; then they are broken."""
+    """Seconds that visitors have to finish when the relay stops; then their connections break."""
 
     relay_address: str | None = None
-    """Where other relays reach this one's ``agents``, with a shared registry."""
+    """HOST:PORT at which other relays reach this one's ``agents``, with a shared registry."""
     registry_expiry: float = 15.0
-    """Seconds after which others forget what a relay holds that has died."""
+    """Seconds after which the entries of a relay that has died expire."""
 
     def __post_init__(self) -> None:
         if self.relay_address is not None:

@@ -13,31 +13,36 @@ PerTunnel: TypeAlias = "Counter[tuple[str, str]]"
 
 @dataclass
 class RelayCounts:
-    """Since the relay began.  Keys are the tunnel's name and a word."""
+    """What a relay has counted since it began.
+
+    Attributes:
+      visitors: by tunnel and how their connection ended: ``"clean"``, ``"broken"``, ``"idle"`` or
+        ``"no-agent"``.
+      moved: bytes by tunnel and direction: ``"in"`` from visitors, ``"out"`` to them.
+      requests: HTTP requests by tunnel and the class of their answer, such as ``"2xx"``.
+      passed: visitors passed on between relays, by tunnel: ``"out"`` to another one, ``"in"`` from
+        one, and ``"failed"`` if the other one refused them.
+      refused: who was turned away: agents by the reason, or ``"no-token"`` without a token, and
+        ``"visitor"`` for visitors.
+      running: visitors' connections, or requests, that run now, by tunnel.
+      is_known: called with the name of a tunnel, says whether it exists, here or at another relay.
+        The counts of one that doesn't are dropped with its last visitor.  None keeps all.
+    """
 
     visitors: PerTunnel = field(default_factory=Counter[tuple[str, str]])
-    """How visitors' connections ended: ``"clean"``, ``"broken"``, ``"idle"``, ``"no-agent"``."""
     moved: PerTunnel = field(default_factory=Counter[tuple[str, str]])
-    """``"in"`` from visitors, ``"out"`` to them."""
     requests: PerTunnel = field(default_factory=Counter[tuple[str, str]])
-    """HTTP requests by the class of their answer: ``"2xx"``."""
     passed: PerTunnel = field(default_factory=Counter[tuple[str, str]])
-    """Visitors passed on between relays: ``"out"`` to another one, ``"in"`` from one, and
-    ``"failed"`` where the other one did not take them."""
     refused: Counter[str] = field(default_factory=Counter[str])
-    """Who was turned away: agents by the reason, those that have shown no token as
-    ``"no-token"``; visitors as ``"visitor"``."""
     running: Counter[str] = field(default_factory=Counter[str])
-    """Visitors' connections, or requests, that run now, by tunnel."""
-
     is_known: Callable[[str], bool] | None = field(default=None, repr=False, compare=False)
-    """Says whether a tunnel is there, here or at another relay; what is counted of one that is not
-    is dropped with its last visitor.  None keeps all."""
 
     @contextmanager
     def visit(self, name: str) -> Generator[None, None, None]:
-        """A visitor's connection, or a request, for the block.  Whatever is counted of it is
-        counted within, as its tunnel may be over before it is."""
+        """Count a visitor's connection, or a request, as running within the block.
+
+        Whatever else is counted of it is counted within, as its tunnel may end before it does.
+        """
         self.running[name] += 1
         try:
             yield
@@ -48,7 +53,7 @@ class RelayCounts:
                 self.forget(name)
 
     def forget(self, name: str) -> None:
-        """Drop what was counted of a tunnel that is over: agents choose the names."""
+        """Drop what was counted of a tunnel that has ended: agents choose the names."""
         for counter in (self.visitors, self.moved, self.requests, self.passed):
             for key in [key for key in counter if key[0] == name]:
                 del counter[key]

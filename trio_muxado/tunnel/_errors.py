@@ -6,10 +6,10 @@ from ._messages import Refused
 
 
 class TunnelRefusedError(Exception):
-    """The relay refused what was asked of it.
+    """The relay refused the token, a tunnel or a target.
 
     Attributes:
-      reason: in one word: ``"token"``, ``"not-allowed"``, ``"taken"``, ``"busy"``, ``"unknown"``,
+      reason: one word: ``"token"``, ``"not-allowed"``, ``"taken"``, ``"busy"``, ``"unknown"``,
         ``"unreachable"``, ``"unsupported"``, ``"stopping"``, ``"version"`` or ``"message"``.
       is_final: asking again is pointless until somebody has changed something.
     """

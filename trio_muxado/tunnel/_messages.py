@@ -60,13 +60,17 @@ class Hello:
 
 @dataclass(frozen=True)
 class Granted:
-    """A tunnel that an agent has got."""
+    """A tunnel that the relay has granted to an agent.
+
+    Attributes:
+      name: the tunnel's name.
+      number: the type of the streams that arrive for it.
+      address: where visitors find it, as far as the relay knows; for people to read.
+    """
 
     name: str
     number: int
-    """The type of the streams that come for it."""
     address: str
-    """Where visitors find it, as far as the relay knows: for people."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +185,9 @@ def decode(body: bytes) -> Message:
     try:
         fields: Any = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise MessageError("the message is no JSON") from None
+        raise MessageError("the message is not JSON") from None
     if not isinstance(fields, dict):
-        raise MessageError("the message is no JSON object")
+        raise MessageError("the message is not a JSON object")
     fields = cast("dict[str, Any]", fields)
     kind = _text(fields, "type")
     read = _READERS.get(kind)

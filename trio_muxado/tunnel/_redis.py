@@ -56,8 +56,8 @@ return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')
 class RedisRegistry(SharedRegistry):
     """The registry in a Redis (6.2 or later) or Valkey server.
 
-    What it has there ends by itself: a relay renews its claims, and those of one that has died are
-    gone when their seconds are over.  Needs the extra: ``pip install 'trio_muxado[relays]'``.
+    Entries expire by themselves: a relay renews its claims, and those of a relay that has died
+    expire.  Needs the extra: ``pip install 'trio_muxado[relays]'``.
 
     Args:
       url: ``redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]``, ``rediss://`` for TLS, or

@@ -49,7 +49,13 @@ CLOSE_TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class RelayPorts:
-    """Where a relay listens, once it does: host and port each."""
+    """Where a relay listens.
+
+    Attributes:
+      agents: host and port for agents and clients.
+      http: host and port for visitors of HTTP tunnels; None if it listens on none.
+      https: the same over TLS.
+    """
 
     agents: tuple[str, int]
     http: tuple[str, int] | None = None
@@ -57,7 +63,7 @@ class RelayPorts:
 
 
 class Relay:
-    """Lets visitors in to services that only their agents can reach.
+    """Brings visitors to services that only their agents can reach.
 
     ``await relay.run()`` serves until it is cancelled, or stopped gracefully by ``stop``.
 
@@ -67,10 +73,11 @@ class Relay:
       agents_tls: the certificate for agents and clients; None for no TLS.
       https_tls: the certificate for visitors of ``config.https``.
       heartbeat: how a session notices that its agent, or another relay, has disappeared.
-      shared_registry: where several relays say which agents they have; with
-        ``config.relay_address``, and a token that is for relays.
-      relays_tls: speak TLS with other relays, as a client of their ``agents_tls``.  A context stays
-        as it is; the files of a :class:`ClientTls` are read again like those of the others.
+      shared_registry: where several relays enter which agents they have.  It needs
+        ``config.relay_address``, and a token with ``relay=True``.
+      relays_tls: speak TLS with other relays, as a client of their ``agents_tls``.
+        :meth:`reload_certificates` reads the files of a :class:`ClientTls` again; a context stays
+        as it is.
 
     Raises:
       TypeError, ValueError: a wrong argument.
@@ -149,18 +156,18 @@ class Relay:
         self._porter = Porter()
 
     def set_tokens(self, tokens: Iterable[Token]) -> None:
-        """Use other tokens for connections from now on; agents and clients that are connected stay.
+        """Replace the tokens, for new connections; connected agents and clients stay.
 
         Raises:
-          TypeError: they are no tokens.
+          TypeError: ``tokens`` are not tokens.
         """
         self._sessions.tokens = Tokens(_checked_tokens(tokens))
 
     def reload_certificates(self) -> None:
-        """Read the files of certificates again, for connections from now on.
+        """Read the files of certificates again, for new connections.
 
         Raises:
-          OSError: one cannot be read, or does not fit; what was read before stays then, of all.
+          OSError: one cannot be read, or does not fit.  Then all certificates stay as they are.
         """
         for tls, context in [(tls, tls.load()) for tls in self._of_files]:
             tls.use(context)
@@ -179,9 +186,10 @@ class Relay:
         """Serve until cancelled or stopped.
 
         Args:
-          stop: once it is set, no more visitors are accepted.  Those that are there have
-            ``config.drain_timeout`` seconds to finish, and are broken then: none takes what it got
-            for the whole.  Agents are told to go elsewhere, and the function returns.
+          stop: once it is set, no more visitors are accepted.  The current ones have
+            ``config.drain_timeout`` seconds to finish.  Then their connections are broken, so that
+            no partial answer looks complete.  Agents are told to go elsewhere, and the function
+            returns.
           task_status: ``await nursery.start(relay.run)`` returns the :class:`RelayPorts`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What an agent has behind it: a service at an address, or an application in this process."""
+"""What an agent serves: a service at an address, or an application in this process."""
 
 from __future__ import annotations
 
@@ -45,17 +45,21 @@ class Service(ABC):
 
 @dataclass(frozen=True)
 class AddressService(Service):
-    """A service that listens: each visitor is a connection to it.
+    """A service that listens.  The agent makes a connection to it for each visitor.
+
+    Attributes:
+      host: a name or an address; if ``port`` is None, the path of a Unix socket.
+      port: the TCP port, or None.
+      proxy_protocol: begin each connection with a header of the PROXY protocol that has the
+        visitor's address, of version ``"v1"`` or ``"v2"``.
 
     Raises:
       TypeError, ValueError: a field is not what it should be; the message begins with its name.
     """
 
     host: str
-    """A name or an address; with ``port`` None the path of a Unix socket."""
     port: int | None = None
     proxy_protocol: Literal["v1", "v2"] | None = None
-    """Begin each connection with a header of the PROXY protocol that has the visitor's address."""
 
     def __post_init__(self) -> None:
         if self.port is not None:
@@ -118,15 +122,17 @@ class AsgiService(Service):
 
     Needs the extra: ``pip install 'trio_muxado[http]'``.
 
+    Attributes:
+      app: an ASGI 3 application that runs on trio.
+      config: hypercorn's configuration; requests have its ``graceful_timeout`` seconds to finish
+        when the agent stops.
+
     Raises:
-      TypeError: ``app`` is no ASGI application.
+      TypeError: ``app`` is not an ASGI application.
     """
 
     app: Any
-    """An ASGI 3 application that runs on trio."""
     config: Any = None
-    """hypercorn's configuration; its ``graceful_timeout`` is what requests have to finish when the
-    agent stops."""
 
     def __post_init__(self) -> None:
         if not callable(self.app):

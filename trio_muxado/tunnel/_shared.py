@@ -1,4 +1,4 @@
-"""What several relays know of each other: which of them holds an agent of which tunnel."""
+"""What several relays know of each other: which of them has an agent for which tunnel."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ class RegistryError(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """A relay says that it has an agent of a tunnel."""
+    """A relay's entry in the registry: it has an agent for a tunnel.
+
+    Attributes:
+      relay: HOST:PORT at which other relays reach it.
+      name: the name of the tunnel.
+      place: where visitors find the tunnel: ``"host:www.example.org"`` or ``"port:20000"``; empty
+        if only clients reach it, by its name.
+    """
 
     relay: str
-    """HOST:PORT where other relays reach it."""
     name: str
-    """Of the tunnel."""
     place: str = ""
-    """Where visitors find the tunnel: ``"host:www.example.org"`` or ``"port:20000"``; empty where
-    only clients reach it, by its name."""
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What the claim is found by."""
+        """The keys under which the claim can be found."""
         return (f"name:{self.name}", *([self.place] if self.place else []))
 
     def stands_in_the_way_of(self, other: Claim) -> bool:
-        """Whether the other one can't be granted: one name at two places, or one place for two."""
+        """Whether the two conflict: one name at two places, or one place for two names."""
         if self.name == other.name:
             return self.place != other.place
         return bool(self.place) and self.place == other.place
@@ -44,11 +47,11 @@ def place_of(host: str | None, port: int | None) -> str:
 
 
 class SharedRegistry(ABC):
-    """Which relay has an agent of which tunnel, for all relays that share it.
+    """Which relay has an agent for which tunnel, for all relays that share it.
 
     :class:`RedisRegistry` is one.  A relay enters it with ``async with`` while it runs, and calls
-    it from several tasks.  Every method raises :class:`RegistryError` where it can't do its work,
-    and does so within seconds; a relay goes on with its own agents then.
+    it from several tasks.  Every method raises :class:`RegistryError` if it can't do its work, and
+    does so within seconds; a relay then goes on with its own agents.
     """
 
     async def __aenter__(self) -> SharedRegistry:
@@ -66,14 +69,14 @@ class SharedRegistry(ABC):
     async def claim(self, claims: Sequence[Claim], seconds: float) -> list[Claim | None]:
         """Enter claims, or renew them, each for that many seconds.
 
-        Gives for each the other relay's claim that stands in its way, and then it is not entered;
-        or None.  No two relays may both be granted what stands in each other's way.
+        Returns a list with None for each claim that was entered, or the claim of another relay that
+        conflicts with it.  Two claims that conflict must never both be entered.
         """
 
     @abstractmethod
     async def withdraw(self, claims: Sequence[Claim]) -> None:
-        """Remove claims; those that are not there are skipped."""
+        """Remove claims; a claim that is not there is skipped."""
 
     @abstractmethod
     async def find(self, key: str) -> list[Claim]:
-        """The claims that live, by one of their :attr:`~Claim.keys`."""
+        """The claims with this key that have not expired: see :attr:`~Claim.keys`."""

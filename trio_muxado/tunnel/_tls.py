@@ -19,7 +19,7 @@ _server_names: ContextVar[list[str]] = ContextVar("server_names")
 
 
 class FilesTls(ABC):
-    """A TLS context that is made of files, and made anew where they have changed."""
+    """A TLS context that is made of files, and can be made again from them."""
 
     def __init__(self, **paths: object) -> None:
         for name, path in paths.items():
@@ -47,7 +47,7 @@ class FilesTls(ABC):
 
     @abstractmethod
     def load(self) -> ssl.SSLContext:
-        """A context of what the files have now, which nothing uses yet.
+        """Read the files, and return a context that nothing uses yet.
 
         Raises:
           OSError: as :meth:`reload`.
@@ -57,15 +57,14 @@ class FilesTls(ABC):
 class ServerTls(FilesTls):
     """A server's certificate and key, and the authority of its clients' certificates.
 
-    The context is made of the files, and made anew by :meth:`reload`: connections that begin
-    afterwards use it.
+    :meth:`reload` reads the files again: connections that begin afterwards use what it read.
 
     Args:
       certificate: the file of the certificate and those between it and its authority, in PEM.
-      key: the file of the private key; None where it is in the same file.
-      client_ca: the file of the authorities whose clients are let in: mutual TLS.  None asks for no
-        certificate.
-      protocols: what ALPN offers.
+      key: the file of the private key; None if it is in the same file.
+      client_ca: the file of the authorities of client certificates, for mutual TLS.  None asks for
+        no certificate.
+      protocols: the protocols that ALPN offers.
 
     Raises:
       OSError: a file cannot be read, has no certificate or key that fit, or the key is encrypted.
@@ -105,12 +104,12 @@ class ServerTls(FilesTls):
 
 
 class ClientTls(FilesTls):
-    """What a client trusts, and the certificate that it shows: for a relay that dials others.
+    """The authorities that a relay trusts when it connects to others, and its own certificate.
 
     Args:
       ca: the file of the authorities of servers, in PEM; None for the system's.
-      certificate: the file of the certificate to show, in PEM; None shows none.
-      key: the file of its private key; None where it is in the same file.
+      certificate: the file of the certificate to present, in PEM; None presents none.
+      key: the file of its private key; None if it is in the same file.
 
     Raises:
       OSError: a file cannot be read, has no certificate or key that fit, or the key is encrypted.

@@ -20,7 +20,7 @@ from ._names import (
 )
 
 SHORTEST_SECRET = 16
-"""Characters of a secret at least: nobody is kept from trying some a second."""
+"""Characters of a secret at least: nothing keeps a peer from trying several a second."""
 
 LONGEST_SECRET = 1024
 """Characters that an agent or a client may show at most."""
@@ -30,29 +30,32 @@ FIELDS = ("secret", "label", "names", "hosts", "ports", "targets", "relay")
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """A secret, and what its holder may claim.  Each list is empty by default: nothing.
+    """A secret, and what its holder may use.  Each list is empty by default, and allows nothing.
+
+    Attributes:
+      secret: at least 16 characters, such as ``secrets.token_urlsafe()`` makes.
+      label: the name of the token in logs.
+      names: names of tunnels; ``*`` stands for any characters: ``("web", "db-*")``.
+      hosts: hosts of HTTP tunnels; ``"*.example.org"`` is all with one more label, ``"*"`` all.
+      ports: TCP ports of the relay: numbers, and ranges such as ``"8000-8099"``.
+      targets: what a client may connect to: names of tunnels as in ``names``, and HOST:PORT, which
+        the relay itself has to allow as well.
+      relay: the holder is another relay of the same owner.  It may pass on visitors of any tunnel,
+        and is trusted to report their addresses.  Relays with a shared registry have one such token
+        in common.
 
     Raises:
       TypeError, ValueError: a field is not what it should be; the message begins with its name,
-        and never has the secret.
+        and never contains the secret.
     """
 
     secret: str
-    """At least 16 characters: ``python -c "import secrets; print(secrets.token_urlsafe())"``."""
     label: str = ""
-    """What logs call it."""
     names: tuple[str, ...] = ()
-    """Names of tunnels; ``*`` stands for any characters: ``("web", "db-*")``."""
     hosts: tuple[str, ...] = ()
-    """Hosts of HTTP tunnels; ``"*.example.org"`` is all with one more label, ``"*"`` all."""
     ports: tuple[range | int | str, ...] = ()
-    """TCP ports of the relay: numbers, and ranges such as ``"8000-8099"``."""
     targets: tuple[str, ...] = ()
-    """Where a client's streams may go: names of tunnels as in ``names``, and HOST:PORT.  The relay
-    itself has to allow the latter as well."""
     relay: bool = False
-    """The holder is another relay of the same owner: it may pass on visitors of any tunnel, and
-    is believed who they are.  Relays with a shared registry have one such token in common."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -88,7 +91,7 @@ class Token:
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any]) -> Token:
-        """A token from what a file says of it, as TOML or JSON has it.
+        """Make a token from its fields, as a TOML or JSON file has them.
 
         Raises:
           TypeError, ValueError: a field is wrong, or there is no such field.
@@ -101,7 +104,7 @@ class Token:
         return cls(**fields)
 
     def why_not(self, tunnel: Tunnel) -> str | None:
-        """Why the token does not allow ``tunnel``, in a few words; None where it does."""
+        """Why the token does not allow ``tunnel``, in a few words; None if it does."""
         if not any(name_matches(tunnel.name, pattern) for pattern in self.names):
             return f"the token does not allow the name {tunnel.name!r}"
         if tunnel.host is not None:
