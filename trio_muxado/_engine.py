@@ -18,9 +18,6 @@ A session is three tasks around the sans-I/O
 A call of the user changes the connection's state and queues the frame in one synchronous step,
 wakes the writer (``_steps.py``), and goes through a checkpoint.
 
-A byte that comes goes ``FrameReader.run``, ``Connection.receive_data``, ``ReceiveChannel.put``,
-``receive_some``.  One that is sent goes ``send_all``, ``Connection.send``, ``FrameWriter.run``.
-
 The tasks are shielded.  When the task that uses the session is cancelled, its streams still work
 for its clean-up code, and the session ends when its ``async with`` does.  No task raises: what goes
 wrong becomes the session's ``CloseReason``, and a bug, or an error of an extension's handler,
@@ -85,12 +82,9 @@ class Engine:
         self.transport = transport
         self.peer_address: Any = peer_address(transport)
         self.config = config
-        wire = WIRES.get(config.wire)
-        if wire is None and client:
-            wire = V1
         self.connection: Connection = Connection(
             client=client,
-            wire=wire,
+            wire=WIRES.get(config.wire, V1 if client else None),
             limits=config,
             typed=config.typed,
             extensions=config.extensions,
@@ -105,11 +99,15 @@ class Engine:
         self.backlog: Backlog = Backlog(config.accept_backlog)
         self.breaks: Breaks = {}
         self.keepalive: Keepalive = Keepalive()
-        self.room: SendRoom = SendRoom(config.send_buffer, on_starving=self._on_starving)
+        # What they mind seldom happens: each is made when it first does.
+        self._send_timer: SendTimer | None = None
+        self._open_timer: OpenTimer | None = None
+        self._probe_timer: ProbeTimer | None = None
+        on_starving = self._on_starving
+        self.room: SendRoom = SendRoom(config.send_buffer, on_starving=on_starving)
         self.slots: Slots = Slots(
             self.connection, self.ending, wire_known=self.wire_known, on_wait=self._on_wait
         )
-        self._open_timer = OpenTimer(self.slots, self._describe)
         self.writer: FrameWriter = FrameWriter(
             transport,
             connection,
@@ -118,10 +116,8 @@ class Engine:
             on_blocked=self._on_blocked,
             trace=self._trace,
         )
-        self._send_timer = SendTimer(self.writer, config.send_timeout, self.abort)
         receivers: Receivers = {}
-        self.steps: Steps = Steps(connection, receivers, self.writer, self.slots, self._on_starving)
-        self._probe_timer = ProbeTimer(self.steps)
+        self.steps: Steps = Steps(connection, receivers, self.writer, self.slots, on_starving)
         self.reader: FrameReader = FrameReader(
             transport,
             connection,
@@ -155,12 +151,8 @@ class Engine:
         """Run the session's tasks in ``nursery``, until the session is over."""
         self._nursery = nursery
         self._serve_extension = serve_extension
-        for timer in (self._send_timer, self._open_timer, self._probe_timer):
-            self.keepalive.add(timer)
-        if self.config.half_open_timeout is not None:
-            streams = self.connection.streams
-            half_open = HalfOpenTimer(streams, self._expire, self.config.half_open_timeout)
-            self.keepalive.add(half_open)
+        if (timeout := self.config.half_open_timeout) is not None:
+            self.keepalive.add(HalfOpenTimer(self.connection.streams, self._expire, timeout))
         if self.connection.wire is not None:
             self._wire_is_known()
         start_soon = nursery.inner.start_soon
@@ -204,13 +196,13 @@ class Engine:
     async def _run_writer(self) -> None:
         try:
             error = await self.writer.run()
-            self.writer.flushed.set()  # whoever waits for it: nothing more will be sent
             if error is not None and self.ending.reason is None:
+                self.writer.flushed.set()  # whoever waits for it: nothing more will be sent
                 # What the peer sent before it stopped to listen can still be read.
                 with trio.CancelScope(shield=True):
                     await run_while_running(self.config.close_timeout, self.ending.event.wait)
                 self._transport_ended(error)
-                self._stop_reading()
+                self.abort(CLOSED_HERE)
         except BaseException as error:
             self._catch(error)
         finally:
@@ -234,13 +226,6 @@ class Engine:
         self.ending.crash = self.ending.crash or crash
         message = f"an error inside the session: {crash!r}"
         self.abort(CloseReason(ErrorCode.INTERNAL_ERROR, "local", message, error=crash))
-
-    def _stop_reading(self) -> None:
-        self._silent = True
-        if not self.done.is_set():
-            self.reader.stop()
-        if self._last_words is not None:
-            self._last_words.cancel()
 
     def _stop_tasks(self) -> None:
         self.writer.stop()
@@ -279,6 +264,7 @@ class Engine:
 
     def _on_goaway(self, event: events.GoAwayReceived) -> None:
         self.ending.peer_code = event.code
+        self.reader.expect_end()
         self.slots.dismiss()
 
     def _on_wire(self, event: events.WireDetected) -> None:
@@ -311,14 +297,20 @@ class Engine:
     }
 
     def _on_blocked(self) -> None:
-        self.keepalive.hasten(self._send_timer)
+        if self._send_timer is None:
+            self._send_timer = SendTimer(self.writer, self.config.send_timeout, self.abort)
+        self.keepalive.add(self._send_timer)
 
     def _on_wait(self) -> None:
-        self.keepalive.hasten(self._open_timer)
+        if self._open_timer is None:
+            self._open_timer = OpenTimer(self.slots, self._describe)
+        self.keepalive.add(self._open_timer)
 
     def _on_starving(self) -> None:
+        if self._probe_timer is None:
+            self._probe_timer = ProbeTimer(self.steps)
         if self._probe_timer.begin():
-            self.keepalive.hasten(self._probe_timer)
+            self.keepalive.add(self._probe_timer)
 
     def _expire(self, core: Stream, code: ErrorCode, message: str) -> None:
         self.reader.dispatch(self.connection.expire(core, code, message))
@@ -358,8 +350,13 @@ class Engine:
 
     def abort(self, reason: CloseReason) -> None:
         """End the session at once, without a word to the peer."""
+        if self.done.is_set():
+            return
         self.finish(reason)
-        self._stop_reading()
+        self._silent = True
+        self.reader.stop()
+        if self._last_words is not None:
+            self._last_words.cancel()
         self._stop_tasks()
 
     async def close(self) -> None:

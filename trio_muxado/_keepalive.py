@@ -32,7 +32,7 @@ class Timer(Protocol):
 
     @property
     def due(self) -> float:
-        """When; it may move later by itself, and earlier only with :meth:`Keepalive.hasten`."""
+        """When; it may move later by itself, and earlier only with :meth:`Keepalive.add`."""
         ...
 
     @property
@@ -59,21 +59,18 @@ class Keepalive:
         self._stopped = False
 
     def add(self, timer: Timer) -> None:
-        """Run a timer from now on."""
-        self._timers.append(timer)
-        self.hasten(timer)
+        """Run a timer from now on; of one that runs, say that it is due earlier than it was."""
+        if timer not in self._timers:
+            self._timers.append(timer)
+        if self._sleep is None:
+            self._wake()
+        elif (due := timer.due) < self._sleep.deadline:
+            self._sleep.deadline = due
 
     def remove(self, timer: Timer) -> None:
         """Run a timer no more."""
         if timer in self._timers:
             self._timers.remove(timer)
-
-    def hasten(self, timer: Timer) -> None:
-        """A timer is due earlier than it was."""
-        if self._sleep is None:
-            self._wake()
-        elif (due := timer.due) < self._sleep.deadline:
-            self._sleep.deadline = due
 
     def stop(self) -> None:
         """The session is over."""

@@ -35,7 +35,7 @@ class BareNursery:
     inner: trio.Nursery
 
     async def __aenter__(self) -> BareNursery:
-        self._failures: list[BaseException] = []
+        self._failures: tuple[BaseException, ...] = ()
         self._manager = trio.open_nursery()
         self.inner = await self._manager.__aenter__()
         return self
@@ -43,7 +43,6 @@ class BareNursery:
     async def __aexit__(
         self, kind: object, raised: BaseException | None, traceback: object
     ) -> None:
-        failures = self._failures
         if raised is not None:
             self.cancel()
         try:
@@ -55,7 +54,8 @@ class BareNursery:
             # task has failed, whose error it would put into a group.
             rest = without_cancelled(group)
             if rest is not None:
-                failures += cast("BaseExceptionGroup[BaseException]", rest).exceptions
+                self._failures += cast("BaseExceptionGroup[BaseException]", rest).exceptions
+        failures = self._failures
         rest = None if raised is None else without_cancelled(raised)
         if raised is not None and (rest is not None or not failures):
             for failure in failures:  # which would be lost otherwise
@@ -86,7 +86,7 @@ class BareNursery:
         """A task ends with ``error``, and lets nothing out."""
         failure = without_cancelled(error)
         if failure is not None:
-            self._failures.append(failure)
+            self._failures += (failure,)
             self.cancel()
 
     def cancel(self) -> None:

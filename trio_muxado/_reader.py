@@ -52,6 +52,24 @@ class FrameReader:
       step_done: called after the events of a read: there may be something to send.
     """
 
+    __slots__ = (
+        "_connection",
+        "_end_is_near",
+        "_handlers",
+        "_owner",
+        "_receivers",
+        "_shield",
+        "_source",
+        "_step_done",
+        "_trace",
+        "_writer",
+        "alone",
+        "bytes_received",
+        "first_bytes",
+        "last_heard",
+        "stopped",
+    )
+
     def __init__(
         self,
         transport: trio.abc.Stream,
@@ -73,7 +91,8 @@ class FrameReader:
         self._step_done = step_done
         self._trace = trace
         self._shield: trio.CancelScope | None = None  # once it is needed
-        self.stopped = False
+        self._end_is_near = False
+        self.stopped: bool = False
         """The session is over: nothing is read any more."""
         self.alone: bool = False
         """What was read is for one stream, so that it makes one task run."""
@@ -128,6 +147,9 @@ class FrameReader:
             # frames cost much for their bytes, so they always let others run.
             frames = connection.counts.frames_received - frames
             others_can_wait = connection.last_data_of != before and frames <= FRAMES_OF_BULK
+            if self._end_is_near:
+                self._end_is_near = False
+                others_can_wait = True
         return None
 
     async def run_shielded(self) -> Exception | None:
@@ -135,6 +157,11 @@ class FrameReader:
         with trio.CancelScope(shield=True) as self._shield:
             return await self.run()
         return None  # it was stopped
+
+    def expect_end(self) -> None:
+        """The peer has said that it ends: its end mostly came with that, so read it at once."""
+        self._end_is_near = True
+        self._source.expect_more()
 
     def stop(self) -> None:
         """Read no more, and don't wait for what would come."""

@@ -118,7 +118,7 @@ class Server:
     ) -> None:
         try:
             await trio.serve_listeners(
-                partial(handlers.guard, self._handle_connection),
+                partial(self._handle_connection, handlers),
                 listeners,
                 handler_nursery=handlers.inner,
                 task_status=task_status,
@@ -155,16 +155,19 @@ class Server:
 
     # ---- a connection
 
-    async def _handle_connection(self, stream: trio.abc.Stream) -> None:
+    async def _handle_connection(self, handlers: BareNursery, stream: trio.abc.Stream) -> None:
         self._accepted += 1
         if self._live >= self._max_sessions:
             self._log_too_many()
             await close_at_once(stream)
             return
         self._live += 1
+        # As ``handlers`` guards its tasks, but for a coroutine less in each.
         try:
             if await self._shake_hands(stream):
                 await self._run_session(stream)
+        except BaseException as error:
+            handlers.fail(error)
         finally:
             self._live -= 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from functools import partial
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -22,7 +23,7 @@ from ._errors import (
     Origin,
     SessionClosedError,
 )
-from ._nursery import open_bare_nursery, task_name, without_cancelled
+from ._nursery import BareNursery, open_bare_nursery, task_name, without_cancelled
 from ._protocol.checks import NONE, check_bytes, check_opening
 from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused, check_code
@@ -220,28 +221,31 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         """
         check_function("handler", handler)
         engine = self._engine
-        hold, take = engine.connection.hold, engine.backlog.take
-        run, name = self._run_handler, task_name(handler)
+        take = engine.backlog.take
         async with open_bare_nursery() as nursery:
-            start_soon, fail = nursery.inner.start_soon, nursery.fail
-
-            def start(core: Stream, received: ReceiveChannel) -> None:
-                if hold(core):
-                    stream = MuxadoStream(self, engine, core, received)
-                    start_soon(run, fail, handler, stream, core, name=name)
-
+            start = partial(self._start_handler, nursery, handler, task_name(handler))
             # The frame reader may start one as well: in this task's context, not its own.
-            context = copy_context()
-
-            def start_there(core: Stream, received: ReceiveChannel) -> None:
-                context.run(start, core, received)
-
+            start_there = partial(copy_context().run, start)
             while offered := await take(MAX_BURST, start_there):
                 for core, received in offered:
                     start(core, received)
             error = self._no_more_streams()
             if not isinstance(error, NoMoreStreamsError | SessionClosedError):
                 raise error
+
+    def _start_handler(
+        self,
+        nursery: BareNursery,
+        handler: Handler,
+        name: str,
+        core: Stream,
+        received: ReceiveChannel,
+    ) -> None:
+        if self._engine.connection.hold(core):
+            stream = MuxadoStream(self, self._engine, core, received)
+            nursery.inner.start_soon(
+                self._run_handler, nursery.fail, handler, stream, core, name=name
+            )
 
     async def _serve_extension(self, core: Stream, received: ReceiveChannel) -> None:
         """Run the configured handler of an extension on a stream, and raise its error."""

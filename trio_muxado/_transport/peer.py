@@ -73,7 +73,8 @@ def keep_alive(transport: trio.abc.Stream) -> None:
     stream = lowest(transport)
     if not isinstance(stream, trio.SocketStream):
         return
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if stream.socket.family in (socket.AF_INET, socket.AF_INET6):
+    sock = stream.socket
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
         for option, value in _TCP_OPTIONS:
-            stream.setsockopt(socket.IPPROTO_TCP, option, value)
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -68,6 +68,9 @@ class Source(Protocol):
         takes a copy before the next checkpoint.
         """
 
+    def expect_more(self) -> None:
+        """There mostly is more now, as in bulk."""
+
     def stop(self) -> None:
         """End a wait that may be cancelled, with :exc:`trio.ClosedResourceError`."""
 
@@ -92,6 +95,9 @@ class StreamSource:
     def take(self) -> bytes:
         received, self._received = self._received, b""
         return received
+
+    def expect_more(self) -> None:
+        """Whether there is only shows by a wait."""
 
     def stop(self) -> None:
         """Whoever waits is cancelled."""
@@ -130,6 +136,9 @@ class SocketSource:
             return None
         self._more = size >= MORE_FROM
         return bytes(buffer[:size]) if size <= COPY_UP_TO else buffer[:size]
+
+    def expect_more(self) -> None:
+        self._more = True
 
     def stop(self) -> None:
         trio.lowlevel.notify_closing(self._socket)
