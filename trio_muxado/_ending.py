@@ -34,18 +34,28 @@ CLOSED_HERE = CloseReason(ErrorCode.NO_ERROR, "local", "this side has closed the
 class Ending:
     """The end of one session, from when it begins to when it is over."""
 
+    __slots__ = (
+        "closing",
+        "crash",
+        "cut_streams",
+        "event",
+        "over",
+        "peer_code",
+        "reason",
+    )
+
     def __init__(self) -> None:
         self.reason: CloseReason | None = None
         """Why the session ended; None while it lives."""
-        self.closing = False
+        self.closing: bool = False
         """This side closes the session."""
-        self.over = False
+        self.over: bool = False
         """This side closes the session, or it has ended."""
         self.crash: BaseException | None = None
         """What was raised inside the session's tasks and belongs to the user."""
         self.peer_code: ErrorCode | int | None = None
         """The code of the peer's GOAWAY."""
-        self.cut_streams = False
+        self.cut_streams: bool = False
         """Streams of applications lived when the session ended."""
         self.event: LazyEvent = LazyEvent()
         """Set with ``reason``."""

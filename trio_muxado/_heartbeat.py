@@ -90,6 +90,25 @@ class Heartbeats:
     it accepts much for a peer that is gone.
     """
 
+    __slots__ = (
+        "_abort",
+        "_client",
+        "_config",
+        "_echo",
+        "_ending",
+        "_keepalive",
+        "_next",
+        "_reader",
+        "_steps",
+        "_stream",
+        "_timers",
+        "_type",
+        "_unanswered",
+        "_waiting",
+        "_why_none",
+        "latency",
+    )
+
     def __init__(
         self,
         config: Heartbeat | None,

@@ -29,8 +29,15 @@ class SendRoom:
     ``on_starving`` is called when a sender begins to wait for the peer's window.
     """
 
+    __slots__ = (
+        "_on_starving",
+        "_senders",
+        "_waited_for_window",
+        "size",
+    )
+
     def __init__(self, size: int, *, on_starving: Callable[[], None]) -> None:
-        self.size = size
+        self.size: int = size
         self._on_starving = on_starving
         self._senders: dict[Stream, _Sender] = {}  # one for each stream: its user guards that
         self._waited_for_window = 0.0

@@ -27,6 +27,21 @@ class Slots:
       on_wait: called when a task begins to wait and none did.
     """
 
+    __slots__ = (
+        "_connection",
+        "_ending",
+        "_on_wait",
+        "_openers",
+        "_promised",
+        "_stream_ended",
+        "_streams",
+        "_waiting",
+        "_wire_known",
+        "awaited",
+        "idle",
+        "waited_since",
+    )
+
     def __init__(
         self,
         connection: Connection,

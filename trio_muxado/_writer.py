@@ -37,6 +37,35 @@ class FrameWriter:
     ``on_blocked`` is called when the transport does not take all of a batch at once.
     """
 
+    __slots__ = (
+        "_batch",
+        "_batch_size",
+        "_blocked_since",
+        "_connection",
+        "_credit_waits",
+        "_ending",
+        "_error",
+        "_on_blocked",
+        "_room",
+        "_sender",
+        "_shield",
+        "_size",
+        "_slots",
+        "_task",
+        "_times_turns",
+        "_trace",
+        "_transport",
+        "_turn_began",
+        "_waited",
+        "alone",
+        "bytes_sent",
+        "flushed",
+        "sends_now",
+        "sleeps",
+        "stopped",
+        "unsent_batch",
+    )
+
     def __init__(
         self,
         transport: trio.abc.Stream,

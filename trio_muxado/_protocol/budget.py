@@ -68,10 +68,24 @@ class ReceiveBudget:
     begin with, and the other half is for growth, in equal parts.
     """
 
+    __slots__ = (
+        "_fair_size",
+        "_fair_until",
+        "_growing",
+        "_kept",
+        "_live",
+        "_most",
+        "_size",
+        "initial_window",
+        "largest",
+        "left",
+        "server",
+    )
+
     def __init__(self, limits: Limits, live: Mapping[int, Stream]) -> None:
         self.left: int = limits.receive_budget
         """Below zero where the windows that streams begin with are more than the budget."""
-        self.initial_window = 0
+        self.initial_window: int = 0
         """Bytes that a window begins with; set when the wire is known."""
         self._size = limits.receive_budget
         self._kept = limits.receive_budget // 2
@@ -80,7 +94,7 @@ class ReceiveBudget:
         self._most = limits.max_receive_window
         self._live = live
         self.largest: LargestWindow = LargestWindow()
-        self._growing: set[Stream] = set()  # their windows were too small
+        self._growing: dict[Stream, None] = {}  # their windows were too small
         # What each of them may have, until something comes back or for a while.
         self._fair_size = 0
         self._fair_until = -math.inf
@@ -113,7 +127,7 @@ class ReceiveBudget:
         """Give a window that is too small twice its size, as far as the budget goes."""
         window = stream.receive_window
         if stream not in self._growing:
-            self._growing.add(stream)
+            self._growing[stream] = None
             self._fair_until = -math.inf
         if now >= self._fair_until:
             self._fair_size = self._share(stream, now)
@@ -155,8 +169,7 @@ class ReceiveBudget:
         self._fair_until = -math.inf
         if stream.receive_window is self.largest.window:
             self.largest.forget()
-        if stream in self._growing:
-            self._growing.remove(stream)
+        self._growing.pop(stream, None)
 
     @property
     def _spare(self) -> int:

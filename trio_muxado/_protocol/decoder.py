@@ -63,6 +63,23 @@ class Decoder:
     ``at_once`` bounds the frames of a call, each of a run among them.
     """
 
+    __slots__ = (
+        "_at_once",
+        "_broken",
+        "_debug",
+        "_debug_doubted",
+        "_knows_stream",
+        "_left",
+        "_newest_syn",
+        "_rest",
+        "_rest_from",
+        "_runs",
+        "_tail",
+        "_take_left",
+        "_wire",
+        "has_more",
+    )
+
     def __init__(
         self,
         wire: Wire,
@@ -75,7 +92,7 @@ class Decoder:
         self._knows_stream = knows_stream
         self._runs = runs
         self._at_once = at_once
-        self.has_more = False
+        self.has_more: bool = False
         """``feed`` has stopped at the bound: it goes on when it is called with nothing."""
         self._rest = b""  # what it goes on with, from where
         self._rest_from = 0

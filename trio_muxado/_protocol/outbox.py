@@ -41,6 +41,22 @@ class Outbox:
     ``type_size`` is how many bytes of a stream's first data are its type (typed v2 sessions).
     """
 
+    __slots__ = (
+        "_control",
+        "_counts",
+        "_credit",
+        "_credit_hurries",
+        "_deficit",
+        "_least",
+        "_probes",
+        "_scheduler",
+        "_starved",
+        "_type_size",
+        "_unopened",
+        "_wire",
+        "answers",
+    )
+
     def __init__(self, wire: Wire, counts: Counts, *, type_size: int = 0) -> None:
         self._wire = wire
         self._counts = counts

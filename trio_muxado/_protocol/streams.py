@@ -43,6 +43,33 @@ class Streams:
     Nothing lives before ``use`` has said what the wire is.
     """
 
+    __slots__ = (
+        "_counts",
+        "_first_local_id",
+        "_first_remote_id",
+        "_limits",
+        "_next_id",
+        "_outbox",
+        "_parity",
+        "_provoked_resets",
+        "_unanswered",
+        "_window",
+        "_wire",
+        "budget",
+        "extensions",
+        "heartbeats",
+        "inbound",
+        "last_read_at",
+        "last_remote_id",
+        "last_taken_id",
+        "live",
+        "never_used_id",
+        "outbound",
+        "tombstones",
+        "waiting",
+        "widens",
+    )
+
     _wire: Wire
     _outbox: Outbox
     _window: int
@@ -81,7 +108,7 @@ class Streams:
         # Id 1 is never used: v1 peers take it as used already and end the session.
         self._next_id = self._first_local_id = 3 if client else 2
         self._first_remote_id = 2 if client else 3
-        self.never_used_id = MAX_STREAM_ID - 1 + self._parity
+        self.never_used_id: int = MAX_STREAM_ID - 1 + self._parity
         """An id of this side that is never reached: a stream that is surely not alive."""
 
     def use(self, wire: Wire, outbox: Outbox) -> None:
