@@ -30,6 +30,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,6 +73,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _is_for_all_tests(config: pytest.Config) -> bool:
+    """Whether nobody has said which tests to run."""
+    said = config.option.markexpr in config.getini("addopts")
+    return said and config.args_source is pytest.Config.ArgsSource.TESTPATHS
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist's, which counts the cores
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """A whole run has a worker on each core; a part of one is sooner done by this process.
@@ -82,8 +89,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     option = config.option
     parts = ("keyword", "lf", "stepwise", "collectonly", "usepdb")
     if (
-        config.args_source is pytest.Config.ArgsSource.TESTPATHS
-        and option.markexpr in config.getini("addopts")
+        _is_for_all_tests(config)
         and option.capture != "no"
         and not any(config.getoption(part, False) for part in parts)
         and config.getoption("numprocesses", 0) is None
@@ -91,6 +97,23 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         and not hasattr(config, "workerinput")
     ):
         option.numprocesses, option.dist = "auto", "worksteal"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Folders whose tests are all of a marker that does not run are not even read."""
+    markers = ("interop", "applications", "proofs")
+    folders = [Path(__file__).parent / marker for marker in markers]
+    return (collection_path in folders and _is_for_all_tests(config)) or None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Nothing that is collected is garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def _do_nothing(value: None) -> None:

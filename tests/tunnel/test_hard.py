@@ -42,11 +42,11 @@ async def test_visitors_that_leave_in_the_middle_of_a_download() -> None:
                     await stream.send_all(bytes(100_000))
             nursery.cancel_scope.cancel()
 
-    async def leave(port: int, megabytes: int) -> None:
+    async def leave(port: int, size: int) -> None:
         async with visit(port) as visitor:
             await visitor.send_all(b"?" * 1000)
             received = 0
-            while received < megabytes * 1_000_000:
+            while received < size:
                 received += len(await visitor.receive_some())
                 await visitor.send_all(b"?" * 1000)
             reset_on_close(visitor)
@@ -58,8 +58,8 @@ async def test_visitors_that_leave_in_the_middle_of_a_download() -> None:
     ):
         for _ in range(10):
             async with trio.open_nursery() as nursery:
-                for megabytes in range(1, 6):
-                    nursery.start_soon(leave, agent.port(), megabytes)
+                for number in range(1, 6):
+                    nursery.start_soon(leave, agent.port(), number * 300_000)
         await until(lambda: relay.relay.counts.running["tcp"] == 0)
         assert relay.relay.counts.visitors == {("tcp", "broken"): 50}
         assert [state for state, _ in agent.news] == ["connecting", "connected"]
