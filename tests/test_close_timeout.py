@@ -368,3 +368,61 @@ async def test_a_reset_stream_does_not_hold_up_closing(
             await inbound.reset()
         assert trio.current_time() == start
         assert isinstance(await outcome_of(stream.receive_some), StreamResetError)
+
+
+class StuckInClose(trio.abc.Stream):
+    """A transport without half-close, whose first ``aclose`` does not return."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self._inner = inner
+        self._closes = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._inner.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        self._closes += 1
+        if self._closes == 1:
+            await trio.sleep_forever()
+        await self._inner.aclose()
+
+
+class StuckInEof(StuckInClose, trio.abc.HalfCloseableStream):
+    """One whose ``send_eof`` does not return."""
+
+    async def send_eof(self) -> None:
+        await trio.sleep_forever()
+
+
+@each_wire
+@pytest.mark.parametrize("transport", [StuckInEof, StuckInClose])
+@pytest.mark.parametrize("after", [0.0, 1.0, CLOSE_TIMEOUT + 1])
+async def test_a_transport_that_holds_up_closing_as_the_peer_ends(
+    kind: Kind,
+    transport: Callable[[trio.abc.Stream], trio.abc.Stream],
+    after: float,
+    autojump_clock: MockClock,
+) -> None:
+    """The peer's end ends the session, and its timers with it: nothing else may go on waiting."""
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def end_later() -> None:
+            await trio.sleep(after)
+            await far.aclose()
+
+        start = trio.current_time()
+        with trio.fail_after(10 * CLOSE_TIMEOUT):
+            config = kind.config(close_timeout=CLOSE_TIMEOUT, heartbeat=None)
+            async with client_session(transport(near), config=config) as session:
+                await wait_all_tasks_blocked()
+                nursery.start_soon(end_later)
+                await session.aclose()
+        assert trio.current_time() - start <= CLOSE_TIMEOUT
+        assert session.close_reason is not None

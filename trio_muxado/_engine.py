@@ -138,8 +138,8 @@ class Engine:
             abort=self.abort,
         )
         self._silent = False  # nothing more is said to the peer
-        self._last_words: trio.CancelScope | None = None  # while they are
-        self._extensions: list[trio.CancelScope] = []
+        # Of extensions, and of what waits for a transport where the session ends.
+        self._scopes: list[trio.CancelScope] = []
         self._was_offered = False  # a stream of the peer's application
         self._written = LazyEvent()
         self.done: LazyEvent = LazyEvent()
@@ -172,7 +172,8 @@ class Engine:
                 failure = await self.reader.run_shielded()
             self._transport_ended(failure)
             if not (self.ending.clean or self._silent):
-                with trio.CancelScope(shield=True) as self._last_words:
+                with trio.CancelScope(shield=True) as last_words:
+                    self._scopes.append(last_words)
                     await run_while_running(self.config.close_timeout, self._say_last_words)
         except BaseException as error:
             self._catch(error)
@@ -211,12 +212,12 @@ class Engine:
 
     async def _run_extension(self, core: Stream, received: ReceiveChannel) -> None:
         with trio.CancelScope(shield=True) as scope:
-            self._extensions.append(scope)
+            self._scopes.append(scope)
             try:
                 await self._serve_extension(core, received)
             except BaseException as error:
                 self._catch(error)
-        self._extensions.remove(scope)
+        self._scopes.remove(scope)
 
     def _catch(self, error: BaseException) -> None:
         """A task of the session raised this, which ends the session unless it was cancelled."""
@@ -230,7 +231,7 @@ class Engine:
     def _stop_tasks(self) -> None:
         self.writer.stop()
         self.keepalive.stop()
-        for scope in self._extensions:
+        for scope in self._scopes:
             scope.cancel()
 
     # ---- events
@@ -355,8 +356,6 @@ class Engine:
         self.finish(reason)
         self._silent = True
         self.reader.stop()
-        if self._last_words is not None:
-            self._last_words.cancel()
         self._stop_tasks()
 
     async def close(self) -> None:
@@ -389,7 +388,8 @@ class Engine:
                 if type(self.transport) is trio.SocketStream:  # which keeps nobody waiting
                     await part(self.transport, ending.event)
                 else:
-                    with trio.CancelScope() as timer.patience:
+                    with trio.CancelScope() as parting:
+                        self._scopes.append(parting)
                         await part(self.transport, ending.event)
         except BaseException:
             self.abort(CLOSED_HERE)

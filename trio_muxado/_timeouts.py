@@ -173,7 +173,6 @@ class ClosingTimer:
         "_waiting",
         "_writer",
         "due",
-        "patience",
     )
 
     gives_up = True
@@ -184,8 +183,6 @@ class ClosingTimer:
         self._writer = writer
         self._interval = config.close_timeout / LOOKS
         self._give_up = give_up
-        self.patience: trio.CancelScope | None = None
-        """Cancelled as well, where a transport may keep whoever closes it waiting."""
         self._flushed = False
         self._excused = False
         now = trio.current_time()
@@ -215,8 +212,6 @@ class ClosingTimer:
             self._looks = 0
             self._excused = False
         if self._looks == LOOKS or now >= self._ends:
-            if self.patience is not None:
-                self.patience.cancel()
             self._give_up()
         self.due = min(now + self._interval, self._ends)
 
