@@ -108,6 +108,7 @@ class FrameReader:
         Raises :exc:`trio.Cancelled` where nothing is lost by it: then ``run_shielded`` goes on.
         """
         connection, writer, source = self._connection, self._writer, self._source
+        counts = connection.counts
         if self._shield is None and not source.may_be_cancelled:
             return await self.run_shielded()
         others_can_wait = False
@@ -130,9 +131,9 @@ class FrameReader:
             self.bytes_received += len(data)
             if self._trace is not None:
                 self._trace.saw("in", data)
-            before, frames = connection.last_data_of, connection.counts.frames_received
+            before, frames = connection.last_data_of, counts.frames_received
             happened = connection.receive_data(data, now)
-            alone = connection.counts.frames_received - frames <= FRAMES_OF_ONE
+            alone = counts.frames_received - frames <= FRAMES_OF_ONE
             self.alone = alone
             writer.alone = alone and writer.sends_now
             self.dispatch(happened)
@@ -145,7 +146,7 @@ class FrameReader:
             # Whoever receives takes a piece in a pass of the loop: more for the same task would
             # only lie there, and for another one costs less without a pass in between.  Small
             # frames cost much for their bytes, so they always let others run.
-            frames = connection.counts.frames_received - frames
+            frames = counts.frames_received - frames
             others_can_wait = connection.last_data_of != before and frames <= FRAMES_OF_BULK
             if self._end_is_near:
                 self._end_is_near = False

@@ -221,14 +221,10 @@ class FrameWriter:
             # Whoever is about to send may do so first, and one write serves all.
             await trio.lowlevel.cancel_shielded_checkpoint()
             # Or one of them has sent all of it.
-            if self._is_due(credit=not due):
+            begun = self.unsent_batch > 0
+            if begun or connection.wants_to_send or (not due and connection.credit_waits):
                 return True
         return False
-
-    def _is_due(self, *, credit: bool) -> bool:
-        connection = self._connection
-        begun = self.unsent_batch > 0
-        return begun or connection.wants_to_send or (credit and connection.credit_waits)
 
     def _stop_sleeping(self, _: RaiseCancelT) -> Abort:
         if not self._credit_waits:

@@ -98,16 +98,49 @@ def test_what_is_kept_does_not_hold_what_was_dropped(queue: ByteQueue) -> None:
     assert type(queue.chunks[0]) is bytes
 
 
+def test_frames_of_a_chunk_are_not_copied(queue: ByteQueue) -> None:
+    chunk = bytes(range(100))
+    queue.put(chunk)
+    into: list[Buffer] = []
+    queue.take_frames(b"h", 40, 2, into)
+    assert into == [b"h", chunk[:40], b"h", chunk[40:80]]
+    assert all(view.obj is chunk for view in into[1::2] if isinstance(view, memoryview))
+    assert taken(queue, 20) == chunk[80:]
+
+
+def framed(queue: ByteQueue, size: int, most: int) -> bytes:
+    """Up to ``most`` frames of so many bytes; what is in them."""
+    into: list[Buffer] = []
+    count = min(queue.size // size, most)
+    queue.take_frames(b"header", size, count, into)
+    rest = b"".join(into)
+    payloads = [rest[at : at + size] for at in range(6, len(rest), 6 + size)]
+    assert rest == b"".join(b"header" + payload for payload in payloads)
+    assert len(payloads) == count
+    return b"".join(payloads)
+
+
 @given(
-    st.lists(st.one_of(st.binary(max_size=50), st.integers(0, 5000).map(bytes), st.integers(0, 90)))
+    st.lists(
+        st.one_of(
+            st.binary(max_size=50),
+            st.integers(0, 5000).map(bytes),
+            st.integers(0, 90),
+            st.tuples(st.integers(1, 2000), st.integers(0, 5)),
+        )
+    )
 )
-def test_no_byte_is_lost_or_doubled_however_it_is_put_and_taken(steps: list[bytes | int]) -> None:
+def test_no_byte_is_lost_or_doubled_however_it_is_put_and_taken(
+    steps: list[bytes | int | tuple[int, int]],
+) -> None:
     queue = ByteQueue()
     put = got = b""
     for step in steps:
         if isinstance(step, bytes):
             queue.put(step)
             put += step
+        elif isinstance(step, tuple):
+            got += framed(queue, *step)
         else:
             got += taken(queue, min(step, queue.size))
         assert queue.size == sum(map(len, queue.chunks or ())) == len(put) - len(got)

@@ -665,16 +665,15 @@ def test_the_end_still_goes_out_behind_a_send_that_was_withdrawn(wire: Wire) -> 
 
 
 @both
-def test_the_end_joins_the_last_of_several_frames(wire: Wire) -> None:
+@pytest.mark.parametrize("more", [0, 100])
+def test_the_end_joins_the_last_of_several_frames(wire: Wire, more: int) -> None:
     end = End(wire, client=True)
     stream = end.open()
-    size = 2 * wire.max_payload + 100
+    size = 2 * wire.max_payload + more
     end.feed(end.wndinc(stream.id, size))
     end.core.send(stream, bytes(size))
     end.core.end_sending(stream)
     frames = [frame for frame in end.sent() if isinstance(frame, Data)]
-    assert [(frame.length, frame.fin) for frame in frames] == [
-        (wire.max_payload, False),
-        (wire.max_payload, False),
-        (100, True),
-    ]
+    lengths = [wire.max_payload, wire.max_payload, more] if more else [wire.max_payload] * 2
+    assert [frame.length for frame in frames] == lengths
+    assert [frame.fin for frame in frames] == [False] * (len(lengths) - 1) + [True]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from trio_muxado._protocol.codec import Wire
+from trio_muxado._protocol.codec import HEADER_SIZE, Wire
 from trio_muxado._protocol.decoder import FRAMES_AT_ONCE
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import DataReceived, SessionFailed
@@ -328,3 +328,20 @@ def test_an_answered_stream_above_an_earlier_goaway_shows_that_the_next_is_not_e
     end.feed(end.goaway(0))
     assert low.broken is not None
     assert not low.broken.safe_to_retry
+
+
+# ---- a batch of bulk
+
+
+def test_a_frame_of_bulk_costs_less_than_a_batch() -> None:
+    """A batch of v1 has eight frames of each quantum: they are cut off a chunk together."""
+    end = End(V1, client=True)
+    stream = end.open()
+    end.feed(end.wndinc(stream.id, 2**20))
+    for _ in range(8):
+        end.core.send(stream, bytes(64 * 1024))
+    sent = end.core.counts.frames_sent
+    one = lines(lambda: end.core.data_to_send(V1.max_payload + HEADER_SIZE))
+    many = lines(lambda: end.core.data_to_send(15 * (V1.max_payload + HEADER_SIZE)))
+    assert end.core.counts.frames_sent - sent == 16
+    assert (many - one) / 14 < 10  # before they were cut together it was 25

@@ -62,6 +62,27 @@ class ByteQueue:
                 break
         del chunks[:used]
 
+    def take_frames(self, header: bytes, size: int, count: int, into: list[Buffer]) -> None:
+        """Move ``count`` times ``size`` bytes to ``into``, each behind ``header``."""
+        chunks = self.chunks or []
+        while count:
+            view = memoryview(chunks[0])
+            whole = min(len(view) // size, count)
+            if not whole:  # it begins in this chunk and ends in another
+                into.append(header)
+                self.take(size, into)
+                count -= 1
+                continue
+            end = whole * size
+            for start in range(0, end, size):
+                into += (header, view[start : start + size])
+            if end < len(view):
+                chunks[0] = view[end:]
+            else:
+                del chunks[0]
+            self.size -= end
+            count -= whole
+
     def drop(self, keep: int = 0) -> None:
         """Forget all but the first ``keep`` bytes."""
         kept: list[Buffer] = []

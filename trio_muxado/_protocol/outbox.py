@@ -79,8 +79,9 @@ class Outbox:
         self._probes = 0  # since the latest data went out
 
     def __bool__(self) -> bool:
-        credit = self._credit_hurries and self._credit
-        return bool(self._control or credit or self._scheduler.priorities)
+        if self._scheduler.priorities or self._control:
+            return True
+        return self._credit_hurries and bool(self._credit)
 
     @property
     def is_for_one(self) -> bool:
@@ -281,28 +282,30 @@ class Outbox:
             stream.end_due = False
             self._counts.frames_sent += 1
             return turn - left + HEADER_SIZE + waiting, False
-        frames = 0
-        header, header_size = b"", -1  # of the frame before, and of which size it had no flags
-        while True:
-            size = min(waiting, allowed, most, left - HEADER_SIZE)
+        # Full frames first, which are all the same but for a FIN, and then what is left.
+        size = most + HEADER_SIZE
+        frames = min(min(waiting, allowed) // most, left // size)
+        if stream.end_due and frames * most == waiting:
+            frames -= 1
+        if frames:
+            outgoing.take_frames(wire.data_header(stream.id, most), most, frames, batch)
+            left -= frames * size
+            waiting -= frames * most
+            allowed -= frames * most
+        if waiting and allowed and left >= self._least:
+            size = min(waiting, allowed, left - HEADER_SIZE)
+            fin = stream.end_due and size == waiting
+            batch.append(wire.data_header(stream.id, size, fin))
+            outgoing.take(size, batch)
+            if fin:
+                stream.end_due = False
             left -= HEADER_SIZE + size
             waiting -= size
             allowed -= size
             frames += 1
-            if stream.end_due and not waiting:  # FIN joins the last data
-                batch.append(wire.data_header(stream.id, size, fin=True))
-                stream.end_due = False
-            else:
-                if size != header_size:
-                    header, header_size = wire.data_header(stream.id, size), size
-                batch.append(header)
-            outgoing.take(size, batch)
-            more = waiting > 0 and allowed > 0
-            if not more or left < self._least:
-                break
         stream.send_window = allowed
         self._counts.frames_sent += frames
-        return turn - left, more
+        return turn - left, waiting > 0 and allowed > 0
 
     def _take_opening(self, stream: Stream, batch: list[Buffer], turn: int, most: int) -> int:
         """Collect the frame that opens a stream (v2), with data that waits; the bytes it is.

@@ -8,6 +8,8 @@ it should be large, because each costs a call.
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import trio
@@ -94,31 +96,37 @@ class BatchSender:
             return False
         if len(buffers) > MAX_BUFFERS or size < GATHER_FROM:
             buffers[:] = [b"".join(buffers)]
-        return self._write(self._socket, buffers)
+        return self._write(self._socket, buffers, size) == size
 
     async def send(self, buffers: list[Buffer]) -> None:
         """Send the rest, and wait until the transport has it."""
         if self._socket is None:
             await self._transport.send_all(b"".join(buffers))
             return
+        size = sum(map(len, buffers))
         while True:
             await trio.lowlevel.wait_writable(self._socket)
-            if self._write(self._socket, buffers):
+            size -= self._write(self._socket, buffers, size)
+            if not size:
                 return
 
-    def _write(self, sock: trio.socket.SocketType, buffers: list[Buffer]) -> bool:
+    def _write(self, sock: trio.socket.SocketType, buffers: list[Buffer], size: int) -> int:
+        """Write what the socket takes of ``buffers``, which have ``size`` bytes; how many it was.
+
+        They are taken out of ``buffers``.
+        """
         try:
-            left = os.writev(sock.fileno(), buffers)
+            taken = os.writev(sock.fileno(), buffers)
         except BlockingIOError:
-            return False
-        sent = 0
-        while sent < len(buffers) and left >= len(buffers[sent]):
-            left -= len(buffers[sent])
-            sent += 1
-        del buffers[:sent]
-        if left:
-            buffers[0] = memoryview(buffers[0])[left:]
-        if buffers:
-            self.parts += 1
-            return False
-        return True
+            return 0
+        if taken == size:
+            buffers.clear()
+            return size
+        ends = list(accumulate(map(len, buffers)))
+        whole = bisect_right(ends, taken)
+        cut = taken - ends[whole - 1] if whole else taken
+        del buffers[:whole]
+        if cut:
+            buffers[0] = memoryview(buffers[0])[cut:]
+        self.parts += 1
+        return taken
