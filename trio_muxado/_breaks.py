@@ -1,4 +1,4 @@
-"""Tasks that wait for a stream to break: any number for each.
+"""Tasks that wait for streams to break: any number for each.
 
 They wait also on a stream on which nothing more is received.  The protocol forgets a stream whose
 ends have both come once all of it has been sent.  Until then the peer can reset it, and after that
@@ -16,27 +16,27 @@ import trio
 if TYPE_CHECKING:
     from ._protocol.stream import Stream
 
-Breaks: TypeAlias = "dict[Stream, trio.lowlevel.ParkingLot]"
-"""The streams of a session for whose break tasks wait, and where."""
+Breaks: TypeAlias = "dict[Stream, list[trio.Event]]"
+"""The streams of a session for whose break tasks wait, and what wakes those."""
 
 
-async def wait_for_break(breaks: Breaks, stream: Stream) -> None:
-    """Wait until one of the others is called.  When it is cancelled, nobody is left waiting."""
-    lot = breaks.get(stream)
-    if lot is None:
-        lot = breaks[stream] = trio.lowlevel.ParkingLot()
+async def wait_for_break(breaks: Breaks, stream: Stream, event: trio.Event) -> None:
+    """Wait until ``event`` is set: by one of the others, or by somebody else for whom the task waits
+    as well.  When it is cancelled, nothing of it is left."""
+    waiting = breaks.setdefault(stream, [])
+    waiting.append(event)
     try:
-        await lot.park()
+        await event.wait()
     finally:
-        if not lot and breaks.get(stream) is lot:
+        waiting.remove(event)
+        if not waiting and breaks.get(stream) is waiting:
             del breaks[stream]
 
 
 def wake_for_break(breaks: Breaks, stream: Stream) -> None:
     """The stream broke, or this side has closed it."""
-    lot = breaks.pop(stream, None)
-    if lot is not None:
-        lot.unpark_all()
+    for event in breaks.pop(stream, ()):
+        event.set()
 
 
 def wake_for_all_breaks(breaks: Breaks) -> None:

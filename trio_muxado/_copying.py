@@ -23,6 +23,7 @@ from typing import TypeAlias, TypeGuard
 import trio
 from trio.lowlevel import wait_readable
 
+from ._breaks import wait_for_break
 from ._protocol.states import SEND_END
 from ._stream import ANSWERED, SENT, MuxadoStream
 
@@ -85,6 +86,22 @@ def receive_waiting(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes:
     data = stream._received.take(None, max_bytes)
     stream._engine.steps.consume(stream._core, len(data))
     return data
+
+
+async def wait_over(stream: MuxadoStream, or_until: trio.Event) -> bool:
+    """Wait until ``stream`` has broken or been closed, or ``or_until`` is set; whether it is over.
+
+    Another task sets that instead of cancelling a wait for ``wait_broken``, which costs a scope and
+    an exception.
+    """
+    if not _is_over(stream):
+        await wait_for_break(stream._engine.breaks, stream._core, or_until)
+    return _is_over(stream)
+
+
+def _is_over(stream: MuxadoStream) -> bool:
+    broken, ended = stream._core.broken, stream._engine.ending.reason
+    return broken is not None or ended is not None or stream._closed is not None
 
 
 def _is_socket(stream: object) -> TypeGuard[trio.SocketStream]:

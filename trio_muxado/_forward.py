@@ -11,7 +11,7 @@ import trio
 from ._blame import code_for
 from ._breaking import break_now
 from ._checks import check_stream
-from ._copying import close, end_on, receive_on, send_now_on
+from ._copying import close, end_on, receive_on, send_now_on, wait_over
 from ._errors import MuxadoError, SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, raise_unchanged, without_cancelled
 from ._patience import run_while_running
@@ -134,8 +134,8 @@ class _Way:
         self.moved = 0
         self.source_ended = trio.Event()
         """All that came has been moved, and the sink has heard of it if it can."""
-        self.watching: trio.CancelScope | None = None
-        """Of the wait for a break of a source that has ended, until the other way has."""
+        self.watching: trio.Event | None = None
+        """Ends the wait for a break of a source that has ended, once the other way has."""
         self.half = sink if isinstance(sink, trio.abc.HalfCloseableStream) else None
         """The sink, where it can hear of the end before the other direction has ended."""
         self.sink_closed = False
@@ -190,7 +190,7 @@ class _Joint:
             await self._copy(way)
             way.source_ended.set()
             if back.watching is not None:
-                back.watching.cancel()
+                back.watching.set()
             if not back.source_ended.is_set():
                 await self._wait_for(way, back)
             await close(way.sink)
@@ -211,9 +211,10 @@ class _Joint:
         below = lowest(way.source)
         if isinstance(below, MuxadoStream):
             # Nothing is received from it any more, so nothing else says that it broke.
-            with trio.CancelScope() as way.watching:
+            way.watching = trio.Event()
+            if await wait_over(below, way.watching) and not back.source_ended.is_set():
                 error = await _why_broken(below)
-                if error is not None and not back.source_ended.is_set():
+                if error is not None:
                     raise error
         await back.source_ended.wait()
 
@@ -279,7 +280,7 @@ class _Joint:
 
 
 async def _why_broken(stream: MuxadoStream) -> MuxadoError | None:
-    """Wait until it is broken, or closed, which is the end of it anyway."""
+    """Of one that is over.  It may have been closed, which is the end of it anyway."""
     try:
         return await stream.wait_broken()
     except trio.ClosedResourceError:

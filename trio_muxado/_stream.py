@@ -193,7 +193,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         await checkpoint()
         core, ending = self._core, self._engine.ending
         if self._closed is None and core.broken is None and ending.reason is None:
-            await wait_for_break(self._engine.breaks, core)
+            await wait_for_break(self._engine.breaks, core, trio.Event())
         if self._closed is not None:
             raise self._closed_error()
         if core.broken is not None:

@@ -672,7 +672,7 @@ async def test_a_port_closes_where_no_descriptor_is_left() -> None:
 
 
 async def test_whoever_waits_when_a_relay_stops_is_served() -> None:
-    """Whether or not trio was about to accept him in that moment."""
+    """Whether or not a task was about to accept him in that moment."""
 
     async def hello(tcp: trio.SocketStream) -> None:
         await tcp.send_all(b"hello")

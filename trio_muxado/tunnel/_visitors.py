@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -28,6 +30,12 @@ GRACE = 1.0
 HEADER_TIMEOUT = 10.0
 """Seconds for what a visitor's connection begins with: a PROXY header, a TLS handshake.  Once the
 relay stops, it is :data:`GRACE`."""
+
+OVERLOADED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""Nothing can be accepted before something has been closed."""
+
+OVERLOAD_PAUSE = 0.1
+"""Seconds until the next try."""
 
 LAST = 4096
 """Connections that are accepted in the step that closes a port, at most: as many as Linux lets
@@ -155,6 +163,7 @@ class Porter:
         self._running = 0
         self._listening = 0
         self._changed = trio.Event()
+        self._log = Seldom()
 
     async def serve(
         self,
@@ -193,13 +202,33 @@ class Porter:
         nursery: trio.Nursery,
     ) -> None:
         async with trio.open_nursery() as accepting:
-            serve = partial(trio.serve_listeners, handler_nursery=nursery)
-            accepting.start_soon(serve, partial(self._handle, handler), [_Kept(listener)])
+            accepting.start_soon(self._accept_all, listener, handler, nursery)
             await self.stop.wait()
             accepting.cancel_scope.cancel()
         # A port that is closed resets what waits in it, with the request that came along.
         for tcp in _accept_and_close(listener):
             nursery.start_soon(self._handle, handler, tcp)
+
+    async def _accept_all(
+        self,
+        listener: trio.SocketListener,
+        handler: Callable[[trio.SocketStream], Awaitable[Any]],
+        nursery: trio.Nursery,
+    ) -> None:
+        """What ``trio.serve_listeners`` does, but for its close of each connection by way of a
+        cancelled scope.  Here the handler has closed it, or it is broken."""
+        while True:
+            try:
+                tcp = await listener.accept()
+            except OSError as error:
+                if error.errno not in OVERLOADED:
+                    raise
+                if self._log.is_due():
+                    name, why = errno.errorcode[error.errno], os.strerror(error.errno)
+                    logger.error("accept returned %s (%s): visitors wait", name, why)
+                await trio.sleep(OVERLOAD_PAUSE)
+            else:
+                nursery.start_soon(self._handle, handler, tcp)
 
     async def _handle(
         self, handler: Callable[[trio.SocketStream], Awaitable[Any]], tcp: trio.SocketStream
@@ -218,19 +247,6 @@ class Porter:
 
 GONE = (ProxyHeaderError, trio.BrokenResourceError, trio.TooSlowError, OSError)
 """What :func:`visitor_of` raises of visitors that say nothing, or nonsense."""
-
-
-class _Kept(trio.abc.Listener[trio.SocketStream]):
-    """A listener that stays open when trio has served it."""
-
-    def __init__(self, listener: trio.SocketListener) -> None:
-        self._listener = listener
-
-    async def accept(self) -> trio.SocketStream:
-        return await self._listener.accept()
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
 
 
 def _accept_and_close(listener: trio.SocketListener) -> Iterator[trio.SocketStream]:
