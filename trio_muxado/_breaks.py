@@ -21,8 +21,10 @@ Breaks: TypeAlias = "dict[Stream, list[trio.Event]]"
 
 
 async def wait_for_break(breaks: Breaks, stream: Stream, event: trio.Event) -> None:
-    """Wait until ``event`` is set: by one of the others, or by somebody else for whom the task waits
-    as well.  When it is cancelled, nothing of it is left."""
+    """Wait until ``event`` is set, by one of the others or by whom the task waits for as well.
+
+    When it is cancelled, nothing of it is left.
+    """
     waiting = breaks.setdefault(stream, [])
     waiting.append(event)
     try:

@@ -104,6 +104,13 @@ def _is_over(stream: MuxadoStream) -> bool:
     return broken is not None or ended is not None or stream._closed is not None
 
 
+def has_ended(stream: trio.abc.ReceiveStream) -> bool:
+    """Whether it is known to have nothing but its end for ``receive_some``, which needs no wait."""
+    if type(stream) is not MuxadoStream or stream._closed is not None:
+        return False
+    return stream._received.ended and not stream._received.size
+
+
 def _is_socket(stream: object) -> TypeGuard[trio.SocketStream]:
     return type(stream) is trio.SocketStream and sys.platform != "win32"
 

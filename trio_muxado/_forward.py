@@ -11,7 +11,7 @@ import trio
 from ._blame import code_for
 from ._breaking import break_now
 from ._checks import check_stream
-from ._copying import close, end_on, receive_on, send_now_on, wait_over
+from ._copying import close, end_on, has_ended, receive_on, send_now_on, wait_over
 from ._errors import MuxadoError, SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, raise_unchanged, without_cancelled
 from ._patience import run_while_running
@@ -132,10 +132,10 @@ class _Way:
         self.source = source
         self.sink = sink
         self.moved = 0
-        self.source_ended = trio.Event()
+        self.source_ended = False
         """All that came has been moved, and the sink has heard of it if it can."""
-        self.watching: trio.Event | None = None
-        """Ends the wait for a break of a source that has ended, once the other way has."""
+        self.waiting: trio.Event | None = None
+        """Set when the other way's source has ended, for which this way waits once its own has."""
         self.half = sink if isinstance(sink, trio.abc.HalfCloseableStream) else None
         """The sink, where it can hear of the end before the other direction has ended."""
         self.sink_closed = False
@@ -143,10 +143,10 @@ class _Way:
     @property
     def sink_waits_to_be_closed(self) -> bool:
         """It got everything, and only its close can say so."""
-        return self.source_ended.is_set() and self.half is None
+        return self.source_ended and self.half is None
 
     def ended(self, otherwise: ForwardedEnd) -> ForwardedDirection:
-        whole = self.source_ended.is_set() and (self.sink_closed or self.half is not None)
+        whole = self.source_ended and (self.sink_closed or self.half is not None)
         return ForwardedDirection(self.moved, "eof" if whole else otherwise)
 
 
@@ -188,10 +188,10 @@ class _Joint:
     async def _serve(self, nursery: BareNursery, way: _Way, back: _Way) -> None:
         try:
             await self._copy(way)
-            way.source_ended.set()
-            if back.watching is not None:
-                back.watching.set()
-            if not back.source_ended.is_set():
+            way.source_ended = True
+            if back.waiting is not None:
+                back.waiting.set()
+            if not back.source_ended:
                 await self._wait_for(way, back)
             await close(way.sink)
             way.sink_closed = True
@@ -199,7 +199,7 @@ class _Joint:
             failure = without_cancelled(error)
             if failure is not None:
                 self._went_wrong(failure)
-                both_ended = way.source_ended.is_set() and back.source_ended.is_set()
+                both_ended = way.source_ended and back.source_ended
                 if self._failure is not None or not both_ended:
                     nursery.cancel()  # else the other is just being closed
         self._running -= 1
@@ -211,12 +211,14 @@ class _Joint:
         below = lowest(way.source)
         if isinstance(below, MuxadoStream):
             # Nothing is received from it any more, so nothing else says that it broke.
-            way.watching = trio.Event()
-            if await wait_over(below, way.watching) and not back.source_ended.is_set():
+            way.waiting = trio.Event()
+            if await wait_over(below, way.waiting) and not back.source_ended:
                 error = await _why_broken(below)
                 if error is not None:
                     raise error
-        await back.source_ended.wait()
+        if not back.source_ended:
+            way.waiting = trio.Event()
+            await way.waiting.wait()
 
     async def _copy(self, way: _Way) -> None:
         receive, send_now = receive_on(way.source, self._piece), send_now_on(way.sink)
@@ -227,6 +229,8 @@ class _Joint:
                 rest = b""  # a view of it would keep a source from using its buffer again
                 self._moved_at = trio.current_time()
             way.moved += len(chunk)
+            if has_ended(way.source):
+                break
         self._moved_at = trio.current_time()
         if way.half is not None:
             await end_on(way.half)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from functools import lru_cache
 from typing import TypeAlias
 
 import trio
@@ -103,6 +104,11 @@ def _port(text: str) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=1024)  # a listener has one, and visitors come again
+def _shown(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
+
+
 def parse_header(header: bytes) -> Addresses:
     """Version 2: the complete binary header."""
     version, command = header[12] >> 4, header[12] & 0xF
@@ -116,6 +122,6 @@ def parse_header(header: bytes) -> Addresses:
         return None
     if len(body) < 2 * size + 4:
         raise ProxyHeaderError("the PROXY header is too short for its addresses")
-    client, server = (str(ipaddress.ip_address(body[i : i + size])) for i in (0, size))
+    client, server = _shown(body[:size]), _shown(body[size : 2 * size])
     client_port, server_port = struct.unpack_from("!HH", body, 2 * size)
     return (client, client_port), (server, server_port)

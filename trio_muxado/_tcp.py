@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import lru_cache
 from ipaddress import ip_address
 
 import trio
@@ -41,6 +42,7 @@ async def connect_tcp(host: str | bytes, port: int) -> trio.SocketStream:
     return trio.SocketStream(sock)
 
 
+@lru_cache(maxsize=256)  # a relay's agent connects to a few addresses, again and again
 def _family_of(host: str | bytes) -> socket.AddressFamily | None:
     """That of an address; None for a name."""
     try:

@@ -84,13 +84,21 @@ class AddressService(Service):
         yield partial(self._handle, idle_timeout)
 
     async def _handle(self, idle_timeout: float, stream: MuxadoStream) -> None:
-        with trio.fail_after(HELLO_TIMEOUT):
+        addresses, has_header = None, False
+        connection: trio.SocketStream | None = None
+        failure: Exception = trio.TooSlowError(f"no answer within {CONNECT_TIMEOUT:g} s")
+        with trio.move_on_after(HELLO_TIMEOUT) as waiting:  # first for the one, then for the other
             addresses = await receive_proxy_header(stream)
-        try:
-            with trio.fail_after(CONNECT_TIMEOUT):
+            has_header = True
+            waiting.deadline = trio.current_time() + CONNECT_TIMEOUT
+            try:
                 connection = await self._connect()
-        except (OSError, trio.TooSlowError) as error:
-            logger.warning("no connection to %s: %s", self, error)
+            except OSError as error:
+                failure = error
+        if not has_header:
+            raise trio.TooSlowError(f"no PROXY header within {HELLO_TIMEOUT:g} s")
+        if connection is None:
+            logger.warning("no connection to %s: %s", self, failure)
             await stream.reset(ErrorCode.STREAM_REFUSED)
             return
         try:
