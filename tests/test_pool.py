@@ -109,6 +109,41 @@ async def test_it_waits_while_there_is_no_session() -> None:
         assert [stream.session for stream in streams] == [client]
 
 
+@each_wire
+async def test_nowait_opens_in_turn_where_there_is_a_slot(kind: Kind) -> None:
+    async with pooled() as room:
+        with pytest.raises(trio.WouldBlock):
+            room.pool.open_stream_nowait()
+        first, _ = await room.connect(kind, max_outbound_streams=1)
+        second, _ = await room.connect(kind)
+        opened = [room.pool.open_stream_nowait(priority=3) for _ in range(3)]
+        assert [stream.session for stream in opened] == [first, second, second]
+        assert {stream.priority for stream in opened} == {3}
+        room.pool.close()
+        await opened[1].session.aclose()
+        with pytest.raises(trio.WouldBlock):
+            room.pool.open_stream_nowait()  # the slot of the other one may become free
+        await first.aclose()
+        with pytest.raises(trio.ClosedResourceError, match="no session lives"):
+            room.pool.open_stream_nowait()
+
+
+@pytest.mark.parametrize("sessions", [0, 1])
+async def test_nowait_checks_what_a_stream_is_opened_with(sessions: int) -> None:
+    async with pooled() as room:
+        for _ in range(sessions):
+            await room.connect(max_outbound_streams=1)
+        for name, wrong, error in (
+            ("type", -1, ValueError),
+            ("type", "a", TypeError),
+            ("priority", 2**31, ValueError),
+            ("priority", None, TypeError),
+        ):
+            with pytest.raises(error, match=name):
+                room.pool.open_stream_nowait(**{name: wrong})  # type: ignore[arg-type]
+        assert len(await room.later(room.pool.open_stream)) == sessions  # the slot is still free
+
+
 async def test_type_and_priority_are_the_stream_s() -> None:
     async with pooled() as room:
         _, server = await room.connect()

@@ -27,6 +27,8 @@ _PAUSES = Backoff(first=0.05, factor=2, longest=1)
 """Between attempts from the second to the third on: a peer that refuses for want of slots needs a
 moment."""
 
+CLOSED = "the pool has been closed, and no session lives"
+
 _PATIENCE = 1.0
 """Seconds in which a stream says whether it broke, which it does at once."""
 
@@ -122,11 +124,21 @@ class SessionPool:
         await trio.lowlevel.checkpoint()
         while (stream := self._open_now(type, priority)) is None:
             if self._closed and not self.sessions:
-                raise trio.ClosedResourceError("the pool has been closed, and no session lives")
+                raise trio.ClosedResourceError(CLOSED)
             stream = await self._wait_for_a_slot(type, priority)
             if stream is not None:
                 return stream
         return stream
+
+    def open_stream_nowait(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
+        """Like :meth:`open_stream`, but raise :exc:`trio.WouldBlock` where that would wait."""
+        stream = self._open_now(type, priority)  # which checks them, where there is a session
+        if stream is not None:
+            return stream
+        check_opening(type, priority)
+        if self._closed and not self.sessions:
+            raise trio.ClosedResourceError(CLOSED)
+        raise trio.WouldBlock
 
     def _open_now(self, type: int, priority: int) -> MuxadoStream | None:
         for session in self.sessions:

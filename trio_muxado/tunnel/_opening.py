@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import trio
 
@@ -49,7 +50,7 @@ async def open_to_agent(
         others = False
         with trio.move_on_at(deadline) as waiting:
             try:
-                stream = await live.pool.open_stream(type=live.number)
+                stream = await _open(live)
             except trio.ClosedResourceError:
                 raise failure from None
             agent = live.agents[stream.session]
@@ -70,6 +71,13 @@ async def open_to_agent(
         if failure.reason == "service" and not others:
             break
     raise failure
+
+
+async def _open(live: LiveTunnel) -> MuxadoStream:
+    """Open a stream to the agent that is due; it is no checkpoint where that has a slot."""
+    with suppress(trio.WouldBlock):
+        return live.pool.open_stream_nowait(type=live.number)
+    return await live.pool.open_stream(type=live.number)
 
 
 async def begin(stream: MuxadoStream, head: bytes) -> NoAgentError | None:
