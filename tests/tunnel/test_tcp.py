@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import socket
 import sys
 from collections.abc import Callable
@@ -291,7 +292,10 @@ async def test_visitors_that_keep_their_side_open_lock_nobody_out() -> None:
         assert await ask(agent.port()) == b"hello"
 
 
-async def test_each_address_has_its_slots(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_address_has_its_slots(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trio_muxado.tunnel._seldom.LOG_INTERVAL", math.inf)  # one line
     async with (
         service(reverse) as behind,
         running_relay(max_visitors_per_address=2) as relay,
