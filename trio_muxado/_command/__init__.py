@@ -12,10 +12,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from .stderr import replace_stderr
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; the arguments are the process's own if they are None."""
     _prepare_standard_streams()
+    replace_stderr()
     try:
         from .group import commands
     except ModuleNotFoundError as missing:

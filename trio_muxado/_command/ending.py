@@ -18,6 +18,8 @@ import trio
 
 from trio_muxado import MuxadoError
 
+from .stderr import has_room
+
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
@@ -148,7 +150,8 @@ def _end_now() -> None:
         if os.isatty(STDOUT):
             os.write(STDOUT, SHOW_CURSOR)  # a progress bar has hidden it
     with suppress(OSError):
-        os.write(STDERR, b"interrupted\n")
+        if has_room(STDERR):
+            os.write(STDERR, b"interrupted\n")
     os._exit(INTERRUPTED)
 
 

@@ -21,6 +21,7 @@ from trio_muxado.tunnel import Token, TunnelRefusedError
 from .configuration import read_toml
 from .ending import Failed, tell
 from .options import FILE, FINITE_SECONDS, SECONDS
+from .stderr import do_not_wait
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,7 +161,8 @@ def log_options(function: F) -> F:
 
 
 def set_up_logs(log_format: str, log_level: str) -> None:
-    """Log to standard error, until the command ends."""
+    """Log to standard error, until the command ends, and never wait for whoever reads that."""
+    do_not_wait()
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         from pythonjsonlogger.json import JsonFormatter
