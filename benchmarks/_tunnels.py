@@ -174,6 +174,23 @@ def example(services: Mapping[str, int]) -> Iterator[Running]:
 
 
 @contextmanager
+def plain(services: Mapping[str, int]) -> Iterator[Running]:
+    """Two proxies in a row, in place of a relay and an agent: what Python and trio cost alone."""
+    command = [sys.executable, "-m", "benchmarks.tunnel_service.proxy"]
+    behind, running = dict(services), Running({})
+    with ExitStack() as stack:
+        for processes in (running.agent, running.relay):
+            ports = dict(zip(behind, free_ports(len(behind)), strict=True))
+            pairs = [f"{port}:{behind[name]}" for name, port in ports.items()]
+            processes.append(stack.enter_context(process([*command, *pairs])))
+            for port in ports.values():
+                wait_for_port(port)
+            behind = ports
+        running.ports = behind
+        yield running
+
+
+@contextmanager
 def ssh(services: Mapping[str, int]) -> Iterator[Running]:
     """OpenSSH with keys for this run alone."""
     sshd, client, keygen = map(_build.installed, ("sshd", "ssh", "ssh-keygen"))
@@ -232,6 +249,7 @@ KINDS = (
     Kind("direct", "no tunnel", direct),
     Kind("ours-v2", "`trio-muxado relay` and `expose` (v2)", relay_and_expose),
     Kind("ours-v1", "`examples/reverse_tunnel.py` (v1)", example),
+    Kind("plain", "two small proxies in plain trio", plain),
     Kind("ssh", "`ssh -R`, which encrypts", ssh),
     Kind("bore", "`bore`, a connection for each visitor", bore),
 )

@@ -1,10 +1,10 @@
 """Tunnels side by side: `python -m benchmarks.tunnels`.
 
 The same services behind each, an HTTP server in Go, one in Python, and Redis: no tunnel,
-`trio-muxado relay` and `expose`, the example of the docs, `ssh -R`, and `bore`. They take turns in
-every round, so that a machine that wanders wanders for all of them. Needs Debian's `wrk`,
-`openssh-server` and `redis-server`, `go`, and `cargo` for bore; it builds what has to be built. A
-run takes five minutes.
+`trio-muxado relay` and `expose`, the example of the docs, two proxies in plain trio, `ssh -R`, and
+`bore`. They take turns in every round, so that a machine that wanders wanders for all of them.
+Needs the extra `cli`, Debian's `wrk`, `openssh-server` and `redis-server`, `go`, and `cargo` for
+bore; it builds what has to be built. A run takes six minutes.
 
     python -m benchmarks.tunnels                                          # the tables
     python -m benchmarks.tunnels --json docs/tunnels.json --page          # and into the docs
@@ -43,9 +43,11 @@ from ._tunnels import (
 from ._versions import provenance
 from .run import progress
 
-BORE, DIRECT = "bore", "direct"
+BORE, DIRECT, OURS, PLAIN = "bore", "direct", "ours-v2", "plain"
 
 Figures = dict[str, float]
+Results = Mapping[str, Mapping[str, list[Figures]]]
+"""For each load and each tunnel, what each round gave."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +224,15 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def titles() -> dict[str, str]:
-    return {kind.name: kind.title for kind in KINDS}
+def titles(results: Results, *without: str) -> dict[str, str]:
+    """Of the tunnels that the run has."""
+    there = results["redis"].keys() - set(without)
+    return {kind.name: kind.title for kind in KINDS if kind.name in there}
 
 
-def rates_table(results: Mapping[str, Mapping[str, list[Figures]]]) -> str:
+def rates_table(results: Results) -> str:
     """A row for each load, since a row for each tunnel is wider than a page."""
-    others = {name: title for name, title in titles().items() if name != BORE}
+    others = titles(results, BORE, PLAIN)
     rows = [["rate, of bore's", *others.values()]]
     for load in LOADS:
         if isinstance(load, Load):
@@ -238,29 +242,40 @@ def rates_table(results: Mapping[str, Mapping[str, list[Figures]]]) -> str:
     return table(rows)
 
 
-def cpu_table(results: Mapping[str, Mapping[str, list[Figures]]]) -> str:
-    tunnels = {name: title for name, title in titles().items() if name != DIRECT}
+def cpu_table(results: Results) -> str:
+    tunnels = titles(results, DIRECT, PLAIN)
     rows = [["CPU time of relay + agent, in µs, for each", *tunnels.values()]]
-    for load in LOADS:
-        cells = [
-            " + ".join(
-                f"{median(results[load.name][name], each) * 1e6:,.0f}"
-                for each in (
-                    lambda of: of["relay_cpu"] / of["requests"],
-                    lambda of: of["agent_cpu"] / of["requests"],
-                )
-            )
-            for name in tunnels
-        ]
-        rows.append([load.title, *cells])
+    rows += [
+        [load.title, *(cpu_cell(results[load.name][name]) for name in tunnels)] for load in LOADS
+    ]
     return table(rows)
 
 
-def latency_table(results: Mapping[str, Mapping[str, list[Figures]]]) -> str:
+def cpu_cell(rounds: Sequence[Figures]) -> str:
+    """Microseconds of the relay and of the agent, for each request."""
+    relay = median(rounds, lambda of: of["relay_cpu"] / of["requests"])
+    agent = median(rounds, lambda of: of["agent_cpu"] / of["requests"])
+    return f"{relay * 1e6:,.0f} + {agent * 1e6:,.0f}"
+
+
+def plain_table(results: Results) -> str:
+    """What plain trio costs: a table of its own, as the others have no column to spare."""
+    heads = ("CPU time of both, in µs, for each", "rate, of bore's", "ours, of this rate")
+    rows = [[titles(results)[PLAIN], *heads]]
+    for load in LOADS:
+        if isinstance(load, Load):
+            found = results[load.name]
+            rates = ((found[PLAIN], found[BORE]), (found[OURS], found[PLAIN]))
+            cells = [cpu_cell(found[PLAIN]), *(ratio_cell(ratios(*pair)) for pair in rates)]
+            rows.append([load.title, *cells])
+    return table(rows)
+
+
+def latency_table(results: Results) -> str:
     found = results["redis"]
     least = median(found[DIRECT], lambda of: of["p50"])
     rows = [["PING on a kept connection", "median", "of it the way through the tunnel", "p99"]]
-    for name, title in titles().items():
+    for name, title in titles(results).items():
         half = median(found[name], lambda of: of["p50"])
         late = median(found[name], lambda of: of["p99"])
         way = "" if name == DIRECT else microseconds(half - least)
@@ -274,12 +289,15 @@ def tables(document: Mapping[str, Any]) -> dict[str, str]:
         f"Commit {document['commit'][:10]}, Python {document['python']}, trio {document['trio']}, "
         f"bore {document['bore']}; {document['rounds']} rounds.\n"
     )
-    return {
+    found = {
         "rates": rates_table(results),
         "cpu": cpu_table(results),
         "latency": latency_table(results),
         "about": about,
     }
+    if PLAIN in results["redis"]:
+        found["plain"] = plain_table(results)
+    return found
 
 
 PAGE = Page(_build.ROOT / "docs" / "capacity.md", "tunnels", tables)

@@ -33,7 +33,12 @@ def test_the_tables_have_all_tunnels_and_loads() -> None:
     about = {"commit": "0" * 40, "python": "3.11.2", "trio": "0.35.0", "bore": "0.6.0", "rounds": 1}
     found = tunnels.tables({"results": results, **about})
     loads = len(tunnels.LOADS)
-    for name, rows in (("rates", loads - 1), ("cpu", loads), ("latency", len(KINDS))):
+    for name, rows in (
+        ("rates", loads - 1),
+        ("cpu", loads),
+        ("plain", loads - 1),
+        ("latency", len(KINDS)),
+    ):
         head, _, *body = found[name].splitlines()
         assert len(body) == rows
         assert {line.count("|") for line in body} == {head.count("|")}
