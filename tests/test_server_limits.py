@@ -1,7 +1,9 @@
 """What bounds a server: its sessions, its silent clients, and how long it takes to stop."""
 
 import contextlib
+import errno
 import logging
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -20,7 +22,7 @@ from trio_muxado import (
     client_session,
     serve_muxado_listeners,
 )
-from trio_muxado._server import ASSUMED_WAITING, GRACE
+from trio_muxado._server import ASSUMED_WAITING, GRACE, OVERLOADED
 
 from .helpers import MemoryListener, each_wire, echo, read_all
 from .helpers.kinds import Kind
@@ -269,3 +271,45 @@ async def test_sessions_that_never_read_share_a_budget_and_leave_some_to_others(
 async def test_a_receive_budget_is_checked_before_anything_listens(wrong: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"^receive_budget"):
         await serve_muxado_listeners(waits, [MemoryListener()], receive_budget=wrong)
+
+
+class Failing(MemoryListener):
+    """Raises an error where it should accept, for as long as it has one."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error: OSError | None = error
+        self.tries = 0
+
+    async def accept(self) -> trio.abc.Stream:
+        self.tries += 1
+        if self.error is not None:
+            await trio.lowlevel.checkpoint()
+            raise self.error
+        return await super().accept()
+
+
+@pytest.mark.parametrize("number", sorted(OVERLOADED))
+async def test_a_server_without_descriptors_says_so_once_a_second_and_recovers(
+    number: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = Failing(OSError(number, os.strerror(number)))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_muxado_listeners, waits, [listener])
+        await trio.sleep(2.95)
+        assert listener.tries == 30
+        texts = [record.getMessage() for record in caplog.records]
+        assert texts == [f"no client can be accepted: {listener.error}"] * 3
+        listener.error = None
+        async with client_session(await listener.connect()) as session:
+            await session.ping()
+        nursery.cancel_scope.cancel()
+
+
+async def test_any_other_error_of_a_listener_ends_the_server_as_it_is() -> None:
+    working, broken = MemoryListener(), Failing(OSError(errno.EBADF, "bad"))
+    with pytest.raises(OSError, match="bad") as caught:
+        await serve_muxado_listeners(waits, [working, broken])
+    assert caught.value is broken.error
+    assert working.closed
+    assert broken.closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import socket
@@ -41,7 +42,13 @@ ASSUMED_WAITING = 128
 """Connections that may wait in a listener that can't be asked how many do."""
 
 LOG_INTERVAL = 1.0
-"""Seconds between two lines that say that there are too many clients."""
+"""Seconds between two lines that say that no more clients are taken."""
+
+OVERLOADED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+"""Errors of a listener by which the system says that it lacks something."""
+
+OVERLOAD_PAUSE = 0.1
+"""Seconds after which it is tried again."""
 
 _TCP_INFO_UNACKED = struct.Struct("24xI")
 """In Linux' ``tcp_info``.  Of a socket that listens it is how many connections wait in it."""
@@ -95,7 +102,7 @@ class Server:
         self._budget = None if receive_budget is None else ServerBudget(receive_budget)
         self._accepted = 0  # connections so far
         self._live = 0  # clients that are connected
-        self._logged_at = -math.inf  # that there are too many
+        self._logged_at = -math.inf
 
     async def run(
         self, listeners: list[ListenerT], task_status: trio.TaskStatus[list[ListenerT]]
@@ -116,19 +123,28 @@ class Server:
         handlers: BareNursery,
         task_status: trio.TaskStatus[list[ListenerT]],
     ) -> None:
-        try:
-            await trio.serve_listeners(
-                partial(self._handle_connection, handlers),
-                listeners,
-                handler_nursery=handlers.inner,
-                task_status=task_status,
-            )
-        except BaseException as error:
-            # What a listener raised is in the group that trio's own nursery makes of it.
-            (failure, *others) = leaves(error)
-            if others:
-                raise
-        raise failure
+        # Not ``trio.serve_listeners``: it closes what each handler has closed once more, with two
+        # cancel scopes and a pass of the loop, which is a twentieth of a short session.
+        async with open_bare_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(self._accept_on, listener, handlers)
+            task_status.started(listeners)
+
+    async def _accept_on(
+        self, listener: trio.abc.Listener[trio.abc.Stream], handlers: BareNursery
+    ) -> None:
+        start_soon = handlers.inner.start_soon
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in OVERLOADED:
+                        raise
+                    self._log(logging.ERROR, "no client can be accepted: %s", error)
+                    await trio.sleep(OVERLOAD_PAUSE)
+                else:
+                    start_soon(self._handle_connection, handlers, stream)
 
     async def _stop_listening(
         self, stop: trio.Event, listeners: list[ListenerT], listening: trio.CancelScope
@@ -158,7 +174,8 @@ class Server:
     async def _handle_connection(self, handlers: BareNursery, stream: trio.abc.Stream) -> None:
         self._accepted += 1
         if self._live >= self._max_sessions:
-            self._log_too_many()
+            message = "more than %d clients: the next are disconnected"
+            self._log(logging.INFO, message, self._max_sessions)
             await close_at_once(stream)
             return
         self._live += 1
@@ -170,12 +187,14 @@ class Server:
             handlers.fail(error)
         finally:
             self._live -= 1
+            await close_at_once(stream)
 
-    def _log_too_many(self) -> None:
+    def _log(self, level: int, message: str, what: object) -> None:
+        """Log what may happen with each client, but not each time."""
         now = trio.current_time()
         if now - self._logged_at >= LOG_INTERVAL:
             self._logged_at = now
-            logger.info("more than %d clients: the next are disconnected", self._max_sessions)
+            logger.log(level, message, what)
 
     async def _run_session(self, stream: trio.abc.Stream) -> None:
         session: MuxadoSession | None = None
