@@ -96,7 +96,7 @@ def _draw_panel(canvas: Canvas, panel: Panel, x: float, y: float) -> None:
 def _sheet(panels: Sequence[Panel], columns: int, foot: str) -> Canvas:
     rows = [panels[index : index + columns] for index in range(0, len(panels), columns)]
     heights = [max(panel.height for panel in row) for row in rows]
-    lines = textwrap.wrap(foot, 66 * columns)
+    lines = textwrap.wrap(foot, 60 * columns)
     titles = "; ".join(f"{panel.title} ({panel.better})" for panel in panels)
     height = sum(heights) + FOOT_LINE * len(lines) + 8
     canvas = Canvas(f"Bars of all contenders. {titles}. {foot}", height, WIDTH * columns)
