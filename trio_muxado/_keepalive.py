@@ -84,7 +84,7 @@ class Keepalive:
                 due = min((timer.due for timer in self._timers), default=math.inf)
                 if due == math.inf:
                     self._task = current_task()
-                    await wait_task_rescheduled(_go_on)
+                    await wait_task_rescheduled(keep_waiting)
                     continue
                 # A new scope for each sleep, because a scope that has expired stays so.  The shield
                 # is the session's: its tasks go on for the clean-up of a user who is cancelled.
@@ -120,8 +120,9 @@ class Keepalive:
         return Abort.SUCCEEDED
 
 
-def _go_on(_: RaiseCancelT) -> Abort:
-    return Abort.FAILED  # it is the user who is cancelled
+def keep_waiting(_: RaiseCancelT) -> Abort:
+    """Of a task of the session that only waits to be woken: it is the user who is cancelled."""
+    return Abort.FAILED
 
 
 async def _let_others_read() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
 
+from ._keepalive import keep_waiting
 from ._lazy_event import LazyEvent
 from ._nursery import failure_of
 from ._transport.closing import unacknowledged
@@ -116,8 +117,29 @@ class FrameWriter:
 
         It cannot be cancelled from outside, so that a user who is can still send; only stopped.
         """
+        connection = self._connection
         try:
-            while await self._something_to_send() and not self.stopped:
+            while not self.stopped:
+                due = connection.wants_to_send
+                if not due and not self.unsent_batch:
+                    if self._ending and connection.all_sent:
+                        break
+                    self.sleeps = True
+                    if not connection.credit_waits:  # so a session is idle, in few coroutines
+                        self._task = current_task()
+                        await wait_task_rescheduled(keep_waiting)
+                        continue
+                    if not await self._wait_for_more_credit():
+                        continue
+                if not (self._ending or self.unsent_batch):
+                    if self._times_turns:
+                        self._turn_began = trio.current_time()
+                    # Whoever is about to send may do so first, and one write serves all.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    # Or one of them has sent all of it.
+                    due = connection.wants_to_send or (not due and connection.credit_waits)
+                    if self.stopped or not (due or self.unsent_batch):
+                        continue
                 if not self.unsent_batch:
                     self._begin_batch()
                 if self.unsent_batch and self._error is None:
@@ -193,42 +215,17 @@ class FrameWriter:
         self.bytes_sent += self._size
         self._batch_size.taken(self._size, waited)
 
-    async def _something_to_send(self) -> bool:
-        """Wait until there is; False when there never will be."""
-        connection = self._connection
-        while not self.stopped:
-            due = connection.wants_to_send
-            if not due and not self.unsent_batch:
-                if self._ending and connection.all_sent:
-                    return False
-                self.sleeps = True
-                if not connection.credit_waits:
-                    self._task = current_task()
-                    await wait_task_rescheduled(self._stop_sleeping)
-                    continue
-                self._credit_waits = True
-                enough = trio.current_time() + CREDIT_PATIENCE
-                with trio.CancelScope(deadline=enough, shield=True) as patience:
-                    self._task = current_task()
-                    await wait_task_rescheduled(self._stop_sleeping)
-                self._credit_waits = self.sleeps = False
-                if not patience.cancelled_caught:
-                    continue
-            if self._ending or self.unsent_batch:
-                return True
-            if self._times_turns:
-                self._turn_began = trio.current_time()
-            # Whoever is about to send may do so first, and one write serves all.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            # Or one of them has sent all of it.
-            begun = self.unsent_batch > 0
-            if begun or connection.wants_to_send or (not due and connection.credit_waits):
-                return True
-        return False
+    async def _wait_for_more_credit(self) -> bool:
+        """Sleep while credit waits for more; True when it has waited for long enough."""
+        self._credit_waits = True
+        enough = trio.current_time() + CREDIT_PATIENCE
+        with trio.CancelScope(deadline=enough, shield=True) as patience:
+            self._task = current_task()
+            await wait_task_rescheduled(self._stop_sleeping)
+        self._credit_waits = self.sleeps = False
+        return patience.cancelled_caught
 
     def _stop_sleeping(self, _: RaiseCancelT) -> Abort:
-        if not self._credit_waits:
-            return Abort.FAILED  # it is the user who is cancelled, and ``stop`` wakes it
         self._task = None
         return Abort.SUCCEEDED
 
