@@ -217,7 +217,7 @@ async def test_a_stream_that_an_agent_cannot_serve(
     "answer, words",
     [
         (encode(HELLO), "something else"),
-        (b"\0\0\0\1x", "no JSON"),
+        (b"\0\0\0\1x", "not JSON"),
         (encode(Refused("unknown", "there is none")), "there is none"),
         (READY, "the stream ended"),
     ],
