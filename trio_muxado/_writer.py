@@ -138,7 +138,7 @@ class FrameWriter:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                     # Or one of them has sent all of it.
                     due = connection.wants_to_send or (not due and connection.credit_waits)
-                    if self.stopped or not (due or self.unsent_batch):
+                    if not (due or self.unsent_batch):
                         continue
                 if not self.unsent_batch:
                     self._begin_batch()
@@ -168,6 +168,8 @@ class FrameWriter:
 
     def _begin_batch(self) -> None:
         """Take a batch, and send what a socket takes of it at once."""
+        if self.stopped:
+            return
         batch, streams = self._connection.data_to_send(self._batch_size.bytes)
         self._room.collected(streams)
         if self._slots.awaited:
