@@ -135,12 +135,7 @@ class ReceiveChannel:
         if first is None:
             rest = self._rest
             if rest is not None:
-                start, end = self._rest_from, self._rest_from + limit
-                if end < len(rest):  # so bulk goes that is read in smaller pieces than it came in
-                    self._keep_rest(rest, end)
-                    self.size -= limit
-                    return rest[start:end]
-                return self._take_joined([], 0, limit)
+                return self._take_rest(rest, limit)
             assert self._channel is not None
             first = self._channel[1].receive_nowait()
         size = len(first)
@@ -148,7 +143,26 @@ class ReceiveChannel:
             self.size = 0
             self._tail = None
             return first if type(first) is bytes else bytes(first)
+        if size > limit and type(first) is bytes:  # and so bulk in pieces smaller than it came in
+            self._keep_rest(first, limit)
+            self.size -= limit
+            return first[:limit]
         return self._take_joined([first], size, limit)
+
+    def _take_rest(self, rest: bytes, limit: int) -> bytes:
+        """Take of what is left of a chunk, and what follows where that is little."""
+        start = self._rest_from
+        left = len(rest) - start
+        if left > limit:
+            end = start + limit
+            self._keep_rest(rest, end)
+            self.size -= limit
+            return rest[start:end]
+        if left == self.size or left >= ENOUGH:
+            self._rest = None
+            self.size -= left
+            return rest[start:]
+        return self._take_joined([], 0, limit)
 
     def _take_joined(
         self, pieces: list[bytes | bytearray | memoryview], size: int, limit: int
