@@ -361,7 +361,7 @@ async def test_a_function_refuses_what_is_wrong(
     function = FUNCTIONS[name]
     for called in ("trio.open_tcp_listeners", "trio.open_tcp_stream", "trio.serve_listeners"):
         monkeypatch.setattr(called, never)
-    monkeypatch.setattr("trio_muxado._connect.connect_tcp", never)
+    monkeypatch.setattr("trio_muxado._connect.connect_checked", never)
     monkeypatch.setattr("trio_muxado._dial.connect_tcp", never)
     async with open_session_pair(config=QUIET) as (client, server):
         nowhere = Nowhere()

@@ -5,7 +5,7 @@ import socket
 import pytest
 import trio
 
-from trio_muxado._tcp import connect_tcp, listen_tcp
+from trio_muxado._tcp import _family_of, connect_tcp, listen_tcp
 
 
 async def test_one_free_port_for_all_addresses_of_the_machine() -> None:
@@ -77,3 +77,24 @@ async def test_a_cancelled_search_for_a_port_leaves_none_open(
         await listen_tcp(0, host=None, backlog=None)
     assert scope.cancelled_caught
     assert {listener.socket.fileno() for listener in opened} == {-1}
+
+
+@pytest.mark.parametrize(
+    "host, family",
+    [
+        ("127.0.0.1", socket.AF_INET),
+        (b"10.1.2.3", socket.AF_INET),
+        ("::1", socket.AF_INET6),
+        (b"fe80::1", socket.AF_INET6),
+        ("localhost", None),
+        ("127.1", None),  # what inet_aton takes, and getaddrinfo
+        ("1.2.3.4.example", None),
+        ("fe80::1%lo", None),  # getaddrinfo finds the interface
+        ("\N{FULLWIDTH DIGIT ONE}27.0.0.1", None),
+        ("a\0b", None),
+    ],
+)
+def test_only_an_address_needs_no_look_up(
+    host: str | bytes, family: socket.AddressFamily | None
+) -> None:
+    assert _family_of(host) is family

@@ -18,7 +18,7 @@ from ._nursery import open_bare_nursery, raise_unchanged
 from ._patience import run_while_running
 from ._protocol.budget import ServerBudget
 from ._session import MuxadoSession
-from ._tcp import connect_tcp
+from ._tcp import connect_checked
 from ._transport.tls import with_long_reads
 
 
@@ -63,9 +63,9 @@ async def _connect(
     host: str | bytes, port: int, ssl_context: ssl.SSLContext | None, config: MuxadoConfig
 ) -> trio.abc.Stream:
     if ssl_context is None:
-        return await connect_tcp(host, port)
+        return await connect_checked(host, port)
     hostname = host.decode("ascii") if isinstance(host, bytes) else host
-    tcp = await connect_tcp(host, port)
+    tcp = await connect_checked(host, port)
     stream = trio.SSLStream(tcp, with_long_reads(ssl_context), server_hostname=hostname)
     try:
         if not await run_while_running(config.handshake_timeout, stream.do_handshake):

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
-from ipaddress import ip_address
 
 import trio
 
@@ -29,6 +28,11 @@ async def connect_tcp(host: str | bytes, port: int) -> trio.SocketStream:
     """
     check_host(host)
     check_port(port)
+    return await connect_checked(host, port)
+
+
+async def connect_checked(host: str | bytes, port: int) -> trio.SocketStream:
+    """What :func:`connect_tcp` does, where the arguments have been checked."""
     family = _family_of(host)
     if family is None:
         with _unknown_where_no_name():
@@ -45,11 +49,14 @@ async def connect_tcp(host: str | bytes, port: int) -> trio.SocketStream:
 @lru_cache(maxsize=256)  # a relay's agent connects to a few addresses, again and again
 def _family_of(host: str | bytes) -> socket.AddressFamily | None:
     """That of an address; None for a name."""
-    try:
-        version = ip_address(host.decode("ascii") if isinstance(host, bytes) else host).version
-    except ValueError:
-        return None
-    return socket.AF_INET if version == 4 else socket.AF_INET6
+    text = host.decode("ascii") if isinstance(host, bytes) else host
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, text)
+        except (OSError, ValueError):  # no such address; a character that no host has
+            continue
+        return family
+    return None
 
 
 async def listen_tcp(
