@@ -178,7 +178,7 @@ class SessionManager:
         session = self._session = MuxadoSession(engine, client=self._client)
         self._nursery = await open_bare_nursery().__aenter__()
         try:
-            engine.start(self._nursery, session._serve_extension)  # pyright: ignore[reportPrivateUsage]
+            engine.start(self._nursery)
             if self._first_stream_timeout is not None:
                 engine.expect_stream(self._first_stream_timeout)
         except BaseException as error:

@@ -7,9 +7,6 @@ given what its send buffer has room for.  Streams of other kinds keep their own 
 classes derived from these, which may change what is copied.
 """
 
-# It does what methods of a MuxadoStream do, but for their checkpoints, with what they use.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import errno
@@ -23,9 +20,8 @@ from typing import TypeAlias, TypeGuard
 import trio
 from trio.lowlevel import wait_readable
 
-from ._breaks import wait_for_break
-from ._protocol.states import SEND_END
-from ._stream import ANSWERED, SENT, MuxadoStream
+from . import _stream_steps as stream_steps
+from ._stream import MuxadoStream
 
 Chunk: TypeAlias = "bytes | bytearray"
 Receive: TypeAlias = "Callable[[], Awaitable[Chunk]]"
@@ -52,7 +48,7 @@ def send_now_on(stream: trio.abc.SendStream) -> SendNow:
     if _is_socket(stream) and not stream.socket.did_shutdown_SHUT_WR:
         return partial(_send_on_socket, stream.socket)
     if type(stream) is MuxadoStream:
-        return partial(_send_on_stream, stream)
+        return partial(stream_steps.send_now, stream)
     return _send_nothing
 
 
@@ -63,9 +59,7 @@ async def end_on(stream: trio.abc.HalfCloseableStream) -> None:
             stream.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             raise _error_of(error) from error
-    elif type(stream) is MuxadoStream and not _is_in_use(stream):
-        stream._engine.steps.end_sending(stream._core)
-    else:
+    elif type(stream) is not MuxadoStream or not stream_steps.end_now(stream):
         await stream.send_eof()
 
 
@@ -74,41 +68,21 @@ async def close(stream: trio.abc.AsyncResource) -> None:
     if _is_socket(stream):
         stream.socket.close()
     elif type(stream) is MuxadoStream:
-        stream._close_now()
+        stream_steps.close_now(stream)
     else:
         await stream.aclose()
 
 
 def receive_waiting(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes:
     """What waits already in a stream of a session, without a checkpoint; else nothing."""
-    if type(stream) is not MuxadoStream or not stream._received.size or stream._receiving:
+    if type(stream) is not MuxadoStream:
         return b""
-    data = stream._received.take(None, max_bytes)
-    stream._engine.steps.consume(stream._core, len(data))
-    return data
-
-
-async def wait_over(stream: MuxadoStream, or_until: trio.Event) -> bool:
-    """Wait until ``stream`` has broken or been closed, or ``or_until`` is set; whether it is over.
-
-    Another task sets that instead of cancelling a wait for ``wait_broken``, which costs a scope and
-    an exception.
-    """
-    if not _is_over(stream):
-        await wait_for_break(stream._engine.breaks, stream._core, or_until)
-    return _is_over(stream)
-
-
-def _is_over(stream: MuxadoStream) -> bool:
-    broken, ended = stream._core.broken, stream._engine.ending.reason
-    return broken is not None or ended is not None or stream._closed is not None
+    return stream_steps.receive_waiting(stream, max_bytes)
 
 
 def has_ended(stream: trio.abc.ReceiveStream) -> bool:
     """Whether it is known to have nothing but its end for ``receive_some``, which needs no wait."""
-    if type(stream) is not MuxadoStream or stream._closed is not None:
-        return False
-    return stream._received.ended and not stream._received.size
+    return type(stream) is MuxadoStream and stream_steps.has_ended(stream)
 
 
 def _is_socket(stream: object) -> TypeGuard[trio.SocketStream]:
@@ -137,25 +111,6 @@ def _send_on_socket(sock: trio.socket.SocketType, data: Chunk) -> Chunk | memory
     except OSError as error:
         raise _error_of(error) from error
     return b"" if sent == len(data) else memoryview(data)[sent:]
-
-
-def _send_on_stream(stream: MuxadoStream, data: Chunk) -> Chunk:
-    """What ``send_all`` does where it neither waits nor raises."""
-    core, engine = stream._core, stream._engine
-    has_room = core.outgoing.size + len(data) <= engine.room.size
-    if not has_room or engine.ending.closing or _is_in_use(stream):
-        return data
-    if type(data) is not bytes:  # of a stream of another kind, which may change it
-        return data
-    engine.steps.send(core, data, stream._exchange == ANSWERED)
-    stream._exchange = stream._exchange or SENT
-    return b""
-
-
-def _is_in_use(stream: MuxadoStream) -> bool:
-    """By another task that sends; or nothing can be sent, or should, before its method says why."""
-    in_use = stream._sending or stream._cut or stream._closed is not None
-    return in_use or SEND_END not in stream._core.allowed
 
 
 def _error_of(error: OSError) -> trio.BrokenResourceError | trio.ClosedResourceError:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import trio
 
 from ._backoff import Backoff
+from ._blame import is_end_of_session
 from ._checks import (
     check_awaitable,
     check_function,
@@ -39,7 +40,7 @@ from ._dial_loss import (
 from ._errors import MuxadoError
 from ._nursery import leaves, open_bare_nursery, without_cancelled
 from ._patience import connect_while_running, run_while_running
-from ._session import MuxadoSession, is_end_of
+from ._session import MuxadoSession, engine_of
 from ._tcp import connect_tcp
 from ._transport.closing import close_at_once
 from ._transport.tls import with_long_reads
@@ -292,7 +293,7 @@ class _Dialler:
     def _is_of(self, session: MuxadoSession, end: SessionEnd) -> bool:
         """Whether what was raised says nothing but that the handler's session ended, or ends."""
         assert end.error is not None
-        if not is_end_of(session, end.error):
+        if not is_end_of_session(end.error, engine_of(session).ending):
             return False
         # Where the peer is only going away: it has refused what it was not to begin with.
         return self._is_stopped() or end.was_lost or end.was_refused

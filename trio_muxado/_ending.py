@@ -19,6 +19,7 @@ from ._errors import (
 from ._lazy_event import LazyEvent
 from ._nursery import leaves, without_cancelled
 from ._protocol.errors import ErrorCode
+from ._protocol.states import SEND_END
 from ._protocol.stream import BreakReason
 from ._protocol.wire import looks_like, what_else
 
@@ -115,9 +116,10 @@ class Ending:
         return error
 
     def broken_error(self, stream: Stream) -> MuxadoError:
-        """The error of whoever uses a stream that broke."""
+        """The error of whoever uses a stream that broke, or had ended when the session did."""
         broken = stream.broken
-        assert broken is not None
+        if broken is None:
+            return self.error(f"stream {stream.id}")
         if broken.ends_session:
             return self.error(f"stream {stream.id}", safe_to_retry=broken.safe_to_retry)
         return StreamResetError(
@@ -128,9 +130,7 @@ class Ending:
             origin=Origin(self, stream),
         )
 
-    def closed_error(
-        self, stream: Stream, message: str, *, broke: bool = False
-    ) -> StreamClosedError:
+    def closed_error(self, stream: Stream, message: str, broke: bool = False) -> StreamClosedError:
         """The error of whoever uses what this side has closed.
 
         The stream ``broke`` before: another task may have closed it for that, before this one could
@@ -143,6 +143,16 @@ class Ending:
         if broke:
             error.__cause__ = self.broken_error(stream)
         return error
+
+    def check_sendable(self, stream: Stream) -> None:
+        """Raise the error of whoever sends on a stream that takes nothing more.
+
+        It is for streams that this side has not closed.
+        """
+        if SEND_END not in stream.allowed and stream.broken is None:
+            raise self.closed_error(stream, "send_eof was called on this stream")
+        if self.closing or stream.broken is not None:
+            raise self.broken_error(stream)
 
     def log_end(self, core: Stream, what: str, why: object) -> None:
         """Log that ``why`` ended what ran on a stream, unless the session's end did."""

@@ -75,6 +75,9 @@ ExtensionServer = Callable[["Stream", ReceiveChannel], Awaitable[None]]
 class Engine:
     """Moves frames between a transport and the streams of one session."""
 
+    serve_extension: ExtensionServer
+    """Set by the session, before the tasks start."""
+
     def __init__(
         self, transport: trio.abc.Stream, *, client: bool, config: MuxadoConfig, number: int
     ) -> None:
@@ -147,10 +150,9 @@ class Engine:
 
     # ---- the tasks
 
-    def start(self, nursery: BareNursery, serve_extension: ExtensionServer) -> None:
+    def start(self, nursery: BareNursery) -> None:
         """Run the session's tasks in ``nursery``, until the session is over."""
         self._nursery = nursery
-        self._serve_extension = serve_extension
         if (timeout := self.config.half_open_timeout) is not None:
             self.keepalive.add(HalfOpenTimer(self.connection.streams, self._expire, timeout))
         if self.connection.wire is not None:
@@ -214,7 +216,7 @@ class Engine:
         with trio.CancelScope(shield=True) as scope:
             self._scopes.append(scope)
             try:
-                await self._serve_extension(core, received)
+                await self.serve_extension(core, received)
             except BaseException as error:
                 self._catch(error)
         self._scopes.remove(scope)

@@ -11,13 +11,13 @@ import trio
 from ._blame import code_for
 from ._breaking import break_now
 from ._checks import check_stream
-from ._copying import close, end_on, has_ended, receive_on, send_now_on, wait_over
+from ._copying import close, end_on, has_ended, receive_on, send_now_on
 from ._errors import MuxadoError, SessionClosedError, StreamResetError
 from ._nursery import BareNursery, leaves, open_bare_nursery, raise_unchanged, without_cancelled
 from ._patience import run_while_running
 from ._protocol.checks import check_number
 from ._protocol.errors import ErrorCode
-from ._stream import MuxadoStream
+from ._stream import MuxadoStream, wait_over
 from ._transport.peer import lowest
 
 ForwardedEnd: TypeAlias = Literal["eof", "broken", "idle"]

@@ -60,6 +60,12 @@ class SendRoom:
         finally:
             self._end_starving(sender)
 
+    async def wait_until(self, stream: Stream, most: int, check: Callable[[], None]) -> None:
+        """Wait until at most ``most`` bytes of ``stream`` wait; ``check`` after each wait."""
+        while stream.outgoing.size > most:
+            await self.wait(stream)
+            check()
+
     def collected(self, streams: Iterable[Stream]) -> None:
         """The writer has taken bytes of these streams."""
         if not self._senders:

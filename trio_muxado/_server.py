@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import trio
 
+from ._blame import is_end_of_session
 from ._checks import check_awaitable
 from ._config import MuxadoConfig
 from ._connect import SessionManager
@@ -23,7 +24,7 @@ from ._nursery import BareNursery, leaves, open_bare_nursery, without_cancelled
 from ._patience import run_until_any, run_while_running, sleep_while_running
 from ._protocol.budget import ServerBudget
 from ._protocol.checks import check_int, check_number
-from ._session import MuxadoSession, is_end_of
+from ._session import MuxadoSession, engine_of
 from ._transport.closing import close_at_once
 from ._transport.peer import describe, peer_address
 
@@ -218,7 +219,9 @@ class Server:
                         draining.cancel()
         except BaseException as error:
             rest = without_cancelled(error)  # the server may be stopped in the same moment
-            if rest is None or session is None or not is_end_of(session, rest):
+            if rest is None or session is None:
+                raise
+            if not is_end_of_session(rest, engine_of(session).ending):
                 raise
             # The session's end is logged where it is found out.
             if any(isinstance(leaf, StreamResetError) for leaf in leaves(rest)):
@@ -226,8 +229,7 @@ class Server:
         finally:
             if session is not None:
                 if self._budget is not None:
-                    engine = session._engine  # pyright: ignore[reportPrivateUsage]
-                    self._budget.leave(engine.connection.streams.budget)
+                    self._budget.leave(engine_of(session).connection.streams.budget)
                 if self._on_session is not None:
                     self._on_session(session, session.close_reason)
 
@@ -263,7 +265,7 @@ async def _sleep_after(event: trio.Event, seconds: float) -> None:
 
 async def _drain_when(stop: trio.Event, session: MuxadoSession, draining: trio.CancelScope) -> None:
     # Nothing public waits for that: users wait in the call that needs it.
-    wire_known = session._engine.wire_known  # pyright: ignore[reportPrivateUsage]
+    wire_known = engine_of(session).wire_known
     with draining:
         await stop.wait()
         # Before a client's first bytes nothing can be said to it, and they may be here already.

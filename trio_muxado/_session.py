@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import trio
 from trio.lowlevel import checkpoint
 
-from ._blame import code_for, is_end_of_session, is_end_of_stream
+from ._blame import code_for, is_end_of_stream
 from ._checks import check_awaitable, check_function
 from ._config import MuxadoConfig
 from ._errors import (
@@ -31,6 +31,7 @@ from ._protocol.states import RECEIVE_DATA
 from ._receive_channel import ReceiveChannel
 from ._statistics import SessionStatistics, StreamCounts
 from ._stream import MuxadoStream
+from ._stream_steps import close_now, reset_now
 from ._transport.peer import peer_certificate
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     def __init__(self, engine: Engine, *, client: bool) -> None:
         self._engine = engine
         self._client = client
+        engine.serve_extension = self._serve_extension
 
     def __repr__(self) -> str:
         role = "client" if self._client else "server"
@@ -273,11 +275,10 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         except BaseException as error:
             if not self._ended_with_stream(error, core):
                 # Without the checkpoint of ``reset``, which may be cancelled.
-                stream._reset_now(code_for(error))  # pyright: ignore[reportPrivateUsage]
+                reset_now(stream, code_for(error))
                 fail(error)
                 return
-        # The task ends here: no checkpoint is owed.
-        stream._close_now()  # pyright: ignore[reportPrivateUsage]
+        close_now(stream)  # the task ends here: no checkpoint is owed
 
     def _ended_with_stream(self, error: BaseException, core: Stream) -> bool:
         """Whether a handler ended because its stream did, which is logged."""
@@ -393,8 +394,6 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         return ending.reason
 
 
-def is_end_of(session: MuxadoSession, error: BaseException) -> bool:
-    """Whether ``error``, also a group, says nothing but that ``session`` or its streams ended."""
-    # Servers and dialling are users of a session, and must not know its engine.
-    ending = session._engine.ending  # pyright: ignore[reportPrivateUsage]
-    return is_end_of_session(error, ending)
+def engine_of(session: MuxadoSession) -> Engine:
+    """What runs it: for servers and dialling, as users need nothing of it."""
+    return session._engine  # pyright: ignore[reportPrivateUsage]

@@ -9,29 +9,23 @@ import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
 
 from ._blame import code_for
-from ._breaks import wait_for_break, wake_for_break
+from ._breaks import wait_for_break
 from ._checks import checked_size
-from ._errors import MuxadoError, StreamClosedError
 from ._protocol.checks import check_bool, check_bytes, check_opening
 from ._protocol.errors import ErrorCode, check_code
 from ._protocol.states import SEND_END
-from ._receive_channel import DEFAULT_RECEIVE, ReceiveChannel
+from ._receive_channel import DEFAULT_RECEIVE
 from ._send_room import COPY_SIZE, SMALL_MESSAGE
+from ._stream_steps import ANSWERED, SENT, StreamSteps
 
 if TYPE_CHECKING:
-    from ._engine import Engine
-    from ._protocol.stream import Stream
+    from ._errors import MuxadoError
     from ._session import MuxadoSession
 
-_RESET = "this side has reset the stream"
 _RECLAIMED = "this side has closed the idle stream, to open another"
-_CUT = f"{_RESET}: a send_all has left data unsent"
-
-# How far the exchange of messages is: what is sent after an answer is mostly not the last.
-NEW, SENT, ANSWERED = range(3)
 
 
-class MuxadoStream(trio.abc.HalfCloseableStream):
+class MuxadoStream(StreamSteps, trio.abc.HalfCloseableStream):
     """A two-way stream of bytes inside a session, with its own flow control.
 
     It comes from :meth:`MuxadoSession.open_stream` or :meth:`MuxadoSession.accept_stream`.  One
@@ -39,31 +33,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
     :exc:`trio.BusyResourceError`.  ``async with stream`` closes it.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_closed",
-        "_core",
-        "_cut",
-        "_engine",
-        "_exchange",
-        "_received",
-        "_receiving",
-        "_sending",
-        "_session",
-    )
-
-    def __init__(
-        self, session: MuxadoSession, engine: Engine, core: Stream, received: ReceiveChannel
-    ) -> None:
-        self._session = session
-        self._engine = engine
-        self._core = core
-        self._received = received
-        self._closed: tuple[str, bool] | None = None  # how, and whether it had broken before
-        self._cut = False  # data of a send_all is not queued: an end would make it look whole
-        self._receiving = False  # a task is in receive_some
-        self._sending = False  # a task is in a method that sends
-        self._exchange = NEW
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"<MuxadoStream {self.id} of {self._session!r}>"
@@ -196,9 +166,21 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             await wait_for_break(self._engine.breaks, core, trio.Event())
         if self._closed is not None:
             raise self._closed_error()
-        if core.broken is not None:
-            return ending.broken_error(core)
-        return ending.error(f"stream {self.id}")  # where both directions had ended
+        return ending.broken_error(core)
+
+    async def _wait_over(self, or_until: trio.Event) -> bool:
+        """Wait until it has broken or was closed, or ``or_until`` is set; whether it is over.
+
+        Another task sets that instead of cancelling a wait for ``wait_broken``, which costs a scope
+        and an exception.
+        """
+        if not self._is_over():
+            await wait_for_break(self._engine.breaks, self._core, or_until)
+        return self._is_over()
+
+    def _is_over(self) -> bool:
+        broken, ended = self._core.broken, self._engine.ending.reason
+        return broken is not None or ended is not None or self._closed is not None
 
     # ---- sending
 
@@ -234,7 +216,7 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             else:
                 await checkpoint_if_cancelled()
             if self._closed is not None or SEND_END not in core.allowed or engine.ending.closing:
-                raise self._unsendable_error()
+                self._check_sendable()
             if data:
                 self._cut = cut
                 engine.steps.send(core, data, self._exchange == ANSWERED)
@@ -269,17 +251,12 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         if core.outgoing.size <= room.size:
             return await cancel_shielded_checkpoint()
         try:
-            await self._wait_for_room(room.size)
+            await room.wait_until(core, room.size, self._check_sendable)
         except trio.Cancelled:
             # Where another task has closed the stream since, its end is queued after all of it.
             if self._closed is None:
                 self._cut |= self._engine.connection.withdraw(core, keep=room.size) > 0
             raise
-
-    async def _wait_for_room(self, most: int) -> None:
-        while self._core.outgoing.size > most:
-            await self._engine.room.wait(self._core)
-            self._check_sendable()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the stream's send buffer has room.  Raises what :meth:`send_all` raises."""
@@ -290,7 +267,8 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             self._check_sendable()
             await checkpoint()
             self._check_sendable()
-            await self._wait_for_room(self._engine.room.size - 1)
+            room = self._engine.room
+            await room.wait_until(self._core, room.size - 1, self._check_sendable)
         finally:
             self._sending = False
 
@@ -315,19 +293,6 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
             await cancel_shielded_checkpoint()
         finally:
             self._sending = False
-
-    def _check_sendable(self) -> None:
-        if SEND_END not in self._core.allowed or self._closed or self._engine.ending.closing:
-            raise self._unsendable_error()
-
-    def _unsendable_error(self) -> MuxadoError:
-        if self._closed is not None:
-            return self._closed_error()
-        if self._core.broken is not None:
-            return self._engine.ending.broken_error(self._core)
-        if SEND_END in self._core.allowed:
-            return self._engine.ending.error(f"stream {self.id}")
-        return self._engine.ending.closed_error(self._core, "send_eof was called on this stream")
 
     # ---- closing
 
@@ -369,32 +334,6 @@ class MuxadoStream(trio.abc.HalfCloseableStream):
         self._reset_now(code)
         await checkpoint()
 
-    def _close_now(self, why: str = "this side has closed the stream") -> None:
-        """What :meth:`aclose` does, without its checkpoint."""
-        if self._closed is not None:
-            return
-        if self._cut:
-            self._reset_now(ErrorCode.STREAM_CANCELLED, _CUT)
-        else:
-            self._let_go(why)
-            self._engine.steps.close(self._core)
 
-    def _reset_now(self, code: ErrorCode | int, why: str = _RESET) -> None:
-        """What :meth:`reset` does, without its checkpoint."""
-        if self._closed is None:
-            self._let_go(why)
-        self._engine.steps.reset(self._core, code)
-
-    def _let_go(self, why: str) -> None:
-        """This side has closed the stream: drop what came, and wake the tasks that use it."""
-        self._closed = (why, self._core.broken is not None)
-        self._received.close(self._receiving)
-        if self._engine.breaks:
-            wake_for_break(self._engine.breaks, self._core)
-        if self._sending:
-            self._engine.room.wake(self._core)
-
-    def _closed_error(self) -> StreamClosedError:
-        assert self._closed is not None
-        why, broke = self._closed
-        return self._engine.ending.closed_error(self._core, why, broke=broke)
+# For forwarding; see the end of _stream_steps.py.
+wait_over = MuxadoStream._wait_over  # pyright: ignore[reportPrivateUsage]
