@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from trio_muxado._protocol import events
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.decoder import Decoder
-from trio_muxado._protocol.frames import Data, DataRest, DataRun, Frame
+from trio_muxado._protocol.frames import BareData, Data, DataRest, DataRun, Frame
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.stream import BreakReason, Stream
 from trio_muxado._protocol.wire import V1, V2
@@ -149,13 +149,15 @@ def join(frames: Iterable[Frame]) -> list[Frame]:
 
 
 def spread(frames: list[Frame]) -> list[Frame]:
-    """Frames one by one, also those of a run, with their payloads in one piece."""
+    """Frames one by one, also those of a run and bare ones, with their payloads in one piece."""
     spread: list[Frame] = []
     for frame in frames:
         if isinstance(frame, DataRun):
             whole = [Data(frame.stream_id, frame.length, p, False, False) for p in frame.payloads]
             assert all(len(payload) == frame.length for payload in frame.payloads)
             spread += whole
+        elif type(frame) is tuple:
+            spread.append(Data(*cast("BareData", frame)))
         else:
             spread.append(frame)
     return join(spread)

@@ -78,7 +78,7 @@ class Inbound:
         self._limits = limits
         self._extensions = extensions
         self._types_in_band = types_in_band
-        self._decoder = Decoder(wire, streams.could_come_next, runs=True, at_once=FRAMES_AT_ONCE)
+        self._decoder = Decoder(wire, streams.could_come_next, bare=True, at_once=FRAMES_AT_ONCE)
         self._events: list[Event] = []
         self._largest_data = streams.largest_window
         self.last_data_of = 0
@@ -124,7 +124,7 @@ class Inbound:
         if self._announce(stream) and fin:
             self._receive_end(stream)
 
-    def _on_data(self, frame: frames.Data) -> None:
+    def _on_data(self, frame: frames.BareData) -> None:
         stream_id, length, payload, syn, fin = frame
         if length > self._largest_data:
             message = f"DATA of {length} bytes, larger than any window"
@@ -181,7 +181,7 @@ class Inbound:
             self._run += payloads
             return
         for payload in payloads:
-            self._on_data(frames.Data(stream_id, length, payload, syn=False, fin=False))
+            self._on_data((stream_id, length, payload, False, False))
 
     def _on_data_rest(self, frame: frames.DataRest) -> None:
         self._counts.frames_received -= 1  # a piece of one that is counted
@@ -386,7 +386,7 @@ class Inbound:
         self._streams.answer(stream.id, code, our_doing=our_doing)
 
     _HANDLERS: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
-        frames.Data: _on_data,
+        tuple: _on_data,  # BareData
         frames.DataRun: _on_data_run,
         frames.DataRest: _on_data_rest,
         frames.Syn: _on_syn,
