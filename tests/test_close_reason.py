@@ -1,6 +1,8 @@
 """Why a session ended, and who is told so."""
 
 import logging
+import socket
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,8 +17,11 @@ from trio_muxado import (
     SessionClosedError,
     SessionEndedError,
     TracedFrame,
+    break_stream,
+    client_session,
 )
 from trio_muxado._protocol.frames import GoAway
+from trio_muxado._protocol.wire import WIRES
 
 from .helpers import (
     V1,
@@ -27,8 +32,10 @@ from .helpers import (
     each_wire,
     echo,
     number_of,
+    outcome_of,
     raw_session,
     session_pair,
+    tcp_pair,
 )
 
 
@@ -216,6 +223,30 @@ async def test_the_reason_of_a_goaway_is_not_lost_when_the_session_then_closes(k
         await client.aclose()
         reason = await server.wait_closed()
         assert (reason.code, reason.debug) == (ErrorCode.INTERNAL_ERROR, b"sorry")
+
+
+@each_wire
+async def test_reason_a_break_behind_the_peer_s_goaway_while_this_side_sends(kind: Kind) -> None:
+    """Sending takes the only error of a socket that was reset, and the reader is left with an end.
+
+    Which of them runs first is chance, so there are several rounds.
+    """
+    wire = WIRES[kind.wire]
+    for _ in range(6):
+        async with tcp_pair() as (near, far):
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            async with client_session(near, config=kind.config(heartbeat=None)) as client:
+                stream = await client.open_stream()
+                await far.send_all(wire.wndinc(stream.id, 10_000_000))
+                await far.send_all(wire.goaway(stream.id, ErrorCode.NO_ERROR, b""))
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(outcome_of, partial(stream.send_all, bytes(1_000_000)))
+                    await wait_all_tasks_blocked(0.01)
+                    await break_stream(far)
+                reason = await client.wait_closed()
+                assert not reason.clean
+                assert isinstance(reason.error, ConnectionResetError)
 
 
 @pytest.mark.parametrize("cut", [False, True])

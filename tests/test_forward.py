@@ -5,6 +5,7 @@ TCP and TLS are here because memory knows neither a reset nor a lost close_notif
 """
 
 import random
+import socket
 import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -26,6 +27,7 @@ from trio_muxado import (
     StreamResetError,
     forward,
 )
+from trio_muxado._transport.peer import lowest
 
 from .helpers import (
     V1,
@@ -262,6 +264,32 @@ async def test_a_break_comes_over_as_a_break(
         assert not result.clean
         if kind_a.has_codes:
             assert CODE in codes_of(result.error)
+
+
+ROUNDS = 6
+"""Which of two tasks that a socket wakes runs first is chance: one of each in so many rounds."""
+
+
+@pytest.mark.parametrize("kind_a", [TCP, TLS], ids=str)
+@each_b
+async def test_a_break_of_a_side_that_is_being_sent_to_is_no_end(
+    kind_a: Carrier, kind_b: Carrier, contexts: Contexts
+) -> None:
+    """Sending takes the only error of a socket that was reset: receiving is left with an end."""
+    for _ in range(ROUNDS):
+        async with joined(kind_a, kind_b, contexts) as join:
+            for each, option in ((join.a.near, socket.SO_SNDBUF), (join.a.far, socket.SO_RCVBUF)):
+                lowest(each).setsockopt(socket.SOL_SOCKET, option, 4096)
+            await join.a.far.send_all(b"so far")
+            assert await read_exactly(join.b.far, 6) == b"so far"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(join.b.far.send_all, bytes(1_000_000))
+                await wait_all_tasks_blocked(0.01)
+                nursery.cancel_scope.cancel()
+            await break_far(join.a.far)
+            result = await join.ended()
+            assert (result.a_to_b.end, result.b_to_a.end) == ("broken", "broken")
+            await expect_break(kind_b, join.b.far)
 
 
 @each_a

@@ -55,7 +55,7 @@ from ._slots import Slots
 from ._steps import Steps
 from ._timeouts import ClosingTimer, FirstStreamTimer, OpenTimer, ProbeTimer, SendTimer
 from ._trace import TransportTrace
-from ._transport.closing import close_at_once, is_bare_tls_end, part, say_last_words
+from ._transport.closing import close_at_once, is_bare_tls_end, is_reset, part, say_last_words
 from ._transport.peer import describe, keep_alive, peer_address
 from ._writer import FrameWriter
 
@@ -326,6 +326,9 @@ class Engine:
 
     def _transport_ended(self, error: Exception | None) -> None:
         debug = self.connection.peer_debug
+        sending = self.writer.error
+        if sending is not None and is_reset(sending):
+            error = sending  # a socket says it once: who reads is left with an end
         # A transport that breaks where nothing was cut is how some systems end a connection.
         cut = error is not None and not (is_bare_tls_end(error) or self.connection.streams.idle)
         self.finish(self.ending.because_transport_ended(error, debug, cut=cut))

@@ -232,6 +232,10 @@ class _Joint:
             if has_ended(way.source):
                 break
         self._moved_at = trio.current_time()
+        if self._broke is not None or self._failure is not None:
+            # Nor is it an end, perhaps: who sends to a socket that was reset takes its only error,
+            # and who receives is left with an end.
+            await trio.lowlevel.checkpoint()  # which is cancelled
         if way.half is not None:
             await end_on(way.half)
 

@@ -45,7 +45,6 @@ class FrameWriter:
         "_connection",
         "_credit_waits",
         "_ending",
-        "_error",
         "_on_blocked",
         "_room",
         "_sender",
@@ -60,6 +59,7 @@ class FrameWriter:
         "_waited",
         "alone",
         "bytes_sent",
+        "error",
         "flushed",
         "sends_now",
         "sleeps",
@@ -103,7 +103,8 @@ class FrameWriter:
         self._batch: list[Buffer] = []
         self._batch_size = BatchSize(LARGEST if self._sender.has_socket else LARGEST_TLS)
         self._size = 0  # of the batch, as it was made
-        self._error: Exception | None = None  # the transport's
+        self.error: Exception | None = None
+        """The transport's, where it has refused a batch."""
         # What a tracer raises is to end the session, not to come out of a user's call.
         self.sends_now: bool = self._sender.has_socket and trace is None
         """``send_now`` can send anything."""
@@ -142,12 +143,12 @@ class FrameWriter:
                         continue
                 if not self.unsent_batch:
                     self._begin_batch()
-                if self.unsent_batch and self._error is None:
+                if self.unsent_batch and self.error is None:
                     if self._shield is None:
                         return await self._run_shielded()
                     await self._send_rest()
-                if self._error is not None:
-                    return self._error
+                if self.error is not None:
+                    return self.error
         finally:
             self.alone = self.sends_now = False
         return None
@@ -156,7 +157,7 @@ class FrameWriter:
         """Go on, as the transport has to be waited for.  Most sockets take all at once."""
         with trio.CancelScope(shield=True) as self._shield:
             await self.run()
-        return self._error
+        return self.error
 
     def stop(self) -> None:
         """The session was ended at once: also what is queued is not sent."""
@@ -181,7 +182,7 @@ class FrameWriter:
         try:
             taken = self._sender.send_now(batch, self._size)
         except Exception as error:  # a transport can be anything that is a stream
-            self._error = error
+            self.error = error
             return
         if taken:
             self._times_turns = False
@@ -197,7 +198,7 @@ class FrameWriter:
         try:
             await self._sender.send(self._batch)
         except BaseException as error:
-            self._error = failure_of(error)
+            self.error = failure_of(error)
             return
         finally:
             took = trio.current_time() - start

@@ -64,6 +64,14 @@ async def half_close(transport: trio.abc.Stream) -> bool:
     return True
 
 
+def is_reset(error: BaseException) -> bool:
+    """Whether a transport has raised it because the peer has reset the connection below."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ConnectionResetError):
+        cause = cause.__cause__
+    return cause is not None
+
+
 def is_bare_tls_end(error: BaseException) -> bool:
     """Whether a TLS peer has ended the connection below without TLS's own end, as ours does.
 
