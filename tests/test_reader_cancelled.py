@@ -11,7 +11,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from trio_muxado import MuxadoSession, SessionEndedError, client_session, server_session
 
-from .helpers import Kind, Pair, each_wire, echo, read_exactly, socket_pair
+from .helpers import V1, Kind, Pair, each_wire, echo, read_exactly, socket_pair
 
 each_transport = pytest.mark.parametrize("transports", [memory_stream_pair, socket_pair])
 
@@ -68,3 +68,28 @@ async def test_who_is_cancelled_leaves_at_once_although_nothing_comes(
     await far.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await near.receive_some()
+
+
+@each_transport
+async def test_what_ends_the_session_of_who_is_cancelled_has_no_context(
+    transports: Callable[[], Pair],
+) -> None:
+    """The reader's own cancellation is no part of an error that it meets later."""
+    near, far = transports()
+    error = ValueError("of a tracer")
+
+    def trace(event: object) -> None:
+        if user.cancel_called:
+            raise error
+
+    with trio.CancelScope() as user, pytest.raises(ValueError, match="of a tracer") as caught:
+        async with server_session(near, config=V1.config(tracer=trace, heartbeat=None)) as session:
+            await wait_all_tasks_blocked()
+            user.cancel()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+                await far.send_all(b"anything")
+                await session.wait_closed()
+    assert caught.value is error
+    assert error.__context__ is None
+    await far.aclose()

@@ -168,9 +168,12 @@ class Engine:
 
     async def _run_reader(self) -> None:
         try:
+            failure, cancelled = None, False
             try:
                 failure = await self.reader.run()
-            except trio.Cancelled:  # the user is, and the session goes on meanwhile
+            except trio.Cancelled:
+                cancelled = True  # it would be the context of whatever is raised in here
+            if cancelled:  # the user is, and the session goes on meanwhile
                 failure = await self.reader.run_shielded()
             self._transport_ended(failure)
             if not (self.ending.clean or self._silent):
