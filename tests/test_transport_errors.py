@@ -1,5 +1,6 @@
 """What becomes of a session, and of those who wait on it, when its transport fails."""
 
+import errno
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,7 @@ from trio_muxado import (
 from .helpers import (
     STEADY,
     V1,
+    V2,
     V2_TYPED,
     Deaf,
     Failing,
@@ -38,6 +40,8 @@ from .helpers import (
     outcome_of,
     read_all,
     session_pair,
+    socket_pair,
+    tcp_pair,
 )
 
 CLOSE_TIMEOUT = 5.0
@@ -285,6 +289,46 @@ async def test_breaking_a_stream_that_fails_while_it_is_cancelled_raises_nothing
     stream.stuck = True
     await break_stream(stream)
     assert stream.failed == 1
+
+
+def refuse_options(stream: trio.SocketStream) -> None:
+    """Set no option of the socket any more, as macOS does not where the peer has reset it."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    stream.socket.setsockopt = refuse  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("detects", [False, True])
+async def test_a_socket_that_takes_no_options_is_no_error_of_the_session(detects: bool) -> None:
+    """A peer that has gone says so by its end, and never ends a server."""
+    near, far = socket_pair()
+    refuse_options(far)
+    async with (
+        client_session(near, config=V2.config()) as client,
+        server_session(far, config=V2.config(wire="auto" if detects else "v2")) as server,
+    ):
+        stream = await client.open_stream()
+        await stream.send_all(b"x")
+        assert await (await server.accept_stream()).receive_some() == b"x"
+
+
+async def test_a_session_over_a_socket_that_is_closed_ends() -> None:
+    near, far = socket_pair()
+    near.socket.close()
+    async with client_session(near, config=V2.config()) as session:
+        assert (await session.wait_closed()).initiator == "transport"
+    await far.aclose()
+
+
+async def test_a_socket_that_takes_no_options_is_closed_where_it_is_broken() -> None:
+    async with tcp_pair() as (near, far):
+        assert isinstance(near, trio.SocketStream)
+        refuse_options(near)
+        await break_stream(near)
+        assert near.socket.fileno() == -1
+        assert await far.receive_some() == b""
 
 
 async def refused(stream: trio.SSLStream[trio.SocketStream]) -> None:

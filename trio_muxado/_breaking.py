@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import trio
@@ -70,7 +71,8 @@ async def break_now(stream: trio.abc.AsyncResource, code: ErrorCode | int) -> No
 
 async def _reset_connection(stream: trio.SocketStream) -> None:
     if stream.socket.fileno() >= 0 and stream.socket.family != getattr(socket, "AF_UNIX", None):
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_FOR_NO_TIME)
+        with suppress(OSError):  # macOS refuses it where the peer has gone: nothing is to be broken
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_FOR_NO_TIME)
     await stream.aclose()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -74,7 +75,8 @@ def keep_alive(transport: trio.abc.Stream) -> None:
     if not isinstance(stream, trio.SocketStream):
         return
     sock = stream.socket
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        for option, value in _TCP_OPTIONS:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    with suppress(OSError):  # it is gone: closed, or on macOS reset
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            for option, value in _TCP_OPTIONS:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
