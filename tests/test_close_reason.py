@@ -22,6 +22,7 @@ from trio_muxado import (
 )
 from trio_muxado._protocol.frames import GoAway
 from trio_muxado._protocol.wire import WIRES
+from trio_muxado._transport.peer import lowest
 
 from .helpers import (
     V1,
@@ -234,8 +235,8 @@ async def test_reason_a_break_behind_the_peer_s_goaway_while_this_side_sends(kin
     wire = WIRES[kind.wire]
     for _ in range(6):
         async with tcp_pair() as (near, far):
-            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            lowest(near).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            lowest(far).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             async with client_session(near, config=kind.config(heartbeat=None)) as client:
                 stream = await client.open_stream()
                 await far.send_all(wire.wndinc(stream.id, 10_000_000))
