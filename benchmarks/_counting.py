@@ -1,6 +1,6 @@
 """What a request and a session cost, counted: no clock has a say.
 
-Both ends run in one process. Trio runs the tasks that are ready in an order of chance, so that
+Both sides run in one process. Trio runs the tasks that are ready in an order of chance, so that
 nobody relies on one. Here they run oldest first, and once more youngest first, and the lower count
 is the figure; and trio's clock stands still. So the counts are the same in every run. Tests hold
 them, and `benchmarks.against` compares them.
@@ -213,7 +213,7 @@ async def _requests(wire: str, at_once: int) -> Counter[str]:
 
 
 def of_request(wire: str, at_once: int) -> Counts:
-    """Of a request, both ends together: open, 64 bytes, end; 64 bytes back, end."""
+    """Of a request, both sides together: open, 64 bytes, end; 64 bytes back, end."""
     counts = _run(_requests, wire, at_once)
     counts["calls"] = counts["calls, ours"] + counts["calls, trio's"]
     return {name: round(counts[name] / (AT_ONCE[at_once] * at_once), 2) for name in OF_REQUEST}
@@ -257,7 +257,7 @@ async def _connections() -> Counter[str]:
 
 
 def of_session(wire: str) -> Counts:
-    """From connecting to having closed, with one byte each way; both ends together."""
+    """From connecting to having closed, with one byte each way; both sides together."""
     counts = _run(_sessions, wire)
     counts["calls"] = counts["calls, ours"] + counts["calls, trio's"]
     return {name: counts[name] for name in OF_SESSION}

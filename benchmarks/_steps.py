@@ -33,7 +33,7 @@ async def steps(peer: Peer, sessions: Peer) -> None:
 
 
 class Client:
-    """In the harness: the process at the other end of the lines."""
+    """In the harness: the process that answers the lines."""
 
     def __init__(self, process: subprocess.Popen[str], why: Callable[[], str]) -> None:
         self._process = process

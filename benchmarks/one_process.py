@@ -1,4 +1,4 @@
-"""What a request costs: both ends in one process, `python -m benchmarks.one_process`.
+"""What a request costs: both sides in one process, `python -m benchmarks.one_process`.
 
 No other process disturbs the figures, so they show what one change gives; the least of many
 runs is the figure. Task switches are counted, not timed.
@@ -52,7 +52,7 @@ async def measure(args: argparse.Namespace) -> None:
                 done = await requests(peer, args.at_once)
         nursery.cancel_scope.cancel()
     print(
-        f"{args.wire}, {args.at_once} at once, both ends: {best * 1e6:.1f} us of CPU, "
+        f"{args.wire}, {args.at_once} at once, both sides: {best * 1e6:.1f} us of CPU, "
         f"{counts['task switches'] / done:.2f} task switches, "
         f"{counts['turns'] / done:.2f} passes of trio's loop"
     )

@@ -1,7 +1,7 @@
 """The first milestone in one run: `python -m benchmarks.rough`.
 
-Requests at 64 at once against a new TCP connection each and against the seed (Go, v1);
-bulk on one stream against the seed. Interleaved, a few minutes at most, ratios only.
+Requests at 64 at once against a new TCP connection each and against Go muxado v1;
+bulk on one stream against the same. Interleaved, a few minutes at most, ratios only.
 """
 
 from __future__ import annotations

@@ -296,7 +296,7 @@ async def test_closing_is_bounded_when_half_closing_hangs(autojump_clock: MockCl
 async def test_a_peer_that_ends_while_we_close_costs_no_time(
     kind: Kind, autojump_clock: MockClock
 ) -> None:
-    """The frame reader sees the end before the frame writer has run: both ends close at once."""
+    """The frame reader sees the end before the frame writer has run: both sides close at once."""
     for _ in range(20):
         peer = RawPeer(kind)
         start = trio.current_time()

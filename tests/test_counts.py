@@ -2,7 +2,7 @@
 
 `python -m benchmarks.against REV` compares the same counts, made by the same code, between two
 versions. Whoever changes one changes it here, and says why in the commit; the failure shows the
-row as it is to be. "calls" are ours and trio's together; both ends are counted.
+row as it is to be. "calls" are ours and trio's together; both sides are counted.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ async def test_what_ends_with_its_session_is_not_logged_again(
     end: Callable[[trio.abc.HalfCloseableStream, RawPeer], Awaitable[None]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Neither handlers, nor heartbeats of both ends.  TCP fails in other calls than memory."""
+    """Neither handlers, nor heartbeats of both sides.  TCP fails in other calls than memory."""
     if over == "memory":
         await check_one_line(kind, memory_stream_pair(), end, caplog)
         return

@@ -518,7 +518,7 @@ async def test_a_full_stream_that_nobody_reads_costs_the_others_nothing(
 async def test_credit_that_nobody_waits_for_is_granted_once_in_a_while(
     kind: Kind, autojump_clock: MockClock
 ) -> None:
-    """Each grant is a frame, a write and a wake-up at both ends."""
+    """Each grant is a frame, a write and a wake-up on both sides."""
     async with bulk(Link(latency=0.002, bandwidth=1000 * MB), kind) as (client, server):
         near = await client.open_stream()
         far = await server.accept_stream()

@@ -32,7 +32,7 @@ LATE = 1.0
 peers: what came meanwhile is moved before anybody is called idle."""
 
 TURNS_TO_SEND = 5
-"""Turns of trio's loop between the last bytes that were sent and a break, which takes with it
+"""Passes of trio's loop between the last bytes that were sent and a break, which takes with it
 what has not gone out.  A session's frame writer needs three to send what it was given."""
 
 

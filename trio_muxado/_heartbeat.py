@@ -235,7 +235,7 @@ class Heartbeats:
             self._steps.consume(self._stream, len(data))
 
     def _forget_older(self, ahead: int) -> None:
-        """Whoever waits for an echo that the peer has left out waits in vain."""
+        """Let nobody wait for an echo that the peer has left out."""
         for number in list(self._waiting):
             if (self._next - number) & 0xFFFFFFFF <= ahead:
                 break

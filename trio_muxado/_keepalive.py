@@ -23,7 +23,7 @@ MOMENT = 0.1
 """Seconds.  Who wakes later than that was not delayed by other tasks: the process stood still."""
 
 READING_TURNS = 16
-"""Turns of trio's loop in which the reader gets what has come.  Over a socket or TLS it needs one,
+"""Passes of trio's loop in which the reader gets what has come.  Over a socket or TLS it needs one,
 over a transport that passes it from task to task one or two for each of those."""
 
 

@@ -131,7 +131,7 @@ class SessionPool:
         return stream
 
     def open_stream_nowait(self, *, type: int = 0, priority: int = 0) -> MuxadoStream:
-        """Like :meth:`open_stream`, but raise :exc:`trio.WouldBlock` where that would wait."""
+        """Like :meth:`open_stream`, but raises :exc:`trio.WouldBlock` instead of waiting."""
         stream = self._open_now(type, priority)  # which checks them, where there is a session
         if stream is not None:
             return stream

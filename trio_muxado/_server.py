@@ -36,7 +36,7 @@ server is asked to stop: a request that is on its way needs half a round trip, o
 it was lost.  No longer does it accept what waits in its listeners."""
 
 ACCEPTING_TURNS = 5
-"""Turns of trio's loop without a new connection, after which none waits to be accepted: a listener
+"""Passes of trio's loop without a new connection, after which none waits to be accepted: a listener
 needs one to wake, one for each connection, and the task that handles it one to begin."""
 
 ASSUMED_WAITING = 128

@@ -2,7 +2,7 @@
 
 Frames of muxado v2, one reader, one writer that joins what waits, windows, half-close, a memory
 channel for each stream. No limits, no resets, no states, no errors, no priorities, no heartbeats,
-no closing in good order: what a protocol's guarantees cost is the difference to this.
+no graceful end: what a protocol's guarantees cost is the difference to this.
 """
 
 from __future__ import annotations

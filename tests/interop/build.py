@@ -50,7 +50,7 @@ class Peer:
 
     @property
     def typed_sessions(self) -> bool:
-        """Whether types are a matter of the whole session: ``--typed`` at both ends."""
+        """Whether types are a matter of the whole session: ``--typed`` on both sides."""
         return self.wire == "v2"
 
 

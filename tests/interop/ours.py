@@ -125,7 +125,7 @@ async def our_client(port: int, config: MuxadoConfig) -> AsyncIterator[Host]:
 
 @dataclass(frozen=True)
 class Exchange:
-    """What both ends have to tell of a session that is over."""
+    """What both sides report of a session that is over."""
 
     outcome: dict[str, Any]
     """Of the scenario, as the end that dialled saw it."""

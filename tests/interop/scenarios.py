@@ -33,7 +33,7 @@ OPENING_AT_ONCE = 48
 
 
 class Half:
-    """An echo in two halves: in between, the stream is certainly alive at both ends."""
+    """An echo in two halves: in between, the stream is certainly alive on both sides."""
 
     def __init__(self, stream: MuxadoStream, payload: bytes) -> None:
         self.stream = stream
@@ -339,7 +339,7 @@ async def typed(session: MuxadoSession) -> Outcome:
 
 
 async def seed_exchange(session: MuxadoSession) -> Outcome:
-    """What the client in the seed's README does."""
+    """What the client in muxado v1's README does."""
 
     async def one(i: int) -> None:
         payload = (b"1" * 16, b"2" * 19)[i]

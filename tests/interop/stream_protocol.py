@@ -238,7 +238,7 @@ class Host:
 
 
 async def answer_seed(stream: MuxadoStream) -> None:
-    """The exchange of the server in the seed's README: read all, send it all back, half-close."""
+    """The exchange of the server in muxado v1's README: read all, send it all back, half-close."""
     everything = await Incoming(stream).rest()
     await stream.send_all(everything)
     await stream.send_eof()

@@ -1,4 +1,4 @@
-"""The exchange of client.go and server.go in the seed's README, with the first generation."""
+"""The exchange of client.go and server.go in the README of muxado v1."""
 
 from __future__ import annotations
 

@@ -341,7 +341,7 @@ class Connection:
         self._session.step(SessionInput.SEND_GOAWAY)
         self._outbox.put(self._wire.goaway(self.streams.last_taken_id, code, debug))
         if not last and not self._wire.has_syn_frame:
-            # Go v2 before 2.0.2 swallows eight bytes behind a GOAWAY and waits for them.  These
+            # Go v2 before 2.0.2 swallows eight bytes after a GOAWAY and waits for them.  These
             # are eight that every known peer ignores: the end of a stream that does not exist.
             self._outbox.put(self._wire.data_header(self.streams.never_used_id, 0, fin=True))
 

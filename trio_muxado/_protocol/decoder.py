@@ -58,7 +58,7 @@ class Decoder:
     """Bytes of one wire to frames, however they are cut.
 
     ``knows_stream(stream_id, opening)`` says whether a frame with that id could come next;
-    it settles whether bytes behind a GOAWAY are its debug text or a frame (see
+    it settles whether bytes after a GOAWAY are its debug text or a frame (see
     ``Wire.goaway_overstates``).  With ``bare``, a DATA frame is a ``BareData``, and equal ones in a
     row may be one ``DataRun``.  ``at_once`` bounds the frames of a call, each of a run among them.
     """

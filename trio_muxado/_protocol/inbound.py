@@ -362,7 +362,7 @@ class Inbound:
             self._refuse_overflow(stream, length)
             return False
         # RST would take with it what is about to go out.  So this is skipped, and with its credit
-        # more can come: behind our end it meets the RST.
+        # more can come: after our end it meets the RST.
         self._outbox.queue_credit(stream.id, stream.receive_window.discard())
         return True
 

@@ -242,7 +242,7 @@ class Streams:
         return False
 
     def half_open(self) -> list[Stream]:
-        """Streams whose type has not come, or that an end has ended and that are not done.
+        """Streams whose type has not come, or that one side has ended and that are not done.
 
         With them are those that this side has closed and whose slot waits for the peer.
         The heartbeats of both sides are left alone, and the peer's extensions: they take no slot of

@@ -20,9 +20,9 @@ PLENTY = 2 * 1024 * 1024
 """Bytes of a window from which on ``ENOUGH`` counts."""
 
 ENOUGH = 500_000_000
-"""Bytes a second.  A window that lets so many through is not what holds the peer back: an end takes
+"""Bytes a second.  A window that lets so many through is not what holds the peer back: a side moves
 hardly twice as much, and a round that was as short as the one with half of the window shows that
-both sides got going.  Without this windows double on to 8 MiB on loopback, where they fill any
+both sides got going.  Without this, windows double up to 8 MiB on loopback, where they fill any
 socket, and a peer that waits for its socket sends in pieces: a fourth fewer bytes a second for a
 quarter more of a CPU (measured)."""
 

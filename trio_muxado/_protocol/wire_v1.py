@@ -1,4 +1,4 @@
-"""muxado v1 (2012-2014): the seed, Debian's package, inconshreveable/muxado up to f693c7e."""
+"""muxado v1 (2012-2014): inconshreveable/muxado up to f693c7e, and Debian's package of it."""
 
 from __future__ import annotations
 

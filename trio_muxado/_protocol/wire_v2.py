@@ -18,7 +18,7 @@ V2 = Wire(
     syn_flag=0x2,
     initial_window=0x40000,
     # The wire would carry 16 MiB.  The Go library puts as much as a window into a frame, where a
-    # write has so much.  Our frames are as long as a turn, which makes few of them.  With 64 KiB
+    # write has so much.  Our frames are as long as a quantum, which makes few of them.  With 64 KiB
     # both sides in one process take a tenth more CPU time, and two move no fewer bytes (measured).
     max_payload=0x40000,
     error_codes={code: code.number("v2") for code in ErrorCode},

@@ -39,7 +39,7 @@ REASONS: Mapping[str, bool] = {
     "unknown": False,  # there is no such tunnel
     "unreachable": False,  # there is no agent, or nothing answers at the target
 }
-"""Why a relay refuses, and whether asking again is in vain until somebody has changed something."""
+"""Why a relay refuses, and whether asking again is pointless until something has changed."""
 
 
 class MessageError(ValueError):
@@ -91,7 +91,7 @@ class Refused:
 
     @property
     def is_final(self) -> bool:
-        """Whether asking again is in vain."""
+        """Whether asking again is pointless."""
         return REASONS.get(self.reason, False)
 
 

@@ -24,7 +24,7 @@ SCHEMES = ("redis", "rediss", "unix")
 
 # A key is a sorted set of claims, each by the millisecond in which it ends: by Redis's own clock,
 # as those of the relays may differ.  A script runs as a whole, so of two relays that ask for the
-# same at once, one is told of the other.  It gives the claims that could stand in the way.
+# same at once, one learns of the other.  It gives the claims that could stand in the way.
 CLAIM = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
