@@ -316,6 +316,26 @@ async def test_each_address_has_its_slots(
         assert await ask(agent.port(), b"ab") == b"ba"
 
 
+async def test_visitors_that_say_nothing_hold_up_nobody() -> None:
+    """And each of them is served once he speaks."""
+    async with (
+        service(reverse) as behind,
+        running_relay() as relay,
+        exposed(relay, {TCP: behind}) as agent,
+        AsyncExitStack() as visitors,
+    ):
+        port = agent.port()
+        silent = [await visitors.enter_async_context(visit(port)) for _ in range(100)]
+        for _ in range(20):
+            assert await ask(port, b"ab") == b"ba"
+        assert relay.relay.counts.running["tcp"] >= len(silent)
+        for visitor in silent:
+            await visitor.send_all(b"ab")
+            await visitor.send_eof()
+        for visitor in silent:
+            assert b"".join([bytes(chunk) async for chunk in visitor]) == b"ba"
+
+
 async def test_a_visitor_that_falls_silent_is_broken() -> None:
     async with (
         service(reverse) as behind,
