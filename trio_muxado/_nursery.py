@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from sys import intern
 from typing import Any, NoReturn, cast
 
 import trio
@@ -119,7 +120,7 @@ def task_name(function: Callable[..., Any]) -> str:
     if isinstance(function, partial):
         function = function.func
     try:
-        return f"{function.__module__}.{function.__qualname__}"
+        return intern(f"{function.__module__}.{function.__qualname__}")  # one for all sessions
     except AttributeError:
         return repr(function)
 
