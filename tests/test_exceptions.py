@@ -3,7 +3,8 @@
 import logging
 import signal
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,9 +16,13 @@ from trio_muxado import (
     MuxadoError,
     MuxadoStream,
     SessionClosedError,
+    _connect,
+    _nursery,
+    _steps,
     client_session,
     server_session,
 )
+from trio_muxado._nursery import leaves
 from trio_muxado._protocol.frames import GoAway
 
 from .helpers import (
@@ -341,3 +346,55 @@ def test_an_interrupt_comes_out_bare(where: str) -> None:
         # The nursery of the test itself makes one group, and nothing else does.
         (error,) = error.exceptions
     assert type(error) is KeyboardInterrupt
+
+
+INTERRUPTED = {module.__file__ for module in (_nursery, _connect, _steps)}
+"""Where an interrupt in the middle would leave what a nursery or a session can't go on with."""
+
+
+def lines_until_interrupt(main: Callable[[], Awaitable[None]], number: int) -> int:
+    """Run ``main`` with an interrupt at so many lines of these modules; return how many it ran."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in INTERRUPTED:
+            return None
+        if event == "line":
+            lines += 1
+            if lines == number:
+                interrupt()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        trio.run(main)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_at_any_line_leaves_nothing_half_done() -> None:
+    async def main() -> None:
+        async with session_pair(V1) as (client, server), await client.open_stream() as stream:
+            await stream.send_all(b"hello")
+            async with await server.accept_stream() as accepted:
+                assert await accepted.receive_some() == b"hello"
+                await accepted.send_all(bytes(100_000))
+                assert await stream.receive_some()
+                await accepted.reset()
+
+    every_line = lines_until_interrupt(main, -1)
+    assert every_line > 100
+    for number in range(1, every_line + 1):
+        caught: BaseException | None = None
+        try:
+            lines = lines_until_interrupt(main, number)
+        except BaseException as error:
+            caught = error
+        if caught is None:
+            assert lines < number  # tasks took other turns, and so fewer lines
+        else:
+            assert {type(leaf) for leaf in leaves(caught)} == {KeyboardInterrupt}, number

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from ._checks import check_host, check_port, check_ssl_context, check_stream
 from ._config import DEFAULT_CONFIG, MuxadoConfig, check_config
@@ -164,6 +165,7 @@ class SessionManager:
         self._first_stream_timeout = first_stream_timeout
         self._server_budget = server_budget
 
+    @enable_ki_protection  # as trio's nurseries
     async def __aenter__(self) -> MuxadoSession:
         transport, connect = self._transport, self._connect
         self._transport = self._connect = None
@@ -186,6 +188,7 @@ class SessionManager:
             raise
         return session
 
+    @enable_ki_protection
     async def __aexit__(
         self, kind: object, error: BaseException | None, traceback: object
     ) -> bool | None:

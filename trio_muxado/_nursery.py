@@ -16,6 +16,7 @@ from sys import intern
 from typing import Any, NoReturn, cast
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -35,12 +36,16 @@ class BareNursery:
 
     inner: trio.Nursery
 
+    # An interrupt between these and trio's nursery would leave that open: they are protected as
+    # trio's own are, and it comes when the task waits.
+    @enable_ki_protection
     async def __aenter__(self) -> BareNursery:
         self._failures: tuple[BaseException, ...] = ()
         self._manager = trio.open_nursery()
         self.inner = await self._manager.__aenter__()
         return self
 
+    @enable_ki_protection
     async def __aexit__(
         self, kind: object, raised: BaseException | None, traceback: object
     ) -> None:

@@ -1,12 +1,15 @@
 """Calls of the connection, each with what has to follow it.
 
 A state change and the frame that it queues are one synchronous step.  After it the frame writer
-may have something to send, and streams may have ended whose slots others wait for.
+may have something to send, and streams may have ended whose slots others wait for.  An interrupt
+waits for the end of a step: half of one would leave what the tasks of the session can't go on with.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from trio.lowlevel import enable_ki_protection
 
 from ._protocol.states import OVER
 
@@ -40,6 +43,7 @@ class Steps:
         self._slots = slots
         self._on_starving = on_starving
 
+    @enable_ki_protection
     def done(self) -> None:
         """A step is done that may have queued frames or ended streams."""
         if self.writer.sleeps:
@@ -47,11 +51,13 @@ class Steps:
         if self._slots.awaited:
             self._slots.pass_on()
 
+    @enable_ki_protection
     def goaway(self, code: ErrorCode | int, debug: bytes) -> None:
         """Queue GOAWAY; the session goes on."""
         self.connection.goaway(code, debug)
         self.done()
 
+    @enable_ki_protection
     def open(self, stream_type: int, priority: int) -> Stream:
         """Open a stream.  Raises what :meth:`Connection.open_stream` raises."""
         stream = self.connection.open_stream(stream_type, priority)
@@ -59,6 +65,7 @@ class Steps:
             self.writer.wake()
         return stream
 
+    @enable_ki_protection
     def send(self, stream: Stream, data: bytes, whole: bool = False) -> None:
         """Queue data, which is not empty; ``whole`` says that nothing belongs into its frame."""
         self.connection.send(stream, data)
@@ -67,6 +74,7 @@ class Steps:
         elif self.writer.sleeps:
             self.writer.wake()
 
+    @enable_ki_protection
     def end_sending(self, stream: Stream) -> None:
         """Half-close a stream."""
         self.connection.end_sending(stream)
@@ -77,11 +85,13 @@ class Steps:
         elif self.writer.sleeps:
             self.writer.wake()
 
+    @enable_ki_protection
     def consume(self, stream: Stream, size: int) -> None:
         """Somebody has taken that many received bytes."""
         if self.connection.consume(stream, size) and self.writer.sleeps:
             self.writer.wake_for_credit()
 
+    @enable_ki_protection
     def close(self, stream: Stream) -> None:
         """Close a stream gracefully; nobody hears of it any more."""
         self.receivers.pop(stream, None)
@@ -98,6 +108,7 @@ class Steps:
         if self._slots.awaited:
             self._slots.pass_on()
 
+    @enable_ki_protection
     def reset(self, stream: Stream, code: ErrorCode | int) -> None:
         """Reset a stream; nobody hears of it any more."""
         self.receivers.pop(stream, None)
