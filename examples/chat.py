@@ -49,7 +49,7 @@ class Member(NamedTuple):
 
 
 class Chat:
-    """Who is there."""
+    """All members."""
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
@@ -102,11 +102,11 @@ class Chat:
             await stream.reset(code)
 
     async def listen(self, name: str, incoming: AsyncGenerator[bytes, None]) -> bool:
-        """Pass on what a member says; tell whether it was all lines."""
+        """Pass on what a member says. Return whether every line had an acceptable length."""
         try:
             async for line in incoming:
                 self.say(f"{name}: {line.decode(errors='replace')}", to_all_but=name)
-                await trio.lowlevel.checkpoint()  # many lines can come at once: others have a turn
+                await trio.lowlevel.checkpoint()  # many lines may arrive at once: let others run
         except ValueError:
             return False
         return True

@@ -37,13 +37,13 @@ def http_client(session: MuxadoSession) -> httpx.AsyncClient:
 
 
 async def hub_app(scope: Any, receive: Any, send: Any) -> None:
-    """Hand out tasks. Any ASGI framework that runs on trio or anyio can be in its place."""
+    """Hand out tasks. Any ASGI framework that runs on trio or anyio could take its place."""
     if scope["type"] == "http":
         await respond(send, {"task": "count the stars"})
 
 
 async def watch(session: MuxadoSession) -> None:
-    """Ask a worker for its state, as soon as it is there."""
+    """Ask a worker for its state, as soon as it has connected."""
     async with http_client(session) as client:
         try:
             response = await client.get("/state")

@@ -52,7 +52,7 @@ METHODS: dict[str, Callable[..., Any]] = {"add": add, "upper": upper}
 
 
 async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
-    """Read to the end, but not without end."""
+    """Read to the end, up to a limit."""
     data = bytearray()
     async for chunk in stream:
         data += chunk
@@ -117,7 +117,7 @@ async def call(session: MuxadoSession, method: str, *arguments: Any) -> Any:
 
 
 async def ask(port: int, method: str, arguments: list[Any]) -> None:
-    """Call one method, and show what came of it."""
+    """Call one method, and show the result."""
     async with open_muxado_session(HOST, port) as session:
         try:
             with trio.fail_after(PATIENCE):
@@ -128,7 +128,7 @@ async def ask(port: int, method: str, arguments: list[Any]) -> None:
 
 
 def parsed(argument: str) -> Any:
-    """Take what is JSON for what it means, and all else for a text."""
+    """Parse JSON, and take anything else as text."""
     try:
         return json.loads(argument)
     except ValueError:

@@ -67,7 +67,7 @@ class Relay:
 
 
 async def agent(relay_host: str, relay_port: int, host: str, port: int) -> None:
-    """Serve the relay's streams, and reconnect whenever the relay was away."""
+    """Serve the relay's streams, and reconnect whenever the connection is lost."""
 
     def on_state(state: str, loss: DialLoss | None) -> None:
         print(state if loss is None else f"the relay is away: {loss.message}", flush=True)

@@ -28,7 +28,7 @@ SECRET = b"for your eyes only"
 
 
 class Listening(trio.abc.HalfCloseableStream):
-    """What the relay could read, if it wanted: it keeps all that passes."""
+    """A stream that keeps everything that passes, as a curious relay could."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self.stream = stream
