@@ -55,7 +55,7 @@ from ._slots import Slots
 from ._steps import Steps
 from ._timeouts import ClosingTimer, FirstStreamTimer, OpenTimer, ProbeTimer, SendTimer
 from ._trace import TransportTrace
-from ._transport.closing import close_at_once, is_bare_tls_end, is_reset, part, say_last_words
+from ._transport.closing import close_at_once, is_bare_tls_end, part, say_last_words
 from ._transport.peer import describe, keep_alive, peer_address
 from ._writer import FrameWriter
 
@@ -141,8 +141,7 @@ class Engine:
             abort=self.abort,
         )
         self._silent = False  # nothing more is said to the peer
-        # Of extensions, and of what waits for a transport where the session ends.
-        self._scopes: list[trio.CancelScope] = []
+        self._scopes: list[trio.CancelScope] = []  # of extensions, and of waits at the end
         self._was_offered = False  # a stream of the peer's application
         self._written = LazyEvent()
         self.done: LazyEvent = LazyEvent()
@@ -168,11 +167,10 @@ class Engine:
 
     async def _run_reader(self) -> None:
         try:
-            failure, cancelled = None, False
             try:
-                failure = await self.reader.run()
-            except trio.Cancelled:
-                cancelled = True  # it would be the context of whatever is raised in here
+                failure, cancelled = await self.reader.run(), False
+            except trio.Cancelled:  # it would be the context of whatever is raised in here
+                failure, cancelled = None, True
             if cancelled:  # the user is, and the session goes on meanwhile
                 failure = await self.reader.run_shielded()
             self._transport_ended(failure)
@@ -328,13 +326,10 @@ class Engine:
         return f"session {self.number} with {describe(self.transport, self.peer_address)}"
 
     def _transport_ended(self, error: Exception | None) -> None:
-        debug = self.connection.peer_debug
-        sending = self.writer.error
-        if sending is not None and is_reset(sending):
-            error = sending  # a socket says it once: who reads is left with an end
+        error = self.writer.reset or error  # of a reset whoever reads may hear but an end
         # A transport that breaks where nothing was cut is how some systems end a connection.
         cut = error is not None and not (is_bare_tls_end(error) or self.connection.streams.idle)
-        self.finish(self.ending.because_transport_ended(error, debug, cut=cut))
+        self.finish(self.ending.because_transport_ended(error, self.connection.peer_debug, cut=cut))
 
     def finish(self, reason: CloseReason) -> None:
         """The session is over.  Every stream and every waiting task hears of it; nothing waits."""

@@ -16,7 +16,7 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_res
 from ._keepalive import keep_waiting
 from ._lazy_event import LazyEvent
 from ._nursery import failure_of
-from ._transport.closing import unacknowledged
+from ._transport.closing import is_reset, unacknowledged
 from ._transport.sending import LARGEST, LARGEST_TLS, BatchSender, BatchSize
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class FrameWriter:
         "_connection",
         "_credit_waits",
         "_ending",
+        "_error",
         "_on_blocked",
         "_room",
         "_sender",
@@ -59,7 +60,6 @@ class FrameWriter:
         "_waited",
         "alone",
         "bytes_sent",
-        "error",
         "flushed",
         "sends_now",
         "sleeps",
@@ -103,8 +103,7 @@ class FrameWriter:
         self._batch: list[Buffer] = []
         self._batch_size = BatchSize(LARGEST if self._sender.has_socket else LARGEST_TLS)
         self._size = 0  # of the batch, as it was made
-        self.error: Exception | None = None
-        """The transport's, where it has refused a batch."""
+        self._error: Exception | None = None  # the transport's
         # What a tracer raises is to end the session, not to come out of a user's call.
         self.sends_now: bool = self._sender.has_socket and trace is None
         """``send_now`` can send anything."""
@@ -143,12 +142,12 @@ class FrameWriter:
                         continue
                 if not self.unsent_batch:
                     self._begin_batch()
-                if self.unsent_batch and self.error is None:
+                if self.unsent_batch and self._error is None:
                     if self._shield is None:
                         return await self._run_shielded()
                     await self._send_rest()
-                if self.error is not None:
-                    return self.error
+                if self._error is not None:
+                    return self._error
         finally:
             self.alone = self.sends_now = False
         return None
@@ -157,7 +156,7 @@ class FrameWriter:
         """Go on, as the transport has to be waited for.  Most sockets take all at once."""
         with trio.CancelScope(shield=True) as self._shield:
             await self.run()
-        return self.error
+        return self._error
 
     def stop(self) -> None:
         """The session was ended at once: also what is queued is not sent."""
@@ -182,7 +181,7 @@ class FrameWriter:
         try:
             taken = self._sender.send_now(batch, self._size)
         except Exception as error:  # a transport can be anything that is a stream
-            self.error = error
+            self._error = error
             return
         if taken:
             self._times_turns = False
@@ -198,7 +197,7 @@ class FrameWriter:
         try:
             await self._sender.send(self._batch)
         except BaseException as error:
-            self.error = failure_of(error)
+            self._error = failure_of(error)
             return
         finally:
             took = trio.current_time() - start
@@ -304,6 +303,15 @@ class FrameWriter:
     def parts(self) -> int:
         """Parts of batches that a socket has taken, before it took what was left of them."""
         return self._sender.parts
+
+    @property
+    def reset(self) -> Exception | None:
+        """The transport's error, if the peer has reset the connection.
+
+        A socket says that once: whoever reads is left with an end.
+        """
+        error = self._error
+        return error if error is not None and is_reset(error) else None
 
     def unacknowledged(self) -> int:
         """Bytes that the system holds and the peer's has not acknowledged; 0 if nobody says."""
