@@ -139,7 +139,7 @@ class ReceiveChannel:
             assert self._channel is not None
             first = self._channel[1].receive_nowait()
         size = len(first)
-        if size == self.size and size <= limit:  # in short what follows in full: so most go
+        if size == self.size and size <= limit:  # fast path of the loop below
             self.size = 0
             self._tail = None
             return first if type(first) is bytes else bytes(first)

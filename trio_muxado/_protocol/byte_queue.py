@@ -42,7 +42,7 @@ class ByteQueue:
     def take(self, size: int, into: list[Buffer]) -> None:
         """Move ``size`` bytes to ``into``."""
         chunks = self.chunks or []
-        if size == self.size:  # in short what follows in full: so most go
+        if size == self.size:  # fast path of the loop below
             self.size = 0
             self.chunks = None
             into += chunks

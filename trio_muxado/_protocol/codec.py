@@ -140,7 +140,7 @@ class Wire:
 
         There is no FIN: an acceptor of the Go library takes it for its own direction.
         """
-        if not (priority or stream_type):  # in short what follows in full: so most streams begin
+        if not (priority or stream_type):  # fast path of what follows: most streams
             return _TWO_WORDS.pack(self.bare_syn, stream_id)
         flags = 0
         body = b""

@@ -113,7 +113,7 @@ class _NewTuple(Protocol):
     def __call__(self, kind: type[_Kind], fields: tuple[object, ...], /) -> _Kind: ...
 
 
-# What the class itself does as well, by one call more for each frame and event.
+# Skips NamedTuple's Python-level ``__new__``, one call for each frame and event.
 new_tuple = cast("_NewTuple", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
 Frame: TypeAlias = (

@@ -85,7 +85,7 @@ class Refused:
     """The relay's answer to :class:`Hello` or :class:`Target`."""
 
     reason: str
-    """One of :data:`REASONS`; others count as ones that time may mend."""
+    """One of :data:`REASONS`; others count as ones that may pass with time."""
     text: str
     """For people."""
 
