@@ -95,7 +95,7 @@ class Slots:
 
     def has_free(self) -> bool:
         """Whether there is a slot that nobody waits for; it is the caller's until a checkpoint."""
-        if self._waiting or not self._wire_known.is_set():
+        if self._waiting or self._connection.wire is None:
             return False
         outbound = self._streams.outbound  # as ``free`` counts, without a call
         return outbound.used + self._promised < outbound.limit

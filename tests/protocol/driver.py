@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from trio_muxado._protocol import events
 from trio_muxado._protocol.codec import Wire
@@ -25,11 +25,13 @@ __all__ = [
     "BOTH",
     "V1",
     "V2",
+    "DataReceived",
     "End",
     "by_stream",
     "failed",
     "ids",
     "join",
+    "named",
     "only",
     "opened",
     "pipe",
@@ -120,6 +122,14 @@ class End(PeerFrames):
         return join(self._ear.feed(self.bytes_sent(size)))
 
 
+class DataReceived(NamedTuple):
+    """What the connection has as a bare tuple."""
+
+    stream: Stream
+    data: bytes
+    ended: bool = False
+
+
 def receive(
     core: Connection, data: bytes | bytearray, now: float, *, turns: int = sys.maxsize
 ) -> list[events.Event]:
@@ -130,7 +140,12 @@ def receive(
     while core.has_more and turns > 1:
         turns -= 1
         told += core.receive_data(b"", now)
-    return told
+    return named(told)
+
+
+def named(told: Iterable[events.Event]) -> list[events.Event]:
+    """Events that all have a class."""
+    return [DataReceived(*event) if type(event) is tuple else event for event in told]
 
 
 def join(frames: Iterable[Frame]) -> list[Frame]:
@@ -194,10 +209,10 @@ def reset_of(event: events.Event) -> BreakReason:
 def by_stream(events_told: Iterable[events.Event]) -> dict[object, list[object]]:
     """What is told, stream by stream, with data in one piece and its end behind it."""
     stories: dict[tuple[int, int], list[object]] = {}
-    for event in list(events_told):  # which keeps every stream, and with it its identity
+    for event in named(events_told):  # which keeps every stream, and with it its identity
         stream = getattr(event, "stream", None)
         story = stories.setdefault((stream.id, id(stream)) if stream else (0, 0), [])
-        if isinstance(event, events.DataReceived):
+        if isinstance(event, DataReceived):
             if story and isinstance(story[-1], bytes):
                 story[-1] += event.data
             elif event.data:

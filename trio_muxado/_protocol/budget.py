@@ -141,13 +141,6 @@ class ReceiveBudget:
             size = min(size, largest)  # or two that follow each other would never stop
         window.grow(window.size + self._reserve(stream, size - window.size))
 
-    def read_after_end(self, stream: Stream, size: int) -> None:
-        """Nothing more comes on a stream, and ``size`` bytes of what came were read."""
-        window = stream.receive_window
-        window.unconsumed -= size  # and is never granted again
-        self.left += size
-        stream.reserved -= size
-
     def stop(self, stream: Stream) -> None:
         """Nothing more comes on a stream: only what is not read yet still takes memory."""
         reserved = stream.reserved

@@ -197,8 +197,8 @@ class Connection:
         quota = streams.outbound if stream_type != wire.heartbeat_type else None
         stream = streams.new_local(quota)
         self.counts.opened += 1
-        stream.type = stream_type
-        stream.priority = priority
+        if stream_type or priority:
+            stream.type, stream.priority = stream_type, priority
         if wire.has_syn_frame:
             self._outbox.put(wire.syn(stream.id, priority, stream_type))
         else:
@@ -274,16 +274,14 @@ class Connection:
             self._outbox.schedule(stream)
 
     def consume(self, stream: Stream, size: int) -> bool:
-        """The application took ``size`` received bytes: the peer may send as many again.
-
-        Returns whether there is credit to be sent.
-        """
+        """The application took ``size`` received bytes; whether there is credit to be sent."""
         stream.used = True
-        budget = self.streams.budget
-        if RECEIVE_DATA not in stream.allowed:
-            budget.read_after_end(stream, size)
+        window, budget = stream.receive_window, self.streams.budget
+        if RECEIVE_DATA not in stream.allowed:  # nothing more comes: no credit, only memory
+            window.unconsumed -= size
+            stream.reserved -= size
+            budget.left += size
             return False
-        window = stream.receive_window
         increment = window.consume(size)
         if window.end_round(self.streams.last_read_at, budget.largest):
             budget.grow(stream, self.streams.last_read_at)

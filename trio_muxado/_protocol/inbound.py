@@ -15,7 +15,6 @@ from .counts import Counts
 from .decoder import FRAMES_AT_ONCE, Decoder
 from .errors import ErrorCode, ProtocolViolation
 from .events import (
-    DataReceived,
     Event,
     GoAwayReceived,
     PeerEnded,
@@ -161,7 +160,7 @@ class Inbound:
         elif fin and not self._run and stream.custody is not UNTYPED and may_receive:
             # In short what follows in full: so most small messages come, whole and with their end.
             data = payload if type(payload) is bytes else bytes(payload)
-            self._events.append(new_tuple(DataReceived, (stream, data, True)))
+            self._events.append((stream, data, True))
             self.last_data_of = stream_id
             self._stop_receiving(stream)
         else:
@@ -219,15 +218,16 @@ class Inbound:
         else:
             self._end_run()
             if RECEIVE_DATA in stream.allowed:
-                self._events.append(new_tuple(DataReceived, (stream, b"", True)))
+                self._events.append((stream, b"", True))
         self._stop_receiving(stream)
 
     def _stop_receiving(self, stream: Stream) -> None:
         """The peer has ended its direction of a stream, and the events say so."""
+        streams = self._streams
         stream.step(RECEIVE_END)
-        self._streams.budget.stop(stream)
+        streams.budget.stop(stream)
         if stream.state in OVER:
-            self._streams.settle(stream)
+            streams.settle(stream)
 
     def _end_run(self, ended: bool = False) -> None:
         """Make one event of the payloads that came for a stream in a row: one copy serves all."""
@@ -235,7 +235,7 @@ class Inbound:
         if stream is None:
             return
         data = bytes(run[0]) if len(run) == 1 else b"".join(run)
-        self._events.append(new_tuple(DataReceived, (stream, data, ended)))
+        self._events.append((stream, data, ended))
         self.last_data_of = stream.id
         self._run = []
         self._run_of = None
