@@ -178,6 +178,6 @@ DEFAULT_CONFIG = MuxadoConfig()
 
 
 def check_config(config: object, name: str = "config") -> None:
-    """Raise TypeError for what is no configuration."""
+    """Raise TypeError for anything that is not a configuration."""
     if not isinstance(config, MuxadoConfig):
         raise TypeError(f"{name} must be a MuxadoConfig, not {shown(config)}")

@@ -63,7 +63,7 @@ async def serve(work: Any, address: Address, stop: trio.Event) -> None:
 
 
 def on_state(state: str, loss: DialLoss | None) -> None:
-    """One line when the relay is away."""
+    """One line when the relay can't be reached."""
     if loss is not None:
         tell_loss(loss)
 

@@ -42,7 +42,7 @@ class Commands(click.Group):
             raise Interrupted from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order in which they are told."""
+        """All names, in the order in which they are listed."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -131,7 +131,7 @@ async def expose(
 
 
 def checked_token(token: object) -> str:
-    """Refuse what is no token, without showing it."""
+    """Refuse anything that is not a token, without showing it."""
     if not isinstance(token, str):
         raise TypeError(f"token must be a str, not a {type(token).__name__}")
     if not token or not token.isprintable() or len(token) > LONGEST_SECRET:

@@ -41,19 +41,19 @@ def check_dialling(
 
 
 def check_heartbeat(value: object) -> None:
-    """Refuse what is no heartbeat; None is the default one."""
+    """Refuse anything that is not a Heartbeat; None is the default one."""
     if not isinstance(value, Heartbeat | None):
         raise TypeError(f"heartbeat must be a Heartbeat or None, not {shown(value)}")
 
 
 def check_stop(value: object) -> None:
-    """Refuse what is no event, but None."""
+    """Refuse anything but an event or None."""
     if not isinstance(value, trio.Event | None):
         raise TypeError(f"stop must be a trio.Event or None, not {shown(value)}")
 
 
 def check_hook(name: str, value: object) -> None:
-    """Refuse what is no function that is called and not awaited."""
+    """Refuse anything that is not a plain function."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {shown(value)}")
     if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):

@@ -1,4 +1,4 @@
-"""What a relay says to the others by way of the shared registry, and hears from them."""
+"""What a relay enters in the shared registry, and what it finds there of other relays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRESH = 1.0
 """Seconds for which what the registry has said is not asked again."""
 
 RETRY = 1.0
-"""Seconds between attempts while the registry is away."""
+"""Seconds between attempts while the registry can't be reached."""
 
 MOST_KNOWN = 10_000
 """Keys whose claims are remembered."""

@@ -117,7 +117,7 @@ class RelayConfig:
 
 
 def check_count(name: str, value: object) -> None:
-    """Refuse what is no positive whole number."""
+    """Refuse anything that is not a positive integer."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {shown(value)}")
     if value < 1:
@@ -125,7 +125,7 @@ def check_count(name: str, value: object) -> None:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no positive number."""
+    """Refuse anything that is not a positive number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
     if not 0 < value <= sys.float_info.max:  # an int can be larger

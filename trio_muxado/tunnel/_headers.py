@@ -1,4 +1,4 @@
-"""Headers on their way through the relay: what is for one connection only stays behind."""
+"""Headers on their way through the relay, without those that are for one connection only."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class Http1Connection:
     # ---- the two directions of an exchange
 
     async def _pass_request(self, upstream: Upstream, idle: trio.CancelScope) -> None:
-        """The request's body, and then whatever the visitor does while he is answered."""
+        """The request's body, and then whatever the visitor does while it gets its answer."""
         while isinstance(event := await self._next_event(), h11.Data | h11.EndOfMessage):
             self._moved(idle)
             if isinstance(event, h11.EndOfMessage):

@@ -107,7 +107,7 @@ class Http2Connection:
     # ---- receiving
 
     async def _read(self, nursery: trio.Nursery) -> None:
-        """Until the visitor ends, or does what he must not.  It waits for nothing else.
+        """Until the visitor ends, or breaks the protocol.  It waits for nothing else.
 
         A reader that waited for the writer would stand still with a visitor whose own does.
         """

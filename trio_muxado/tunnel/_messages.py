@@ -43,7 +43,7 @@ REASONS: Mapping[str, bool] = {
 
 
 class MessageError(ValueError):
-    """The other side sent what is no message."""
+    """The other side sent something that is not a message."""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Tunnel:
 
 
 def check_name(name: str, value: object) -> None:
-    """Refuse what is no name of a tunnel."""
+    """Refuse anything that is not the name of a tunnel."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {shown(value)}")
     if not _NAME.fullmatch(value):
@@ -59,7 +59,7 @@ def check_name(name: str, value: object) -> None:
 
 
 def check_port(name: str, value: object, least: int = 1) -> None:
-    """Refuse what is no TCP port."""
+    """Refuse anything that is not a TCP port."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {shown(value)}")
     if not least <= value <= 0xFFFF:
@@ -67,7 +67,7 @@ def check_port(name: str, value: object, least: int = 1) -> None:
 
 
 def check_address(name: str, value: object) -> None:
-    """Refuse what is neither a host's name nor an address."""
+    """Refuse anything that is neither a host's name nor an address."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {shown(value)}")
     if not value:

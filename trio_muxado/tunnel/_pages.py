@@ -1,4 +1,4 @@
-"""What a visitor of HTTP reads when no service answers him: why."""
+"""The page that a visitor of HTTP reads when no service answers: it says why."""
 
 from __future__ import annotations
 

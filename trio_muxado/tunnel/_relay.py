@@ -289,7 +289,7 @@ class Relay:
                 await self._forward(route, visitor, tcp)
 
     async def _forward(self, route: Route, visitor: Visitor, stream: trio.abc.Stream) -> None:
-        """Join a visitor to an agent's service, whichever way he has come."""
+        """Connect a visitor to an agent's service, however it has arrived."""
         counts, name = self.counts, route.name
         with counts.visit(name):
             try:

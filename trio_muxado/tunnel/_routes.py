@@ -1,4 +1,4 @@
-"""The ways from a visitor to an agent of his tunnel, at this relay or at another one."""
+"""The ways from a visitor to an agent of its tunnel, at this relay or at another one."""
 
 from __future__ import annotations
 

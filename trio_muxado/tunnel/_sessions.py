@@ -1,4 +1,4 @@
-"""The agents' port of a relay: who is admitted, and how long he stays."""
+"""The agents' port of a relay: who is admitted, and for how long."""
 
 from __future__ import annotations
 

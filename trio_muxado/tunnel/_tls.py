@@ -177,7 +177,7 @@ class TlsListener(trio.abc.Listener["trio.SSLStream[trio.SocketStream]"]):
 async def shake_hands(
     tcp: trio.SocketStream, context: ssl.SSLContext, arrivals: Arrivals
 ) -> tuple[trio.SSLStream[trio.SocketStream], str | None]:
-    """TLS with a visitor, and the host that he has asked for.
+    """TLS with a visitor, and the host that it has asked for.
 
     Raises:
       trio.BrokenResourceError, OSError, trio.TooSlowError: it failed, or took too long.

@@ -48,7 +48,7 @@ class Upstream:
             raise UpstreamError(str(error)) from None
 
     async def send_eof(self) -> None:
-        """Say that the visitor has ended his direction."""
+        """Say that the visitor has ended its direction."""
         try:
             await self.stream.send_eof()
         except MuxadoError as error:
@@ -73,7 +73,7 @@ class Upstream:
 
     @property
     def trailing_data(self) -> bytes:
-        """What has come behind the answer that switched to another protocol."""
+        """What has arrived after the answer that switched to another protocol."""
         return bytes(self._connection.trailing_data[0])
 
 

@@ -77,7 +77,7 @@ class Arrivals:
                 self._scopes.discard(scope)
 
     def stop(self) -> None:
-        """The relay stops: whoever says nothing does not hold it up."""
+        """The relay stops: a silent visitor does not delay it."""
         self._stopping = True
         for scope in self._scopes:
             scope.deadline = min(scope.deadline, trio.current_time() + GRACE)

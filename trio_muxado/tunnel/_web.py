@@ -1,4 +1,4 @@
-"""Visitors of HTTP tunnels as they come in: TLS, and which version of HTTP they speak."""
+"""Visitors of HTTP tunnels as they arrive: TLS, and which version of HTTP they speak."""
 
 from __future__ import annotations
 
