@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from ..command.support import ordinary_module
 from ..helpers.ports import free_port
 from ..tunnel.commands import APPLICATION, Running, relaying, running, terminated
 from ..tunnel.support import HOST
@@ -258,7 +259,7 @@ async def test_a_frozen_agent_is_noticed(program: Program, tmp_path: Path) -> No
     (tmp_path / "page").write_text("hello")
     async with files(tmp_path) as service, tunnel_to(service) as tunnel:
         expose = ("expose", service, "--relay", tunnel.agents, "--port", tunnel.port)
-        async with running(*expose) as frozen:
+        async with running(*expose, start=ordinary_module) as frozen:
             await frozen.expect("main is at")
             frozen.process.send_signal(signal.SIGSTOP)
             url = f"http://{HOST}:{tunnel.port}/page"
