@@ -123,15 +123,17 @@ def _do_nothing(value: None) -> None:
 def pytest_collection_finish() -> None:
     """What has been collected stays to the end: garbage collection need not go through it again.
 
-    It is most of what there is, and tests that look for what is left collect many times.
+    It is most of what there is, and tests that look for what is left collect many times.  Those
+    collect themselves, so that nobody needs it after every few hundred objects.
     """
-    if sys.implementation.name != "pypy":
-        # With its first example hypothesis makes its generator of random numbers, and asks the
-        # garbage collector who holds that.  It would not see whoever is frozen.
-        hypothesis.given(hypothesis.strategies.none())(_do_nothing)()
+    if sys.implementation.name == "pypy":
+        return
+    # With its first example hypothesis makes its generator of random numbers, and asks the garbage
+    # collector who holds that.  It would not see whoever is frozen.
+    hypothesis.given(hypothesis.strategies.none())(_do_nothing)()
     gc.collect()
-    if hasattr(gc, "freeze"):  # PyPy has none
-        gc.freeze()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def pytest_unconfigure() -> None:

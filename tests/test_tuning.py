@@ -484,7 +484,7 @@ async def test_heartbeats_overtake_what_waits(kind: Kind, autojump_clock: MockCl
                 for _ in range(20):
                     nursery.start_soon(send, await opener.open_stream(priority=HIGHEST), 100 * MB)
                     nursery.start_soon(drain, await acceptor.accept_stream())
-            await trio.sleep(10)
+            await trio.sleep(5)
             for session in sessions:
                 with trio.fail_after(2 * one_batch(kind, bandwidth)):
                     await session.ping()
