@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_muxado import (
     MuxadoSession,
@@ -82,7 +82,7 @@ async def test_a_response_is_read_while_it_is_made(kind: Kind) -> None:
 
 
 @each_wire
-async def test_fifty_requests_run_side_by_side(kind: Kind) -> None:
+async def test_fifty_requests_run_side_by_side(kind: Kind, autojump_clock: MockClock) -> None:
     waiting: list[str] = []
     all_there = trio.Event()
 
