@@ -17,7 +17,7 @@ from .sessions import (
     stream_pair,
     waits_of,
 )
-from .tasks import Turns, cancel_at_checkpoint, outcome_of, together
+from .tasks import CancelAtTurn, Turns, cancel_at_checkpoint, outcome_of, together
 from .transports import (
     Deaf,
     DeafHalfCloseable,
@@ -43,6 +43,7 @@ __all__ = [
     "V1",
     "V2",
     "V2_TYPED",
+    "CancelAtTurn",
     "Deaf",
     "DeafHalfCloseable",
     "Failing",

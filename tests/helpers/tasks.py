@@ -47,6 +47,19 @@ class Turns(trio.abc.Instrument):
         self.count += task.name.endswith(self._name)
 
 
+class CancelAtTurn(trio.abc.Instrument):
+    """Cancels ``scope`` before the turn with this number (from 1), whichever task gets it."""
+
+    def __init__(self, number: int, scope: trio.CancelScope) -> None:
+        self._left = number
+        self._scope = scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._left -= 1
+        if not self._left:
+            self._scope.cancel()
+
+
 class _CheckpointClock(trio.abc.Instrument):
     """Counts how often the task that made it is put aside, and cancels it at the given count."""
 

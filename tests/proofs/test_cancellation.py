@@ -1,6 +1,7 @@
 """Every call, cancelled at each checkpoint: a stream is whole or broken, and counts come back."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -8,15 +9,26 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from trio_muxado import MuxadoError, MuxadoSession, MuxadoStream, StreamResetError
+from trio_muxado import (
+    MuxadoError,
+    MuxadoSession,
+    MuxadoStream,
+    SessionEndedError,
+    StreamResetError,
+    client_session,
+    server_session,
+)
 
 from ..helpers import (
+    CancelAtTurn,
     Kind,
     Pair,
+    RawPeer,
     Splitting,
     Transport,
     cancel_at_checkpoint,
     each_kind,
+    echo,
     outcome_of,
     read_all,
     read_exactly,
@@ -190,3 +202,103 @@ async def test_an_end_that_is_cancelled_anywhere(kind: Kind, name: str, over: st
             break
     else:
         pytest.fail(f"{name} does not end")
+
+
+BULK = LONG[:300_000]
+
+
+async def send_and_read(session: MuxadoSession) -> bytes:
+    """Send ``BULK`` to whoever echoes it, and return what came back."""
+    received: list[object] = []
+    async with await session.open_stream() as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(read_into, received, stream)
+        await stream.send_all(BULK)
+        await stream.send_eof()
+    (result,) = received
+    assert isinstance(result, bytes), result
+    return result
+
+
+async def exchange(
+    kind: Kind, over: str, number: int, *, server_is_cancelled: bool
+) -> tuple[bytes, bool]:
+    """What came back from an echo, and whether the user of one side was cancelled at that turn.
+
+    That user's clean-up is all that is done.
+    """
+    near, far = OVER[over](number)
+    users = trio.CancelScope(), trio.CancelScope()
+    instrument = CancelAtTurn(number, users[server_is_cancelled])
+
+    async def serve() -> None:
+        with suppress(SessionEndedError), users[True]:
+            async with server_session(far, config=kind.config(heartbeat=None)) as session:
+                with trio.CancelScope(shield=True):
+                    await session.serve_streams(echo)
+
+    received = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        with users[False]:
+            async with client_session(near, config=kind.config(heartbeat=None)) as session:
+                trio.lowlevel.add_instrument(instrument)
+                with trio.CancelScope(shield=True):
+                    received = await send_and_read(session)
+                trio.lowlevel.remove_instrument(instrument)
+    return received, users[server_is_cancelled].cancel_called
+
+
+@pytest.mark.parametrize("server_is_cancelled", [False, True], ids=["client", "server"])
+@pytest.mark.parametrize("over", ["memory", "no half-close", "socket"])
+@each_kind
+async def test_a_user_who_is_cancelled_at_any_turn_loses_nothing(
+    kind: Kind, over: str, server_is_cancelled: bool
+) -> None:
+    """The session goes on for the clean-up, whatever its tasks wait for at that moment."""
+    for number in range(1, 1000):
+        with trio.fail_after(30):
+            received, cancelled = await exchange(
+                kind, over, number, server_is_cancelled=server_is_cancelled
+            )
+        assert received == BULK
+        if not cancelled:
+            break
+    else:
+        pytest.fail("the exchange does not end")
+    assert number > 20
+
+
+async def receive_burst(kind: Kind, number: int) -> tuple[bytes, bool]:
+    """What a server got of small frames that all came at once, and whether its user was cancelled.
+
+    So many frames are handled in several turns.
+    """
+    peer, (near, far) = RawPeer(kind), socket_pair()
+    first = [peer.syn(3, 1)] if kind.typed or kind.wire == "v1" else [peer.data(3, syn=True)]
+    burst = b"".join(first + [peer.data(3, b"x")] * 1_000 + [peer.fin(3)])
+    config = kind.config(heartbeat=None, close_timeout=0.01)  # the peer never answers
+    received = b""
+    async with near:
+        with trio.CancelScope() as user:
+            async with server_session(far, config=config) as session:
+                await wait_all_tasks_blocked()
+                instrument = CancelAtTurn(number, user)
+                trio.lowlevel.add_instrument(instrument)
+                with trio.fail_after(30, shield=True):
+                    await near.send_all(burst)
+                    received = await read_all(await session.accept_stream())
+                trio.lowlevel.remove_instrument(instrument)
+    return received, user.cancel_called
+
+
+@each_kind
+async def test_a_user_who_is_cancelled_within_a_burst_loses_nothing(kind: Kind) -> None:
+    for number in range(1, 200):
+        with trio.fail_after(30):
+            received, cancelled = await receive_burst(kind, number)
+        assert received == b"x" * 1_000
+        if not cancelled:
+            break
+    else:
+        pytest.fail("the burst does not end")
+    assert number > 5
