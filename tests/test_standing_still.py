@@ -16,6 +16,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_muxado import (
     ErrorCode,
+    Heartbeat,
     MuxadoConfig,
     MuxadoSession,
     StreamResetError,
@@ -38,6 +39,7 @@ from .helpers import (
     outcome_of,
     read_all,
     session_pair,
+    with_types,
 )
 
 LONG = 1000.0
@@ -270,6 +272,20 @@ async def stand_still_now_and_then(clock: MockClock) -> None:
         await trio.sleep(0.5)
         clock.jump(3)  # more than a timeout is late at most
         await wait_all_tasks_blocked()
+
+
+@with_types
+@pytest.mark.parametrize("asleep", [0.0, 1.0])
+async def test_a_peer_that_was_last_heard_when_the_clock_began_is_not_silent(
+    kind: Kind, asleep: float, autojump_clock: MockClock
+) -> None:
+    """Whatever trio's clock shows: a mocked one begins at 0."""
+    heartbeat = Heartbeat(interval=3, tolerance=2)
+    async with session_pair(kind, client={"heartbeat": heartbeat}) as (client, server):
+        await trio.sleep(asleep)
+        autojump_clock.jump(LONG)
+        await trio.sleep(4)
+        assert (client.close_reason, server.close_reason) == (None, None)
 
 
 @each_wire

@@ -311,7 +311,7 @@ class _PeerSilent:
         self._reader = reader
         self._abort = abort
         self._since = trio.current_time()
-        self._excused = 0.0  # what was heard last when the process had stood still
+        self._excused: float | None = None  # heard last when the process had stood still
 
     @property
     def due(self) -> float:
