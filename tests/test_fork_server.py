@@ -18,7 +18,7 @@ from .helpers.programs import DEADLINE
 pytestmark = pytest.mark.skipif(ORDINARY, reason="all programs start in the ordinary way here")
 
 WHAT_IT_SEES = """
-import os, signal, sys, warnings
+import ctypes, os, signal, sys, warnings  # libffi keeps a file of its own open
 print(sys.argv, sys.path[0], __name__, globals().get("__file__"))
 print(os.getcwd(), dict(os.environ), sys.stdin.read(), sys.warnoptions)
 print(signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGCHLD), signal.set_wakeup_fd(-1))
