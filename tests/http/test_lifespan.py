@@ -151,7 +151,7 @@ async def test_what_runs_behind_an_answer_ends_before_the_shutdown(
 @pytest.mark.parametrize("when", ["startup", "request", "answered", "websocket"])
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_what_ends_the_program_comes_out_bare(
-    error: type[BaseException], when: str, grouped: bool
+    error: type[BaseException], when: str, grouped: bool, autojump_clock: MockClock
 ) -> None:
     async def end() -> None:
         if grouped:

@@ -83,7 +83,9 @@ async def test_an_agent_that_takes_no_visitor(
     handle: Handle, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     patience = 0.1 if handle is stay_silent else PATIENCE
-    async with running_relay(agent_patience=patience) as relay, by_hand(relay) as session:
+    # Nobody waits for another agent where the last one leaves no tunnel.
+    options = {"agent_patience": patience, "keep_tunnel": 0.01}
+    async with running_relay(**options) as relay, by_hand(relay) as session:
         answer = await receive_message(await say(session, HELLO))
         assert isinstance(answer, Accepted)
         port = int(answer.tunnels[0].address.rpartition(":")[2])
