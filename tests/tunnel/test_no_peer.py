@@ -84,8 +84,8 @@ async def test_an_agent_that_takes_no_visitor(
 ) -> None:
     patience = 0.1 if handle is stay_silent else PATIENCE
     # Nobody waits for another agent where the last one leaves no tunnel.
-    options = {"agent_patience": patience, "keep_tunnel": 0.01}
-    async with running_relay(**options) as relay, by_hand(relay) as session:
+    relaying = running_relay(agent_patience=patience, keep_tunnel=0.01)
+    async with relaying as relay, by_hand(relay) as session:
         answer = await receive_message(await say(session, HELLO))
         assert isinstance(answer, Accepted)
         port = int(answer.tunnels[0].address.rpartition(":")[2])
