@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ..helpers import fork_server
+
 PACKAGES = {
     "haproxy": "haproxy",
     "nc": "netcat-openbsd",
@@ -31,6 +33,12 @@ def find(name: str) -> str | None:
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     folders = [os.environ["PATH"], "/usr/sbin", *map(str, versions)]
     return shutil.which(name, path=os.pathsep.join(folders))
+
+
+@pytest.fixture(autouse=True)
+def ordinary_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs here is killed, frozen and looked into, so each program is its own process."""
+    monkeypatch.setattr(fork_server, "ORDINARY", True)
 
 
 @pytest.fixture
