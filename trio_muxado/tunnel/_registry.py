@@ -12,6 +12,7 @@ import trio
 from .. import MuxadoError, MuxadoSession, SessionPool
 from ._config import RelayConfig
 from ._errors import TunnelRefusedError
+from ._listeners import close_listeners
 from ._messages import Granted
 from ._names import Tunnel, shown_address
 from ._tokens import Token
@@ -154,8 +155,7 @@ class Registry:
                         had.append(known)
             except BaseException:
                 for _, listeners in new:
-                    for listener in listeners:
-                        listener.socket.close()  # a checkpoint would leave out the next
+                    close_listeners(listeners)
                 raise
         for live, listeners in new:
             self._add(live, listeners)

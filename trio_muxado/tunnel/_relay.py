@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -22,7 +22,8 @@ from ._config import RelayConfig, session_config
 from ._control import CONTROL_TYPE, HELLO_TIMEOUT
 from ._counts import RelayCounts
 from ._http import HttpFront
-from ._names import parse_address, shown, shown_address
+from ._listeners import close_listeners, listen
+from ._names import shown, shown_address
 from ._newcomers import NewcomerListener
 from ._nursery import open_nursery
 from ._opening import NoAgentError
@@ -203,7 +204,7 @@ class Relay:
         if self.cluster is not None:  # agents of other relays have ports as well
             for port in config.port_range:
                 addresses[f"port {port}"] = shown_address(config.host, port)
-        listeners = await _listen(addresses)
+        listeners = await listen(addresses)
         agents_stop, agents_gone = trio.Event(), trio.Event()
         async with open_nursery() as nursery:
             if self.cluster is not None:
@@ -211,7 +212,8 @@ class Relay:
                 try:
                     await nursery.start(self.cluster.run)
                 except BaseException:
-                    _close(listeners)
+                    for opened in listeners.values():
+                        close_listeners(opened)
                     raise
             async with open_nursery() as visitors:
                 self.registry.start(nursery, partial(self._listen_for_visitors, visitors))
@@ -340,30 +342,6 @@ def _checked_tokens(tokens: object) -> list[Token]:
 async def _run_and_set(work: Callable[[], Awaitable[Any]], done: trio.Event) -> None:
     await work()
     done.set()
-
-
-async def _listen(addresses: Mapping[str, str | None]) -> dict[str, list[trio.SocketListener]]:
-    """Listen at all of them, or at none."""
-    opened: dict[str, list[trio.SocketListener]] = {}
-    try:
-        for name, address in addresses.items():
-            if address is not None:
-                host, port = parse_address(name, address)
-                try:
-                    opened[name] = await trio.open_tcp_listeners(port, host=host)
-                except OSError as error:
-                    error.filename = address  # which of them it is about
-                    raise
-    except BaseException:
-        _close(opened)
-        raise
-    return opened
-
-
-def _close(opened: Mapping[str, list[trio.SocketListener]]) -> None:
-    for listeners in opened.values():
-        for listener in listeners:
-            listener.socket.close()  # a checkpoint would leave out the next
 
 
 def _address(listeners: list[trio.SocketListener]) -> tuple[str, int]:

@@ -19,6 +19,7 @@ import trio
 from .. import ProxyHeaderError, break_stream, receive_proxy_header
 from ._config import RelayConfig
 from ._counts import RelayCounts
+from ._listeners import close_listeners
 from ._registry import shown_peer
 from ._seldom import Seldom
 
@@ -182,8 +183,7 @@ class Porter:
         finally:
             self._listening -= 1
             self._change()
-            for listener in listeners:
-                listener.socket.close()  # a checkpoint would leave out the next
+            close_listeners(listeners)
 
     async def wait_until_empty(self) -> None:
         """Wait until nothing listens any more and no visitor is left."""
