@@ -306,6 +306,28 @@ async def test_a_server_without_descriptors_says_so_once_a_second_and_recovers(
         nursery.cancel_scope.cancel()
 
 
+async def test_clients_above_the_cap_do_not_hide_that_descriptors_lack(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of the two lines comes once a second at most, for itself."""
+    caplog.set_level(logging.INFO, "trio_muxado")
+    listener = Failing(OSError(errno.EMFILE, "none left"))
+    error, listener.error = listener.error, None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_muxado_listeners, waits, [listener], max_sessions=1))
+        async with client_session(await listener.connect()) as session:
+            await session.ping()
+            listener.error = error
+            await (await listener.connect()).aclose()
+            await trio.sleep(0.5)
+            texts = sorted(record.getMessage() for record in caplog.records)
+            assert texts == [
+                "more than 1 clients: the next are disconnected",
+                f"no client can be accepted: {error}",
+            ]
+        nursery.cancel_scope.cancel()
+
+
 async def test_any_other_error_of_a_listener_ends_the_server_as_it_is() -> None:
     working, broken = MemoryListener(), Failing(OSError(errno.EBADF, "bad"))
     with pytest.raises(OSError, match="bad") as caught:

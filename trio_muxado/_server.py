@@ -43,7 +43,7 @@ ASSUMED_WAITING = 128
 """Connections that may wait in a listener that can't be asked how many do."""
 
 LOG_INTERVAL = 1.0
-"""Seconds between two lines that say that no more clients are taken."""
+"""Seconds between two lines that say the same: that no more clients are taken."""
 
 OVERLOADED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 """Errors of a listener by which the system says that it lacks something."""
@@ -103,7 +103,7 @@ class Server:
         self._budget = None if receive_budget is None else ServerBudget(receive_budget)
         self._accepted = 0  # connections so far
         self._live = 0  # clients that are connected
-        self._logged_at = -math.inf
+        self._logged_at: dict[str, float] = {}  # by the message
 
     async def run(
         self, listeners: list[ListenerT], task_status: trio.TaskStatus[list[ListenerT]]
@@ -193,8 +193,8 @@ class Server:
     def _log(self, level: int, message: str, what: object) -> None:
         """Log what may happen with each client, but not each time."""
         now = trio.current_time()
-        if now - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = now
+        if now - self._logged_at.get(message, -math.inf) >= LOG_INTERVAL:
+            self._logged_at[message] = now
             logger.log(level, message, what)
 
     async def _run_session(self, stream: trio.abc.Stream) -> None:
