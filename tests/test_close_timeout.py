@@ -370,27 +370,14 @@ async def test_a_reset_stream_does_not_hold_up_closing(
         assert isinstance(await outcome_of(stream.receive_some), StreamResetError)
 
 
-class StuckInClose(trio.abc.Stream):
+class StuckInClose(Transport):
     """A transport without half-close, whose first ``aclose`` does not return."""
 
-    def __init__(self, inner: trio.abc.Stream) -> None:
-        self._inner = inner
-        self._closes = 0
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._inner.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._inner.receive_some(max_bytes)
-
     async def aclose(self) -> None:
-        self._closes += 1
-        if self._closes == 1:
+        if not self.closed:
+            self.closed = True
             await trio.sleep_forever()
-        await self._inner.aclose()
+        await super().aclose()
 
 
 class StuckInEof(StuckInClose, trio.abc.HalfCloseableStream):

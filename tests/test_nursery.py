@@ -75,12 +75,13 @@ def bug() -> None:
         raise ValueError("a bug")  # noqa: B904  (it is about the context)
 
 
-async def _in_a_bare_nursery() -> None:
-    async def task() -> None:
-        bug()
+async def buggy_task() -> None:
+    bug()
 
+
+async def _in_a_bare_nursery() -> None:
     async with open_bare_nursery() as nursery:
-        nursery.start_soon(task)
+        nursery.start_soon(buggy_task)
         await trio.sleep_forever()
 
 
@@ -120,21 +121,15 @@ async def _in_a_forward() -> None:
 
 
 async def _in_a_nursery_of_a_tunnel() -> None:
-    async def task() -> None:
-        bug()
-
     async with tunnel_nursery() as nursery:
-        nursery.start_soon(task)
+        nursery.start_soon(buggy_task)
         await trio.sleep_forever()
 
 
 async def _in_a_nursery_of_http() -> None:
-    async def task() -> None:
-        bug()
-
     with errors_bare():
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(task)
+            nursery.start_soon(buggy_task)
             await trio.sleep_forever()
 
 
