@@ -88,7 +88,7 @@ async def listen_tcp(
 
 @contextmanager
 def _unknown_where_no_name() -> Generator[None, None, None]:
-    """No address has a name of letters that DNS doesn't allow; ``check_host`` can't tell them."""
+    """A name of letters that DNS does not allow has no address; ``check_host`` lets it through."""
     try:
         yield
     except UnicodeError as error:

@@ -20,7 +20,7 @@ PIECE = getattr(select, "PIPE_BUF", 512)
 
 
 class Stderr(io.RawIOBase):
-    """Standard error, which can be told not to wait."""
+    """Standard error, which waits for a reader until ``waits`` is False."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

@@ -63,7 +63,7 @@ class ByteQueue:
         del chunks[:used]
 
     def take_frames(self, header: bytes, size: int, count: int, into: list[Buffer]) -> None:
-        """Move ``count`` times ``size`` bytes to ``into``, each behind ``header``."""
+        """Move ``count`` times ``size`` bytes to ``into``, each after ``header``."""
         chunks = self.chunks or []
         while count:
             view = memoryview(chunks[0])
