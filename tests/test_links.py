@@ -1,4 +1,4 @@
-"""Every link in every Markdown file leads to a file that is there, and to a heading in it."""
+"""Links, pictures and tables of every Markdown file lead somewhere, and are whole."""
 
 import re
 import unicodedata
@@ -69,6 +69,29 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         elif anchor and (path.suffix != ".md" or anchor not in anchors(path)):
             broken.append(f"{target}: no such heading")
     assert not broken
+
+
+def cells(row: str) -> int:
+    """How many cells a line of a table has; a bar in code or after a backslash is text."""
+    bare = re.sub(r"`[^`]*`|\\.", "", row.strip())
+    return len(bare.strip("|").split("|"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_row_of_a_table_has_its_cells(page: Path) -> None:
+    """A row that was wrapped like prose takes the rest of the table with it."""
+    fences = re.compile(r"^( *)(```+|~~~+).*?^\1\2 *$", re.M | re.DOTALL)
+    lines = fences.sub("", page.read_text("utf-8")).splitlines()
+    torn = []
+    for start, line in enumerate(lines):
+        if not re.fullmatch(r" *\|( *:?-+:? *\|)+", line):
+            continue
+        for row in [lines[start - 1], *lines[start + 1 :]]:
+            if not row.strip():
+                break
+            if not row.strip().startswith("|") or cells(row) != cells(line):
+                torn.append(row)
+    assert not torn
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
