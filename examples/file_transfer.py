@@ -10,6 +10,7 @@ which `trio_muxado[demo]` brings.
 
 import hashlib
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -21,6 +22,8 @@ import trio
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from trio_muxado import (
+    ErrorCode,
+    MuxadoError,
     MuxadoSession,
     MuxadoStream,
     StreamResetError,
@@ -87,11 +90,22 @@ async def receive_file(folder: Path, stream: MuxadoStream) -> None:
     print("received", name, size, "bytes", flush=True)
 
 
+async def handle_stream(folder: Path, stream: MuxadoStream) -> None:
+    """Keep one file, such as one with a name that can't be used, from ending the others."""
+    try:
+        await receive_file(folder, stream)
+    except MuxadoError:
+        raise  # the stream or its session has ended: serve_streams deals with it
+    except Exception:
+        logging.exception("a file could not be received")
+        await stream.reset(ErrorCode.INTERNAL_ERROR)
+
+
 async def receive(folder: Path, port: int) -> None:
     """Receive files until interrupted."""
 
     async def handle_session(session: MuxadoSession) -> None:
-        await session.serve_streams(partial(receive_file, folder))
+        await session.serve_streams(partial(handle_stream, folder))
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(serve_muxado, handle_session, port, host=HOST))

@@ -47,10 +47,11 @@ async def watch(session: MuxadoSession) -> None:
     async with http_client(session) as client:
         try:
             response = await client.get("/state")
+            print("a worker says", response.json(), flush=True)
         except httpx.TransportError as error:
             print("a worker has gone:", error, flush=True)
-        else:
-            print("a worker says", response.json(), flush=True)
+        except Exception as error:  # whatever it has answered
+            print("a worker talks nonsense:", repr(error), flush=True)
 
 
 async def hub(port: int) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_muxado import StreamResetError, open_muxado_session
+from trio_muxado import ErrorCode, StreamResetError, open_muxado_session
 
 from .helpers import Kind, each_wire, session_pair
 from .helpers.fork_server import python
@@ -323,6 +323,15 @@ async def test_file_transfer(tmp_path: Path) -> None:
                 with pytest.raises(StreamResetError) as caught:
                     await stream.receive_some()
                 assert caught.value.code == code
+            # What no file can be called ends nothing but its own stream.
+            for name in "x" * 300, "a\0b", "\ud800":
+                stream = await session.open_stream()
+                header = {"name": name, "size": 0, "sha256": nothing}
+                await stream.send_all(json.dumps(header).encode() + b"\n")
+                await stream.send_eof()
+                with pytest.raises(StreamResetError) as caught:
+                    await stream.receive_some()
+                assert caught.value.code is ErrorCode.INTERNAL_ERROR
             # One that is cut off leaves nothing behind, either.
             stream = await session.open_stream()
             await stream.send_all(b'{"name": "half", "size": 9, "sha256": "00"}\nhalf')
@@ -335,6 +344,10 @@ async def test_file_transfer(tmp_path: Path) -> None:
 async def test_http_both_ways() -> None:
     async with running("http_both_ways.py", "hub", 0) as hub:
         (port,) = await hub.expect(r"listening on port (\d+)")
+        async with open_muxado_session(HOST, int(port)) as session:
+            async with await session.accept_stream() as stream:
+                await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{")
+                await hub.expect("a worker talks nonsense: JSONDecodeError")
         for name in ("first", "second"):
             async with running("http_both_ways.py", "worker", port, name) as worker:
                 assert "the hub says {'task': 'count the stars'}" in await worker.rest()

@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+
+from trio_muxado import StreamResetError, open_muxado_session
 
 from .helpers.fork_server import python
 from .helpers.pages import PAGES, ROOT, Block, Page
@@ -166,6 +169,69 @@ def test_program(page: Page, block: Block, tmp_path: Path) -> None:
             if block.output is not None:
                 expected = stage.on_our_ports(block.output)
                 assert matches(expected, printed), f"it printed:\n{printed}"
+
+
+MANY = b"9" * 4300
+"""Digits of the longest number that Python reads. The sum of two is too long to be written."""
+
+BODIES = [
+    b"",
+    b"\xff\xff\xff\xff",
+    b"null",
+    b'["words"]',
+    b"[NaN]",
+    b"[1e999]",
+    b"[%b, %b]" % (MANY, MANY),
+    b"[" * 100_000,
+    b'{"numbers": 1}',
+    b'{"numbers": [%b, %b]}' % (MANY, MANY),
+]
+NONSENSE = [*BODIES, *(len(body).to_bytes(4, "big") + body for body in BODIES)]
+"""What no server expects, alone and with its length before it (docs/howto/messages.md)."""
+
+
+async def send_nonsense(port: int) -> None:
+    """One stream for each, to a server that ends if its handler raises for any of them."""
+    async with open_muxado_session("127.0.0.1", port) as session:
+        for data in NONSENSE:
+            stream = await session.open_stream()
+            with contextlib.suppress(StreamResetError):
+                await stream.send_all(data)
+                await stream.send_eof()
+        for _ in range(50):  # each takes a pass of the server's loop, so its handlers have run
+            await session.ping()
+
+
+async def answer_nonsense(port: int) -> None:
+    """The same, to a server that opens the streams."""
+    for _ in range(2):  # had the first one ended the server, the second would not end cleanly
+        async with open_muxado_session("127.0.0.1", port) as session:
+            async for stream in session:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await stream.send_all(b"nonsense\r\n\r\n")
+                    await stream.send_eof()
+                    async for _ in stream:
+                        pass
+
+
+@pytest.mark.parametrize(
+    "page, block",
+    blocks(
+        lambda b: (
+            b.options.get("server") == ""
+            and not b.options.keys() & {"first", "extra"}
+            and "serve_muxado" in b.text
+            and 'wire="v2"' not in b.text
+        )
+    ),
+)
+def test_no_client_ends_a_server(page: Page, block: Block, tmp_path: Path) -> None:
+    """Servers of the pages do what the pages say: a bad request ends a stream, and nothing else."""
+    stage = Stage(page, block, tmp_path)
+    with stage.stack:
+        stage.stack.enter_context(serving(str(block), stage.write(block), 1))
+        attack = send_nonsense if "serve_streams" in block.text else answer_nonsense
+        trio.run(attack, int(stage.ports[PORT]))
 
 
 def test_no_option_stands_above_another_block() -> None:
