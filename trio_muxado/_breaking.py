@@ -31,7 +31,7 @@ async def break_stream(
     A muxado stream is reset with ``code``, and a TCP connection by RST.  A TLS stream is cut
     without close_notify, by breaking what is below it.  The same holds for any other wrapper that
     has what it wraps as ``transport_stream``.  A pipe, a Unix socket and a memory stream can't be
-    broken: they are closed, which their peer takes for a clean end.
+    broken: they are closed, which looks like a clean end to their peer.
 
     Takes effect even in a cancelled task, and raises no error of the stream.
 

@@ -51,7 +51,7 @@ class Heartbeat:
     session ends when *nothing at all* has arrived for ``interval + tolerance`` seconds.  What has
     arrived is read first, and time in which trio's loop stood still doesn't count.  None is what
     the known peers of the protocol version use: 3 s and 10 s on v1, 10 s and 15 s on v2.  With an
-    infinite ``tolerance`` this side sends heartbeats, and never takes the peer for dead.
+    infinite ``tolerance`` this side sends heartbeats, and never considers the peer dead.
 
     Raises:
       TypeError, ValueError: either is not a positive number, or ``interval`` is not finite.

@@ -275,7 +275,7 @@ class MuxadoStream(StreamSteps, trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """End this direction after what was sent; the other goes on.  A second call does nothing.
 
-        Never waits for window.  The peer takes what was sent for complete, also after a cancelled
+        Never waits for window.  The peer treats what was sent as complete, also after a cancelled
         :meth:`send_all`.  Raises what :meth:`send_all` raises.
         """
         if self._sending:

@@ -144,7 +144,7 @@ class TableTracer:
     """Writes a line of a table for every frame.  Many sessions may share one.
 
     Args:
-      file: where to, a text file; standard error when it is None.
+      file: a text file to write to; standard error when it is None.
 
     A deep copy is the same tracer, with the same file.
 
@@ -182,7 +182,7 @@ class JsonLinesTracer:
     """Writes a line of JSON for every frame: the fields of :class:`TracedFrame`.
 
     Args:
-      file: where to, a text file.
+      file: a text file to write to.
 
     A deep copy is the same tracer, with the same file.
 
