@@ -61,14 +61,24 @@ def kept_channels() -> Kept:
 class ReceiveChannel:
     """What a stream has received and its application has not; one task may receive."""
 
-    __slots__ = ("_channel", "_kept", "_rest", "_rest_from", "_tail", "_waited_in", "ended", "size")
+    __slots__ = (
+        "_kept",
+        "_receiver",
+        "_rest",
+        "_sender",
+        "_tail",
+        "_waited_in",
+        "ended",
+        "size",
+    )
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        self._channel: Channel | None = None  # only once something has to go through it
+        # The channel, only once something has to go through it: both sides, or neither.
+        self._sender: trio.MemorySendChannel[bytes | bytearray] | None = None
+        self._receiver: trio.MemoryReceiveChannel[bytes | bytearray] | None = None
         # A chunk that was larger than a call wanted, and where what is left of it begins.
-        self._rest: bytes | None = None
-        self._rest_from: int = 0
+        self._rest: tuple[bytes, int] | None = None
         self._tail: bytearray | None = None  # the last item of the channel, which small chunks join
         self._waited_in: bool = False  # a task waits, and nothing has been sent to it
         self.size: int = 0
@@ -87,7 +97,7 @@ class ReceiveChannel:
         before = self.size
         self.size = before + len(data)
         self._waited_in = False
-        send_nowait = (self._channel or self._open())[0].send_nowait
+        send_nowait = (self._sender or self._open()[0]).send_nowait
         if not before:
             send_nowait(data)
         elif len(data) >= SMALL_CHUNK:
@@ -105,9 +115,9 @@ class ReceiveChannel:
 
     def _wake(self) -> None:
         """Let a task that waits look at the stream's state."""
-        if self._waited_in and self._channel is not None:
+        if self._waited_in and self._sender is not None:
             self._waited_in = False
-            self._channel[0].send_nowait(b"")
+            self._sender.send_nowait(b"")
 
     # ---- the receiver's side
 
@@ -117,14 +127,14 @@ class ReceiveChannel:
         Where the wait raises, ``give_up`` has to follow.
         """
         self._waited_in = True
-        return (self._channel or self._open())[1]
+        return self._receiver or self._open()[1]
 
     def give_up(self) -> None:
         """The task that waited was cancelled."""
         if not (self._waited_in or self.size):
             # The cancellation crossed a wake-up: its empty item is still in the channel, which
             # therefore must not serve a later stream.  Nothing follows on this one.
-            self._channel = None
+            self._sender = self._receiver = None
         self._waited_in = False
 
     def take(self, first: bytes | bytearray | None, limit: int) -> bytes:
@@ -133,11 +143,10 @@ class ReceiveChannel:
         Chunks are joined until there are ``ENOUGH`` bytes.
         """
         if first is None:
-            rest = self._rest
-            if rest is not None:
-                return self._take_rest(rest, limit)
-            assert self._channel is not None
-            first = self._channel[1].receive_nowait()
+            if self._rest is not None:
+                return self._take_rest(*self._rest, limit)
+            assert self._receiver is not None
+            first = self._receiver.receive_nowait()
         size = len(first)
         if size == self.size and size <= limit:  # fast path of the loop below
             self.size = 0
@@ -149,9 +158,8 @@ class ReceiveChannel:
             return first[:limit]
         return self._take_joined([first], size, limit)
 
-    def _take_rest(self, rest: bytes, limit: int) -> bytes:
+    def _take_rest(self, rest: bytes, start: int, limit: int) -> bytes:
         """Take of what is left of a chunk, and what follows where that is little."""
-        start = self._rest_from
         left = len(rest) - start
         if left > limit:
             end = start + limit
@@ -167,15 +175,15 @@ class ReceiveChannel:
     def _take_joined(
         self, pieces: list[bytes | bytearray | memoryview], size: int, limit: int
     ) -> bytes:
-        rest, start = self._rest, self._rest_from
-        if rest is not None:
+        if self._rest is not None:
+            rest, start = self._rest
             pieces.append(memoryview(rest)[start:] if start else rest)
             size = len(rest) - start
             self._rest = None
         enough = min(limit, ENOUGH)
         if size < enough and size < self.size:
-            assert self._channel is not None
-            receive_nowait = self._channel[1].receive_nowait
+            assert self._receiver is not None
+            receive_nowait = self._receiver.receive_nowait
             while size < enough and size < self.size:
                 piece = receive_nowait()
                 pieces.append(piece)
@@ -202,24 +210,24 @@ class ReceiveChannel:
         """
         if 2 * start > len(chunk):
             chunk, start = chunk[start:], 0
-        self._rest, self._rest_from = chunk, start
+        self._rest = chunk, start
 
     def close(self, in_use: bool) -> None:
         """Drop what waits, and wake a task that does; ``in_use`` says that a task is in a call."""
-        channel = self._channel
-        if channel is None:
+        sender, receiver = self._sender, self._receiver
+        if sender is None or receiver is None:
             return
         if self.size:
             self.size = 0
             self._rest = self._tail = None
         elif not in_use and len(self._kept) < MAX_KEPT:
-            self._kept.append(channel)
+            self._kept.append((sender, receiver))
         if in_use:
             self._wake()
-        self._channel = None
+        self._sender = self._receiver = None
 
     def _open(self) -> Channel:
         kept = self._kept
         channel: Channel = kept.pop() if kept else trio.open_memory_channel(math.inf)
-        self._channel = channel
+        self._sender, self._receiver = channel
         return channel

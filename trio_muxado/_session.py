@@ -23,7 +23,7 @@ from ._errors import (
     Origin,
     SessionClosedError,
 )
-from ._nursery import BareNursery, open_bare_nursery, task_name, without_cancelled
+from ._nursery import open_bare_nursery, task_name, without_cancelled
 from ._protocol.checks import NONE, check_bytes, check_opening
 from ._protocol.codec import MAX_DEBUG
 from ._protocol.errors import ErrorCode, OpenRefused, check_code
@@ -31,7 +31,7 @@ from ._protocol.states import RECEIVE_DATA
 from ._receive_channel import ReceiveChannel
 from ._statistics import SessionStatistics, StreamCounts
 from ._stream import MuxadoStream
-from ._stream_steps import close_now, reset_now
+from ._stream_steps import close_now, core_of, reset_now
 from ._transport.peer import peer_certificate
 
 if TYPE_CHECKING:
@@ -225,7 +225,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         engine = self._engine
         take = engine.backlog.take
         async with open_bare_nursery() as nursery:
-            start = partial(self._start_handler, nursery, handler, task_name(handler))
+            run = partial(self._run_handler, nursery.fail, handler)
+            start = partial(self._start_handler, nursery.inner, run, task_name(handler))
             # The frame reader may start one as well: in this task's context, not its own.
             start_there = partial(copy_context().run, start)
             while offered := await take(MAX_BURST, start_there):
@@ -237,17 +238,15 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
 
     def _start_handler(
         self,
-        nursery: BareNursery,
-        handler: Handler,
+        nursery: trio.Nursery,
+        run: Handler,
         name: str,
         core: Stream,
         received: ReceiveChannel,
     ) -> None:
         if self._engine.connection.hold(core):
             stream = MuxadoStream(self, self._engine, core, received)
-            nursery.inner.start_soon(
-                self._run_handler, nursery.fail, handler, stream, core, name=name
-            )
+            nursery.start_soon(run, stream, name=name)
 
     async def _serve_extension(self, core: Stream, received: ReceiveChannel) -> None:
         """Run the configured handler of an extension on a stream, and raise its error."""
@@ -255,16 +254,12 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
         handler = self.config.extensions[core.type]
         stream = MuxadoStream(self, self._engine, core, received)
         failures: list[BaseException] = []
-        await self._run_handler(failures.append, handler, stream, core)
+        await self._run_handler(failures.append, handler, stream)
         if failures:
             raise failures[0]
 
     async def _run_handler(
-        self,
-        fail: Callable[[BaseException], None],
-        handler: Handler,
-        stream: MuxadoStream,
-        core: Stream,
+        self, fail: Callable[[BaseException], None], handler: Handler, stream: MuxadoStream
     ) -> None:
         """Run ``handler`` and let go of its stream; ``fail`` with what is not the stream's end."""
         try:
@@ -273,7 +268,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
                 check_awaitable("handler", handler, work)
             await work
         except BaseException as error:
-            if not self._ended_with_stream(error, core):
+            if not self._ended_with_stream(error, core_of(stream)):
                 # Without the checkpoint of ``reset``, which may be cancelled.
                 reset_now(stream, code_for(error))
                 fail(error)

@@ -132,6 +132,11 @@ class StreamSteps:
         return self._engine.ending.closed_error(self._core, *self._closed)
 
 
+def core_of(stream: StreamSteps) -> Stream:
+    """The stream as the protocol sees it."""
+    return stream._core  # pyright: ignore[reportPrivateUsage]
+
+
 # For other modules of this package.  On the class these names are private, as users hold it.
 receive_waiting, has_ended = StreamSteps._receive_waiting, StreamSteps._has_ended  # pyright: ignore[reportPrivateUsage]
 send_now, end_now = StreamSteps._send_now, StreamSteps._end_now  # pyright: ignore[reportPrivateUsage]
