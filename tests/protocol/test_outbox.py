@@ -367,10 +367,29 @@ def test_equals_get_equal_shares_below_a_higher_priority(wire: Wire, above: int)
 
 
 @both
-def test_a_short_rest_of_a_turn_is_no_turn_of_its_own(wire: Wire) -> None:
+@pytest.mark.parametrize("above", [25_000, 88_000, 96_000, 104_000, 160_000])
+@pytest.mark.parametrize("equals", [2, 3, 5])
+def test_shares_never_differ_by_two_turns(wire: Wire, above: int, equals: int) -> None:
+    """Whose turn is cut short, and how often, is different in each batch."""
+    end = End(wire, client=True)
+    batch, batches = 2 * QUANTUM, 60
+    high = end.open(priority=1)
+    end.feed(end.wndinc(high.id, batches * above))
+    streams = busy(end, *[batches * batch] * equals)
+    sizes = Counter({stream.id: 0 for stream in streams})
+    for _ in range(batches):
+        end.core.send(high, bytes(above))
+        sizes.update(data_sizes(end.sent(batch)))
+        shares = [sizes[stream.id] for stream in streams]
+        assert max(shares) - min(shares) < 2 * QUANTUM
+
+
+@both
+@pytest.mark.parametrize("size", [1000, QUANTUM // 3, QUANTUM // 2, QUANTUM - 1000])
+def test_the_rest_of_a_turn_is_no_turn_of_its_own(wire: Wire, size: int) -> None:
     """It would make three of two in each batch to come."""
     end = End(wire, client=True)
-    small, *large = busy(end, 1000, *[16 * QUANTUM] * 5)
+    small, *large = busy(end, size, *[16 * QUANTUM] * 5)
     assert end.core.data_to_send(2 * QUANTUM)[1] == [small, *large[:2]]
     for i in range(10):
         batch, streams = end.core.data_to_send(2 * QUANTUM)
@@ -391,13 +410,13 @@ def test_short_rests_of_turns_add_up_to_one(wire: Wire) -> None:
 
 
 @both
-@pytest.mark.parametrize(
-    "rest", [QUANTUM // 2, QUANTUM // 8], ids=["first in the next batch", "in its next turn"]
-)
-def test_a_turn_that_was_cut_short_dies_with_its_stream(wire: Wire, rest: int) -> None:
+@pytest.mark.parametrize("batches", [1, 2], ids=["in its next turn", "first in the next batch"])
+def test_a_turn_that_was_cut_short_dies_with_its_stream(wire: Wire, batches: int) -> None:
     end = End(wire, client=True)
-    _, first, second = busy(end, rest, 8 * QUANTUM, 8 * QUANTUM)
-    end.sent(2 * QUANTUM)
+    first, second = busy(end, 8 * QUANTUM, 8 * QUANTUM)
+    for _ in range(batches):
+        end.core.send(end.open(priority=1), bytes(QUANTUM // 2 + 1000))
+        end.sent(2 * QUANTUM)
     for stream in (first, second):
         end.core.reset(stream, 7)
     assert [type(frame) for frame in end.sent()] == [Rst, Rst]

@@ -28,12 +28,6 @@ PROBES_IN_A_ROW = 50
 """Probes that go out with no other DATA between them: each is an empty frame, and of those a peer
 takes too many in a row for a flood (ours 100)."""
 
-SMALL_DEFICIT = 4
-"""The rest of a turn that a full batch has cut short goes out first in the next one, unless it is
-less than a turn divided by this: then the stream's next turn is longer by it.  By itself it would
-cost both sides as much as a whole turn, and each batch would end with another (with 100 bulk
-streams on v1 a third of all turns were rests of a few KiB)."""
-
 
 class Outbox:
     """Frames of one connection on their way out.
@@ -68,7 +62,9 @@ class Outbox:
         self._credit: dict[int, int] = {}
         self._credit_hurries = False
         self._scheduler = Scheduler()
-        # Bytes of their turns that streams could not send, as a batch was full.
+        # Bytes of their turns that streams could not send, as a batch was full.  They make the next
+        # turn longer: by themselves they would cost both sides as much as a whole turn, and the
+        # next batch would be full in the middle of a turn again.
         self._deficit: dict[Stream, int] = {}
         self.answers: int = 0
         """Control frames in the queue that the peer made us write."""
@@ -214,7 +210,6 @@ class Outbox:
         most = wire.max_payload
         size = max(size, least)
         longest_turn = max(min(QUANTUM, (size + 1) // 2), least)
-        least_deficit = max(longest_turn // SMALL_DEFICIT, least)
         while size >= least and scheduler.priorities:
             stream = scheduler.pop()
             if stream.open_due and stream is not next(iter(self._unopened)):
@@ -222,7 +217,10 @@ class Outbox:
             turn = longest_turn if scheduler.priorities else size  # where nobody else waits
             if self._deficit:
                 deficit = self._deficit.pop(stream, 0)
-                turn = min(turn, deficit) if deficit >= least_deficit else turn + deficit
+                if deficit >= longest_turn:  # so it is the first: it had its next turn already
+                    turn = min(deficit, 2 * turn)
+                else:
+                    turn += deficit
             used, more = self._take_turn(stream, batch, turn if turn < size else size, most)
             size -= used
             streams.append(stream)
@@ -230,12 +228,12 @@ class Outbox:
                 if stream.outgoing.size:
                     self._starved[stream] = 0
                 continue
-            # What is left of the turn, as the batch is full, is its deficit: lost, the same stream
-            # might lose it each time.
+            # What is left of the turn, as the batch is full, is its deficit.  Once that is a whole
+            # turn, it is first in the next batch, or it might be cut short each time.
             deficit = turn - used
             if deficit > 0:
                 self._deficit[stream] = deficit
-            if deficit >= least_deficit:
+            if deficit >= longest_turn:
                 scheduler.put_back(stream)
             else:
                 scheduler.push(stream)
