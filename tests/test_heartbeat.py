@@ -1,6 +1,7 @@
 """Heartbeats: asking, answering, noticing silence, and not killing what is alive."""
 
 import os
+import socket
 import ssl
 import tracemalloc
 from typing import Any
@@ -18,11 +19,13 @@ from trio_muxado import (
     ErrorCode,
     Heartbeat,
     HeartbeatError,
+    MuxadoSession,
     SessionEndedError,
     StreamResetError,
     client_session,
     server_session,
 )
+from trio_muxado._heartbeat import OPEN_AFTER, Heartbeats
 from trio_muxado._protocol.frames import Data, Rst, Syn
 
 from .helpers import (
@@ -49,13 +52,20 @@ from .helpers import (
 TYPE = {"v1": 0xFFFFFEFF, "v2-typed": 0xFFFFFFFF}
 HIGHEST = 0x7FFFFFFF
 DEFAULTS = {"v1": (3.0, 10.0), "v2-typed": (10.0, 15.0)}
-BEAT = Heartbeat(interval=2, tolerance=5)
+INTERVAL = 2
+BEAT = Heartbeat(interval=INTERVAL, tolerance=5)
 
 
 async def beats(peer: RawPeer, stream_id: int = 3) -> list[bytes]:
     """The payloads that came on a stream since the last look."""
     frames = await peer.frames()
     return [bytes(f.payload) for f in frames if isinstance(f, Data) and f.stream_id == stream_id]
+
+
+def heartbeats_of(session: MuxadoSession) -> Heartbeats:
+    heartbeats = session._engine.heartbeats
+    assert heartbeats is not None
+    return heartbeats
 
 
 # ---- asking
@@ -81,6 +91,80 @@ async def test_the_requester_opens_one_stream_of_the_heartbeat_type(
             await wait_all_tasks_blocked()
         assert len(set(seen)) == 3
         assert session.latency == 0
+
+
+@with_types
+async def test_a_server_opens_its_heartbeat_stream_a_moment_later(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    """A session that is over by then did without; the times of the heartbeats stay the same."""
+    async with raw_session(kind, heartbeat=BEAT) as (_, peer):
+        await trio.sleep(OPEN_AFTER - 0.001)
+        assert await peer.frames() == []
+        await trio.sleep(0.002)
+        (opening,) = await peer.frames()
+        assert isinstance(opening, Syn | Data)
+        assert opening.stream_id == 2
+        await trio.sleep(INTERVAL - OPEN_AFTER - 0.002)
+        assert await beats(peer, 2) == []
+        await trio.sleep(0.002)
+        assert len(await beats(peer, 2)) == 1
+
+
+@with_types
+async def test_a_short_interval_begins_in_time(kind: Kind, autojump_clock: MockClock) -> None:
+    beat = Heartbeat(interval=0.1, tolerance=5)
+    async with raw_session(kind, heartbeat=beat) as (_, peer):
+        await trio.sleep(0.101)
+        await peer.frames()
+        await trio.sleep(0.1)
+        assert len(await beats(peer, 2)) == 1
+
+
+@with_types
+async def test_a_ping_before_the_server_has_opened_its_heartbeat_stream(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, heartbeat=BEAT) as (session, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(session.ping)
+        opening: Any = (await peer.frames())[-1]
+        peer.send(peer.data(2, bytes(opening.payload)[-4:]))
+        await trio.sleep(2 * OPEN_AFTER)
+        assert await peer.frames() == []  # there is one stream, also later
+        await trio.sleep(INTERVAL - OPEN_AFTER)
+        assert len(await beats(peer, 2)) == 1
+
+
+@with_types
+async def test_heartbeats_that_ended_before_the_server_opens_them_stay_ended(
+    kind: Kind, autojump_clock: MockClock
+) -> None:
+    async with raw_session(kind, heartbeat=BEAT) as (session, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcome_of, session.ping)
+            await peer.frames()
+            peer.send(peer.rst(2, ErrorCode.STREAM_CLOSED))
+        await peer.frames()
+        await trio.sleep(1000)
+        assert await peer.frames() == []
+
+
+@with_types
+async def test_the_system_watches_a_peer_that_goes_away_before_heartbeats_begin(kind: Kind) -> None:
+    """No stream can be opened then, so no heartbeat can notice that the peer is gone."""
+    near, far = socket_pair()
+    config = kind.config(heartbeat=Heartbeat(interval=0.01))
+    async with (
+        server_session(far, config=config) as server,
+        client_session(near, config=kind.config(heartbeat=None)) as client,
+    ):
+        async with await client.open_stream() as stream:
+            await stream.send_all(b"x")
+            await client.goaway()
+            await (await server.accept_stream()).receive_some()
+            while not far.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+                await trio.sleep(0.001)
+    assert server.statistics().opened == 0
 
 
 @with_types
@@ -188,13 +272,13 @@ async def test_a_cancelled_ping_is_forgotten_also_where_no_echo_comes(kind: Kind
             nursery.start_soon(session.ping)
             await wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        assert not session._engine.heartbeats._waiting
+        assert not heartbeats_of(session)._waiting
 
 
 @with_types
 async def test_numbers_of_beats_start_again(kind: Kind) -> None:
     async with session_pair(kind, heartbeat=None) as (client, _):
-        client._engine.heartbeats._next = 0xFFFFFFFF
+        heartbeats_of(client)._next = 0xFFFFFFFF
         await client.ping()
         await client.ping()
 
@@ -645,7 +729,7 @@ async def test_a_ping_whose_echo_the_peer_leaves_out_is_given_up(kind: Kind) -> 
             sent = b"".join(await beats(peer))[-12:]
             peer.send(peer.data(3, sent[8:]))
         assert sorted(isinstance(outcome, HeartbeatError) for outcome in outcomes) == [0, 1, 1]
-        assert not session._engine.heartbeats._waiting
+        assert not heartbeats_of(session)._waiting
 
 
 @with_types

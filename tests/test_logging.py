@@ -15,6 +15,7 @@ from trio_muxado import (
     MuxadoSession,
     MuxadoStream,
     SessionEndedError,
+    _heartbeat,
     serve_muxado_listeners,
     server_session,
 )
@@ -165,9 +166,10 @@ async def test_short_sessions_over_tcp_are_not_logged(
 
 @with_types
 async def test_what_ends_by_itself_is_logged_once(
-    kind: Kind, caplog: pytest.LogCaptureFixture
+    kind: Kind, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(_heartbeat, "OPEN_AFTER", 0.0)
     choices: dict[str, Any] = {"heartbeat": Heartbeat(), "extensions": {EXTENSION: echo}}
     async with raw_session(kind, **choices) as (session, peer), trio.open_nursery() as nursery:
         nursery.start_soon(session.serve_streams, echo)

@@ -280,8 +280,8 @@ async def test_who_is_woken_by_bytes_and_finds_the_stream_closed_takes_none(kind
             nursery.start_soon(receive)
             await wait_all_tasks_blocked()
             engine = session._engine
-            frame = peer.data(3, b"woken by this")
-            engine.reader.dispatch(engine.connection.receive_data(frame, trio.current_time()))
+            frames = peer.data(3, bytes(window.size // 8)) * 4
+            engine.reader.dispatch(engine.connection.receive_data(frames, trio.current_time()))
             await stream.aclose()
         assert isinstance(outcomes[0], StreamClosedError)
         assert window.unconsumed == 0

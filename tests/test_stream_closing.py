@@ -159,12 +159,13 @@ async def test_a_peer_that_waits_for_window_is_told_that_the_stream_is_closed(ki
 @each_wire
 async def test_aclose_gives_the_credit_back_and_answers_data_once(kind: Kind) -> None:
     async with raw_session(kind) as (session, peer):
-        peer.send(peer.syn(3), peer.data(3, bytes(1000)))
+        eighth = peer.wire.initial_window // 8
+        peer.send(peer.syn(3), *[peer.data(3, bytes(eighth))] * 4)
         stream = await session.accept_stream()
         await wait_all_tasks_blocked()
         await stream.aclose()
         frames = await peer.frames()
-        assert WndInc(3, 1000) in frames
+        assert WndInc(3, 4 * eighth) in frames
         assert Data(3, 0, b"", syn=False, fin=True) in frames
         peer.send(peer.data(3, b"late"), peer.data(3, b"later"))
         code = peer.wire.code_to_wire(ErrorCode.STREAM_CLOSED)

@@ -62,6 +62,11 @@ class Ending:
         """Set with ``reason``."""
 
     @property
+    def broke(self) -> bool:
+        """The session has ended, and neither side ended it in order."""
+        return self.reason is not None and not self.reason.clean
+
+    @property
     def clean(self) -> bool:
         """The session has ended cleanly, of which the log says nothing."""
         return self.reason is not None and self.reason.clean

@@ -62,6 +62,7 @@ from ._writer import FrameWriter
 if TYPE_CHECKING:
     from ._config import MuxadoConfig
     from ._protocol.stream import Stream
+    from ._protocol.wire import Wire
 
 logger = logging.getLogger("trio_muxado")
 
@@ -108,9 +109,7 @@ class Engine:
         self._probe_timer: ProbeTimer | None = None
         on_starving = self._on_starving
         self.room: SendRoom = SendRoom(config.send_buffer, on_starving=on_starving)
-        self.slots: Slots = Slots(
-            self.connection, self.ending, wire_known=self.wire_known, on_wait=self._on_wait
-        )
+        self.slots: Slots = Slots(connection, self.ending, self.wire_known, on_wait=self._on_wait)
         self.writer: FrameWriter = FrameWriter(
             transport,
             connection,
@@ -131,15 +130,8 @@ class Engine:
             step_done=self.steps.done,
             trace=self._trace,
         )
-        self.heartbeats: Heartbeats = Heartbeats(
-            config.heartbeat,
-            self.steps,
-            self.ending,
-            self.keepalive,
-            self.reader,
-            client=client,
-            abort=self.abort,
-        )
+        self.heartbeats: Heartbeats | None = None  # where the version has them, once it is known
+        self._client = client
         self._silent = False  # nothing more is said to the peer
         self._scopes: list[trio.CancelScope] = []  # of extensions, and of waits at the end
         self._was_offered = False  # a stream of the peer's application
@@ -154,8 +146,8 @@ class Engine:
         self._nursery = nursery
         if (timeout := self.config.half_open_timeout) is not None:
             self.keepalive.add(HalfOpenTimer(self.connection.streams, self._expire, timeout))
-        if self.connection.wire is not None:
-            self._wire_is_known()
+        if (wire := self.connection.wire) is not None:
+            self._wire_is_known(wire)
         start_soon = nursery.inner.start_soon
         start_soon(self._run_reader, name=READER)
         start_soon(self._run_writer, name=WRITER)
@@ -272,18 +264,26 @@ class Engine:
         self.slots.dismiss()
 
     def _on_wire(self, event: events.WireDetected) -> None:
-        self._wire_is_known()
+        self._wire_is_known(event.wire)
         if self._trace is not None:
             self._trace.saw("in", b"")
 
-    def _wire_is_known(self) -> None:
-        wire = self.connection.wire
-        assert wire is not None
+    def _wire_is_known(self, wire: Wire) -> None:
         self.wire_known.set()
-        if wire.has_syn_frame or self.config.typed:
-            self.heartbeats.begin(wire)
+        if not (wire.has_syn_frame or self.config.typed):
+            keep_alive(self.transport)
             return
-        keep_alive(self.transport)
+        self.heartbeats = Heartbeats(
+            self.config.heartbeat,
+            self.steps,
+            self.ending,
+            self.keepalive,
+            self.reader,
+            client=self._client,
+            abort=self.abort,
+            on_refused=partial(keep_alive, self.transport),
+        )
+        self.heartbeats.begin(wire)
 
     def _on_failed(self, event: events.SessionFailed) -> None:
         message = f"the peer broke the protocol: {event.message}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -35,6 +36,11 @@ SIZE = 4
 SPEAK_AFTER = 0.5
 """Seconds in which a client of v1 without heartbeats may say nothing.  Most have opened a stream by
 then, which says it as well."""
+
+OPEN_AFTER = 0.5
+"""Seconds after which a server opens its heartbeat stream.  Nothing goes over it before the first
+interval is over, and a session that is shorter does without: the stream, a batch with the frame
+that opens it, and a read on the other side are a twelfth of what such a session costs."""
 
 MAX_UNANSWERED = 64
 """Heartbeats that may wait for their echo, from a peer that talks but does not answer them."""
@@ -98,6 +104,7 @@ class Heartbeats:
         "_ending",
         "_keepalive",
         "_next",
+        "_on_refused",
         "_reader",
         "_steps",
         "_stream",
@@ -119,6 +126,7 @@ class Heartbeats:
         *,
         client: bool,
         abort: Callable[[CloseReason], None],
+        on_refused: Callable[[], None],
     ) -> None:
         self._config = config
         self._client = client
@@ -127,10 +135,11 @@ class Heartbeats:
         self._keepalive = keepalive
         self._reader = reader
         self._abort = abort
+        self._on_refused = on_refused
         self._type: int | None = None  # of heartbeat streams; None where there are none
         self._stream: Stream | None = None  # while heartbeats can be sent
         self._timers: list[Timer] = []
-        self._why_none = "this session has no heartbeats (v2 has them only when typed)"
+        self._why_none = ""
         self._next = 0  # number of the next heartbeat
         self._unanswered = 0  # heartbeats before it that have no echo
         self._echo = b""  # part of one
@@ -143,16 +152,27 @@ class Heartbeats:
         self._type = wire.heartbeat_type
         if self._config is None:
             if self._client and wire.has_syn_frame:
-                self._keepalive.add(_Silent(self._speak))
-            return
-        if not self._open():
+                self._keepalive.add(_Once(SPEAK_AFTER, self._speak))
             return
         interval, tolerance = self._config.interval, self._config.tolerance
         interval = wire.heartbeat_interval if interval is None else interval
         tolerance = wire.heartbeat_tolerance if tolerance is None else tolerance
+        begin_sending = partial(self._begin_sending, trio.current_time(), interval, tolerance)
+        if self._client:  # its first frame says which version it speaks
+            begin_sending()
+        else:
+            self._keepalive.add(_Once(min(OPEN_AFTER, interval), begin_sending))
+
+    def _begin_sending(self, began: float, interval: float, tolerance: float) -> None:
+        # A ping may have opened the stream, which may have ended since.
+        if self._type is None or self._ending.over:
+            return
+        if self._stream is None and not self._open():
+            self._on_refused()
+            return
         self._timers = [
-            _HeartbeatDue(interval, self._send_at_interval),
-            _PeerSilent(interval + tolerance, self._reader, self._abort),
+            _HeartbeatDue(began, interval, self._send_at_interval),
+            _PeerSilent(began, interval + tolerance, self._reader, self._abort),
         ]
         for timer in self._timers:
             self._keepalive.add(timer)
@@ -177,8 +197,6 @@ class Heartbeats:
 
     async def ping(self) -> float:
         """One round trip, in seconds.  When it is cancelled, nobody is left waiting."""
-        if self._ending.over:
-            raise self._ending.error("ping")
         if self._type is None or (self._stream is None and not self._open()):
             raise _no_heartbeats(self._why_none)
         number = self._send()
@@ -268,30 +286,30 @@ class Heartbeats:
         self._waiting.clear()
 
 
-class _Silent:
-    """A client of v1 that has said nothing yet, and sends no heartbeats, says who it is."""
+class _Once:
+    """Calls ``act`` after so many ``seconds``."""
 
     gives_up = False
 
-    def __init__(self, speak: Callable[[], None]) -> None:
-        self._speak = speak
-        self.due = trio.current_time() + SPEAK_AFTER
+    def __init__(self, seconds: float, act: Callable[[], None]) -> None:
+        self._act = act
+        self.due = trio.current_time() + seconds
 
     def stood_still(self, now: float, late: float) -> None:
         """It is due all the same."""
 
     def ring(self, now: float) -> None:
         self.due = math.inf
-        self._speak()
+        self._act()
 
 
 class _HeartbeatDue:
     gives_up = False
 
-    def __init__(self, interval: float, send: Callable[[], object]) -> None:
+    def __init__(self, began: float, interval: float, send: Callable[[], object]) -> None:
         self._interval = interval
         self._send = send
-        self.due = trio.current_time() + interval
+        self.due = began + interval
 
     def stood_still(self, now: float, late: float) -> None:
         """The one that was due meanwhile is still to be sent."""
@@ -305,12 +323,16 @@ class _PeerSilent:
     gives_up = True
 
     def __init__(
-        self, patience: float, reader: FrameReader, abort: Callable[[CloseReason], None]
+        self,
+        began: float,
+        patience: float,
+        reader: FrameReader,
+        abort: Callable[[CloseReason], None],
     ) -> None:
         self._patience = patience
         self._reader = reader
         self._abort = abort
-        self._since = trio.current_time()
+        self._since = began
         self._excused: float | None = None  # heard last when the process had stood still
 
     @property
@@ -339,6 +361,15 @@ class _Ping:
         self.latency = trio.current_time() - self.sent
         self.answered.set()
         return self.latency
+
+
+async def ping(heartbeats: Heartbeats | None, ending: Ending) -> float:
+    """One round trip, in seconds, on a session whose version is known."""
+    if ending.over:
+        raise ending.error("ping")
+    if heartbeats is None:
+        raise _no_heartbeats("this session has no heartbeats (v2 has them only when typed)")
+    return await heartbeats.ping()
 
 
 def _no_heartbeats(message: str) -> HeartbeatError:

@@ -21,8 +21,8 @@ from ._errors import (
     NoMoreStreamsError,
     OpenStreamError,
     Origin,
-    SessionClosedError,
 )
+from ._heartbeat import ping
 from ._nursery import open_bare_nursery, task_name, without_cancelled
 from ._protocol.checks import NONE, check_bytes, check_opening
 from ._protocol.codec import MAX_DEBUG
@@ -103,7 +103,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     @property
     def latency(self) -> float | None:
         """Seconds of the latest heartbeat's round trip; None before the first."""
-        return self._engine.heartbeats.latency
+        heartbeats = self._engine.heartbeats
+        return None if heartbeats is None else heartbeats.latency
 
     # ---- streams
 
@@ -232,9 +233,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             while offered := await take(MAX_BURST, start_there):
                 for core, received in offered:
                     start(core, received)
-            error = self._no_more_streams()
-            if not isinstance(error, NoMoreStreamsError | SessionClosedError):
-                raise error
+            if engine.ending.broke:
+                raise self._no_more_streams()
 
     def _start_handler(
         self,
@@ -304,7 +304,7 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
             bytes_received=engine.reader.bytes_received,
             waited_for_window=engine.room.waited_for_window,
             waited_for_transport=engine.writer.waited,
-            latency=engine.heartbeats.latency,
+            latency=self.latency,
             receive_windows=sum(windows),
             largest_receive_window=max(windows, default=0),
         )
@@ -321,8 +321,9 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
           SessionClosedError, SessionEndedError: the session is over.
         """
         await checkpoint()
-        await self._engine.wire_known.wait()
-        return await self._engine.heartbeats.ping()
+        engine = self._engine
+        await engine.wire_known.wait()
+        return await ping(engine.heartbeats, engine.ending)
 
     async def goaway(self, code: ErrorCode | int = ErrorCode.NO_ERROR, debug: bytes = b"") -> None:
         """Accept no new streams of the peer; running ones go on.

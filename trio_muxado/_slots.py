@@ -46,8 +46,8 @@ class Slots:
         self,
         connection: Connection,
         ending: Ending,
-        *,
         wire_known: LazyEvent,
+        *,
         on_wait: Callable[[], None],
     ) -> None:
         self._connection = connection

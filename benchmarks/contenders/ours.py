@@ -9,9 +9,9 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import trio
 
@@ -46,8 +46,13 @@ PACKAGE = Path(trio_muxado.__file__).parent
 
 def config(args: Namespace) -> MuxadoConfig:
     """The defaults, but for the limits that 1,000 and 10,000 streams at once pass."""
+    return _config(args.wire)
+
+
+@cache  # as a program has one for all its sessions
+def _config(wire: Literal["v1", "v2"]) -> MuxadoConfig:
     return MuxadoConfig(
-        wire=args.wire,
+        wire=wire,
         max_inbound_streams=STREAMS,
         max_outbound_streams=STREAMS,
         accept_backlog=STREAMS,

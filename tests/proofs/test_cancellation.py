@@ -104,7 +104,7 @@ def counts_of(session: MuxadoSession) -> dict[str, object]:
         "places": (streams.outbound.used, streams.inbound.used, streams.waiting.used),
         "senders": len(engine.room._senders),
         "breaks": len(engine.breaks),
-        "pings": len(engine.heartbeats._waiting),
+        "pings": len(engine.heartbeats._waiting) if engine.heartbeats else 0,
         "receivers": len(engine.steps.receivers),
         "live": len(streams.live),
         "idle": len(engine.slots.idle),

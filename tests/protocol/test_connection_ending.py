@@ -212,20 +212,35 @@ def test_closing_after_the_peers_end_ends_the_stream(wire: Wire) -> None:
 def test_closing_gives_back_the_credit_of_what_was_not_read(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3)
-    end.feed(end.data(3, bytes(100)))
+    eighth = wire.initial_window // 8
+    end.feed(*[end.data(3, bytes(eighth))] * 4)
     end.core.consume(stream, 10)
     end.core.close(stream)
-    assert end.sent() == [WndInc(3, 100), Data(3, 0, b"", False, True)]
+    assert end.sent() == [WndInc(3, 4 * eighth), Data(3, 0, b"", False, True)]
+
+
+@both
+def test_closing_gives_no_credit_to_a_peer_that_has_enough(wire: Wire) -> None:
+    """It does not wait for credit, so what it sends next is answered with RST."""
+    end = End(wire)
+    stream = end.accept(3)
+    eighth = wire.initial_window // 8
+    end.feed(*[end.data(3, bytes(eighth))] * 3, end.data(3, bytes(eighth - 1)))
+    end.core.close(stream)
+    assert end.sent() == [Data(3, 0, b"", False, True)]
+    assert end.feed(end.data(3, b"more")) == []
+    assert end.sent() == [Rst(3, CLOSED)]
 
 
 @both
 def test_closing_within_a_frame_gives_back_the_credit_of_all_of_it(wire: Wire) -> None:
     end = End(wire)
     stream = end.accept(3)
-    frame = end.data(3, bytes(100))
-    end.feed(frame[:50])
+    eighth = wire.initial_window // 8
+    frame = end.data(3, bytes(eighth))
+    end.feed(*[frame] * 3, frame[:50])
     end.core.close(stream)
-    assert WndInc(3, 100) in end.sent()
+    assert WndInc(3, 4 * eighth) in end.sent()
     assert end.feed(frame[50:]) == []
     assert end.sent() == []
 

@@ -47,7 +47,7 @@ def left_of(session: MuxadoSession) -> dict[str, int]:
         "receivers": len(engine.steps.receivers),
         "senders": len(engine.room._senders),
         "breaks": len(engine.breaks),
-        "pings": len(engine.heartbeats._waiting),
+        "pings": len(engine.heartbeats._waiting) if engine.heartbeats else 0,
     }
     return {name: count for name, count in counts.items() if count}
 

@@ -295,7 +295,7 @@ class Connection:
     def close(self, stream: Stream) -> bool:
         """Close gracefully: what waits is sent, then FIN; nothing more is read.
 
-        The credit of what was not read is given back, so that a peer that waits for it sends
+        The credit of what was not read is given back to a peer that may wait for it: so it sends
         again and is told by RST that nobody listens.  Returns whether something could still
         happen on the stream: else nothing is to be sent.
         """
@@ -306,10 +306,9 @@ class Connection:
             stream.end_due = True
         stream.step(CLOSE)
         # Before the frame that opens it goes out there is nothing to give back.
-        if stream.state is CLOSED_LOCAL and not stream.open_due:
-            increment = stream.receive_window.discard()
-            if increment:
-                self._outbox.queue_credit(stream.id, increment)
+        window = stream.receive_window
+        if stream.state is CLOSED_LOCAL and not stream.open_due and window.is_low:
+            self._outbox.queue_credit(stream.id, window.discard())
         if not stream.scheduled:
             self._outbox.schedule(stream)
         if not stream.scheduled:  # else something is due on it

@@ -67,8 +67,9 @@ class Scheduler:
             queue.move_to_end(stream, last=False)
 
     def _begin(self, priority: int, stream: Stream) -> None:
-        queue = self._queues[priority] = OrderedDict[Stream, None]()
+        queue: OrderedDict[Stream, None] = OrderedDict()  # to name its types here takes longer
         queue[stream] = None
+        self._queues[priority] = queue
         insort(self.priorities, priority)
 
     def remove(self, stream: Stream) -> None:

@@ -8,11 +8,24 @@ _GOAWAY_SENT = frozenset((SessionState.GOING_AWAY, SessionState.DRAINING))
 _GOAWAY_RECEIVED = frozenset((SessionState.GONE_AWAY, SessionState.DRAINING))
 _OPENING = frozenset((SessionState.ACTIVE, SessionState.GOING_AWAY))
 
+# What a state is asked for with each stream, so that to ask is no call.
+_FACTS = {
+    state: (state in _GOAWAY_SENT, state in _GOAWAY_RECEIVED, state in _OPENING)
+    for state in SessionState
+}
+
 
 class Session:
     """The state of a session."""
 
     __slots__ = ("can_open", "goaway_received", "goaway_sent", "state")
+
+    goaway_sent: bool
+    """This side has sent GOAWAY."""
+    goaway_received: bool
+    """The peer has sent GOAWAY."""
+    can_open: bool
+    """The peer takes streams of this side."""
 
     def __init__(self) -> None:
         self._be_in(SessionState.ACTIVE)
@@ -23,10 +36,4 @@ class Session:
 
     def _be_in(self, state: SessionState) -> None:
         self.state: SessionState = state
-        # What a state is asked for with each stream, so that to ask is no call.
-        self.goaway_sent: bool = state in _GOAWAY_SENT
-        """This side has sent GOAWAY."""
-        self.goaway_received: bool = state in _GOAWAY_RECEIVED
-        """The peer has sent GOAWAY."""
-        self.can_open: bool = state in _OPENING
-        """The peer takes streams of this side."""
+        self.goaway_sent, self.goaway_received, self.can_open = _FACTS[state]

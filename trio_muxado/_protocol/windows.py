@@ -99,6 +99,11 @@ class ReceiveWindow:
         self._initial = initial
 
     @property
+    def is_low(self) -> bool:
+        """The peer may wait for more: it has used up half of the window or more."""
+        return 2 * self.credit <= self.size
+
+    @property
     def ungranted(self) -> int:
         """What the next grant carries."""
         return self.size - self.credit - self.unconsumed

@@ -77,6 +77,5 @@ def keep_alive(transport: trio.abc.Stream) -> None:
     sock = stream.socket
     with suppress(OSError):  # it is gone: closed, or on macOS reset
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            for option, value in _TCP_OPTIONS:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        for option, value in _TCP_OPTIONS:  # of a Unix socket the first of them is refused
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
