@@ -9,6 +9,7 @@ import inspect
 import operator
 import ssl
 from collections.abc import Awaitable
+from functools import lru_cache
 from typing import Any, SupportsIndex
 
 import trio
@@ -77,11 +78,18 @@ def check_host(value: object) -> None:
         raise ValueError(f"host must be ASCII where it is bytes, not {shown(value)}")
     if not value:
         raise ValueError("host must not be empty")
-    if isinstance(value, str):
-        try:
-            value.encode("idna")  # as the system's resolver is asked
-        except UnicodeError:
-            raise ValueError(f"host must be a name or an address, not {shown(value)}") from None
+    if isinstance(value, str) and not _can_be_asked_for(value):
+        raise ValueError(f"host must be a name or an address, not {shown(value)}")
+
+
+@lru_cache(maxsize=256)  # a client connects to a few hosts, again and again
+def _can_be_asked_for(host: str) -> bool:
+    """The system's resolver takes it."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def check_port(value: object, least: int = 1) -> None:

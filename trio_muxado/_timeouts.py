@@ -183,7 +183,7 @@ class ClosingTimer:
         self._writer = writer
         self._interval = config.close_timeout / LOOKS
         self._give_up = give_up
-        self._flushed = False
+        self._flushed = writer.flushed.is_set()
         self._excused = False
         now = trio.current_time()
         self._ends = now + config.close_deadline
@@ -196,8 +196,9 @@ class ClosingTimer:
 
     def flushed(self) -> None:
         """All has been given to the transport; now the peer has to receive it."""
-        self._flushed = True
-        self._look_again(trio.current_time())
+        if not self._flushed:
+            self._flushed = True
+            self._look_again(trio.current_time())
 
     def stood_still(self, now: float, late: float) -> None:
         self._ends += late
