@@ -89,10 +89,15 @@ async def drain(stream: MuxadoStream) -> int:
 async def bulk(
     link: Link, kind: Kind, **choices: Any
 ) -> AsyncGenerator[tuple[MuxadoSession, MuxadoSession], None]:
-    """Sessions for as many streams as a test likes, without heartbeats between the data."""
+    """Sessions for as many streams as a test likes, without heartbeats between the data.
+
+    They end at once: what is still queued would have to cross the link first.
+    """
     choices = {"heartbeat": None, "max_outbound_streams": None, **choices}
-    async with open_session_pair(config=kind.config(**choices), link=link) as sessions:
-        yield sessions
+    with trio.CancelScope() as scope:
+        async with open_session_pair(config=kind.config(**choices), link=link) as sessions:
+            yield sessions
+            scope.cancel()
 
 
 async def rate_of_one_stream(kind: Kind, size: int, **choices: Any) -> float:
@@ -477,8 +482,8 @@ async def test_heartbeats_overtake_what_waits(kind: Kind, autojump_clock: MockCl
     What waits has the highest priority that can be chosen.
     """
     bandwidth = 100 * KB
-    config = kind.config(heartbeat=Heartbeat(interval=1, tolerance=1), send_timeout=3600)
-    async with open_session_pair(config=config, link=Link(bandwidth=bandwidth)) as sessions:
+    beats, link = Heartbeat(interval=1, tolerance=1), Link(bandwidth=bandwidth)
+    async with bulk(link, kind, heartbeat=beats, send_timeout=3600) as sessions:
         async with trio.open_nursery() as nursery:
             for opener, acceptor in (sessions, reversed(sessions)):
                 for _ in range(20):
