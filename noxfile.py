@@ -46,7 +46,7 @@ ALONE = [
     *("tests/test_testing.py", "tests/http/test_requests.py"),
 ]
 # For tests that take minutes, which elsewhere is a hang.
-PATIENT_PYTEST = ("python", "-m", "pytest", "-o", "faulthandler_timeout=0")
+PATIENT_PYTEST = ("python", "-m", "pytest", "--patient")
 # Inputs for each target of the guided fuzzer: about ten seconds each; fifty times as many in
 # the longer run.
 GUIDED_RUNS = {"decoder": 10_000, "connection": 8_000, "application": 10_000}

@@ -16,7 +16,7 @@
    from a `random.Random(seed)` whose seed the failure shows.
 6. Every warning is an error, and nothing outlives its test: no task, socket, process or file.
    What must be closed is closed by the test itself, not by the garbage collector.
-7. A test ends by itself. A hang is a bug that pytest reports with every stack after five
+7. A test ends by itself. A hang is a bug that is reported with every stack after five
    minutes; a process that a test starts is killed at its own deadline.
 8. No test depends on another, on its order, on the network beyond this machine, or on a file
    outside the repository and `tmp_path`.
@@ -24,11 +24,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import math
 import os
 import signal
 import ssl
 import sys
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,13 +54,38 @@ if sys.implementation.name != "pypy":
     )
 
 
-def pytest_configure() -> None:
-    """Let Ctrl-C be heard, here and in programs that tests start.
-
-    A shell that runs pytest in the background has it ignored, and programs inherit that.
-    """
+def pytest_configure(config: pytest.Config) -> None:
+    # Let Ctrl-C be heard, here and in programs that tests start.  A shell that runs pytest in the
+    # background has it ignored, and programs inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not config.option.patient:
+        config.pluginmanager.register(HangReporter(), "hang-reporter")
+
+
+class HangReporter:
+    """Ends a run in which a test hangs, with every stack: a belt, as no test takes minutes.
+
+    pytest's `faulthandler_timeout` starts a thread for each test and waits for its end, which for
+    thousands of short tests takes seconds.  One that is started every ten seconds will do.
+    """
+
+    TIMEOUT, EVERY = 300, 10
+
+    def __init__(self) -> None:
+        self._stderr = os.dup(2)  # nothing is captured yet
+        self._next = -math.inf
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + self.EVERY
+            faulthandler.dump_traceback_later(self.TIMEOUT, exit=True, file=self._stderr)
+
+    def pytest_unconfigure(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        os.close(self._stderr)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,6 +93,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--certificate",
         metavar="FILE",
         help="a self-signed certificate of localhost and its key, where trustme can't make one",
+    )
+    parser.addoption(
+        "--patient",
+        action="store_true",
+        help="tests may take minutes: none is taken to hang",
     )
     parser.addoption(
         "--no-skips",
@@ -81,7 +114,7 @@ def _is_for_all_tests(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist's, which counts the cores
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """A whole run has a worker on each core; a part of one is sooner done by this process.
+    """A whole run has workers; a part of one is sooner done by this process.
 
     Not where an option says how many, or what to run, or who reads along. Nor where pytest-xdist is
     missing, or this is a worker of it.
@@ -97,6 +130,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         and not hasattr(config, "workerinput")
     ):
         option.numprocesses, option.dist = "auto", "worksteal"
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """One more than there are cores: some tests wait, for programs and for real clocks."""
+    cores = yield
+    return cores if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else cores + 1
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

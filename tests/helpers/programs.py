@@ -17,7 +17,7 @@ from .fork_server import python
 
 DEADLINE = 240
 """Seconds in which a program has to do what it is for: only a hang takes as long, on a machine with
-other work as well.  What waits for each other ends before pytest's own five minutes."""
+other work as well.  What waits for each other ends before the five minutes of tests/conftest.py."""
 
 LISTENS = "listening-4b1d"
 """What a program says in its tests when one of its ports accepts."""
