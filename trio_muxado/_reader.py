@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import trio
 
 from ._nursery import failure_of
+from ._protocol.events import DataReceived
 from ._protocol.states import OVER
 from ._protocol.wire import DETECTION_SIZE
 from ._transport.receiving import FRAMES_OF_BULK, source_of
 
 if TYPE_CHECKING:
     from ._protocol.connection import Connection
-    from ._protocol.events import DataReceived, Event
+    from ._protocol.events import Event
     from ._protocol.stream import Stream
     from ._trace import TransportTrace
     from ._writer import FrameWriter
@@ -174,13 +175,11 @@ class FrameReader:
     def dispatch(self, happened: Iterable[Event]) -> None:
         """Carry events of the connection to where they belong."""
         handlers, owner, receivers = self._handlers, self._owner, self._receivers
-        event: Any
         for event in happened:
-            if type(event) in handlers:  # all but data
+            if type(event) is not DataReceived:
                 handlers[type(event)](owner, event)
                 continue
-            received: DataReceived = event
-            stream, data, ended = received
+            stream, data, ended = event
             receiver = receivers.get(stream)
             if receiver is not None:
                 receiver.put(data, ended)

@@ -128,7 +128,7 @@ class FrameTrace:
                 detail = f"type={kind} flags={flags:#x}"
             case frames.Malformed(code, message):
                 detail = f"{code.name}: {message}"
-            case frames.DataRest() | frames.DataRun() | tuple():
+            case frames.DataRest() | frames.DataRun():
                 raise AssertionError("reported with the DATA before it, or never asked for")
         return TracedFrame(
             self._now(), self._session, self._direction, name, stream_id, length, detail

@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar
 
 from trio_muxado._protocol import events
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.decoder import Decoder
-from trio_muxado._protocol.frames import BareData, Data, DataRest, DataRun, Frame
+from trio_muxado._protocol.frames import Data, DataRest, DataRun, Frame
 from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.stream import BreakReason, Stream
 from trio_muxado._protocol.wire import V1, V2
@@ -25,13 +25,11 @@ __all__ = [
     "BOTH",
     "V1",
     "V2",
-    "DataReceived",
     "End",
     "by_stream",
     "failed",
     "ids",
     "join",
-    "named",
     "only",
     "opened",
     "pipe",
@@ -122,14 +120,6 @@ class End(PeerFrames):
         return join(self._ear.feed(self.bytes_sent(size)))
 
 
-class DataReceived(NamedTuple):
-    """What the connection has as a bare tuple."""
-
-    stream: Stream
-    data: bytes
-    ended: bool = False
-
-
 def receive(
     core: Connection, data: bytes | bytearray, now: float, *, turns: int = sys.maxsize
 ) -> list[events.Event]:
@@ -140,12 +130,7 @@ def receive(
     while core.has_more and turns > 1:
         turns -= 1
         told += core.receive_data(b"", now)
-    return named(told)
-
-
-def named(told: Iterable[events.Event]) -> list[events.Event]:
-    """Events that all have a class."""
-    return [DataReceived(*event) if type(event) is tuple else event for event in told]
+    return told
 
 
 def join(frames: Iterable[Frame]) -> list[Frame]:
@@ -164,15 +149,13 @@ def join(frames: Iterable[Frame]) -> list[Frame]:
 
 
 def spread(frames: list[Frame]) -> list[Frame]:
-    """Frames one by one, also those of a run and bare ones, with their payloads in one piece."""
+    """Frames one by one, also those of a run, with their payloads in one piece."""
     spread: list[Frame] = []
     for frame in frames:
         if isinstance(frame, DataRun):
             whole = [Data(frame.stream_id, frame.length, p, False, False) for p in frame.payloads]
             assert all(len(payload) == frame.length for payload in frame.payloads)
             spread += whole
-        elif type(frame) is tuple:
-            spread.append(Data(*cast("BareData", frame)))
         else:
             spread.append(frame)
     return join(spread)
@@ -209,10 +192,10 @@ def reset_of(event: events.Event) -> BreakReason:
 def by_stream(events_told: Iterable[events.Event]) -> dict[object, list[object]]:
     """What is told, stream by stream, with data in one piece and its end behind it."""
     stories: dict[tuple[int, int], list[object]] = {}
-    for event in named(events_told):  # which keeps every stream, and with it its identity
+    for event in list(events_told):  # which keeps every stream, and with it its identity
         stream = getattr(event, "stream", None)
         story = stories.setdefault((stream.id, id(stream)) if stream else (0, 0), [])
-        if isinstance(event, DataReceived):
+        if isinstance(event, events.DataReceived):
             if story and isinstance(story[-1], bytes):
                 story[-1] += event.data
             elif event.data:

@@ -28,7 +28,7 @@ from trio_muxado._protocol.states import SessionState, StreamInput
 from trio_muxado._protocol.stream import Stream
 from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
-from .driver import BOTH, named, weight
+from .driver import BOTH, weight
 
 VECTORS = Path(__file__).parents[2] / "trio_muxado" / "vectors"
 CORPUS = {
@@ -187,7 +187,7 @@ class Application:
         for number, piece in enumerate(pieces):
             # What is told must not lie in it: the next read may overwrite it.
             buffer = bytearray(piece)
-            told = named(core.receive_data(memoryview(buffer), float(number)))
+            told = core.receive_data(memoryview(buffer), float(number))
             buffer[:] = bytes(len(buffer))
             while True:
                 kinds.update(type(event).__name__ for event in told)
@@ -195,7 +195,7 @@ class Application:
                 self.act()
                 if not core.has_more:
                     break
-                told = named(core.receive_data(b"", float(number)))
+                told = core.receive_data(b"", float(number))
         check(core)
         return kinds
 

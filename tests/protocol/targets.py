@@ -18,12 +18,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from trio_muxado._protocol.codec import MAX_STREAM_ID, Wire
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.decoder import FRAMES_AT_ONCE, Decoder
-from trio_muxado._protocol.frames import BareData, Data, DataRest, DataRun, Frame, Syn
+from trio_muxado._protocol.frames import Data, DataRest, DataRun, Frame, Syn
 from trio_muxado._protocol.limits import Limits
 
 from .driver import V1, V2, by_stream, receive, spread
@@ -156,9 +156,9 @@ def decoder(data: bytes) -> None:
     """The same frames, however the bytes are cut and however many are decoded at once."""
     given = Input.of(data)
     sent = given.sent()
-    whole = _decode(given, [sent], bare=True, at_once=1 + given.cuts)
+    whole = _decode(given, [sent], runs=True, at_once=1 + given.cuts)
     assert whole == _decode(given, one_by_one(sent))
-    assert whole == _decode(given, given.pieces(sent), bare=True, at_once=FRAMES_AT_ONCE)
+    assert whole == _decode(given, given.pieces(sent), runs=True, at_once=FRAMES_AT_ONCE)
 
 
 def _decode(given: Input, pieces: Iterable[bytes], **choices: Any) -> list[Frame]:
@@ -205,9 +205,6 @@ def _kept(frame: Frame) -> Frame:
             return frame._replace(payload=bytes(frame.payload))
         case DataRun():
             return frame._replace(payloads=[memoryview(bytes(p)) for p in frame.payloads])
-    if type(frame) is tuple:
-        stream_id, length, payload, syn, fin = cast("BareData", frame)
-        return Data(stream_id, length, bytes(payload), syn, fin)
     return frame
 
 

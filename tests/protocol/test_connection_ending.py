@@ -6,10 +6,11 @@ import pytest
 
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode
+from trio_muxado._protocol.events import DataReceived
 from trio_muxado._protocol.frames import Data, Rst, WndInc
 from trio_muxado._protocol.states import StreamInput, StreamState
 
-from .driver import BOTH, DataReceived, End, only, reset_of
+from .driver import BOTH, End, only, reset_of
 
 both = pytest.mark.parametrize("wire", BOTH)
 

@@ -9,6 +9,7 @@ import pytest
 from trio_muxado._protocol.codec import HEADER_SIZE, MAX_STREAM_ID, Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
+    DataReceived,
     GoAwayReceived,
     PeerEnded,
     SessionFailed,
@@ -19,7 +20,7 @@ from trio_muxado._protocol.frames import Data, GoAway, GoAwayDebug, Rst
 from trio_muxado._protocol.states import SessionState
 from trio_muxado._protocol.stream import BreakReason, Stream
 
-from .driver import BOTH, V1, V2, DataReceived, End, only, opened, pipe
+from .driver import BOTH, V1, V2, End, only, opened, pipe
 
 both = pytest.mark.parametrize("wire", BOTH)
 

@@ -10,6 +10,7 @@ import pytest
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode, OpenRefused
 from trio_muxado._protocol.events import (
+    DataReceived,
     SessionFailed,
     StreamBroken,
     StreamOpened,
@@ -19,7 +20,7 @@ from trio_muxado._protocol.states import Custody, StreamState
 from trio_muxado._protocol.stream import BreakReason
 from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
-from .driver import BOTH, V1, V2, DataReceived, End, ids, only, pipe
+from .driver import BOTH, V1, V2, End, ids, only, pipe
 
 both = pytest.mark.parametrize("wire", BOTH)
 

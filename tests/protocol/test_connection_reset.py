@@ -6,10 +6,10 @@ import pytest
 
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode
-from trio_muxado._protocol.events import SessionFailed, StreamBroken
+from trio_muxado._protocol.events import DataReceived, SessionFailed, StreamBroken
 from trio_muxado._protocol.frames import Rst
 
-from .driver import BOTH, V1, V2, DataReceived, End, only, reset_of
+from .driver import BOTH, V1, V2, End, only, reset_of
 
 both = pytest.mark.parametrize("wire", BOTH)
 

@@ -8,6 +8,7 @@ from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
+    DataReceived,
     SessionFailed,
     StreamBroken,
     StreamOpened,
@@ -18,7 +19,7 @@ from trio_muxado._protocol.limits import Limits
 from trio_muxado._protocol.states import SessionState
 from trio_muxado._protocol.stream import BreakReason
 
-from .driver import BOTH, V1, V2, DataReceived, End, only, reset_of
+from .driver import BOTH, V1, V2, End, only, reset_of
 
 both = pytest.mark.parametrize("wire", BOTH)
 

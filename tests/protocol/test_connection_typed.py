@@ -9,6 +9,7 @@ import pytest
 from trio_muxado._protocol.connection import Connection
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
+    DataReceived,
     Event,
     StreamOpened,
 )
@@ -16,7 +17,7 @@ from trio_muxado._protocol.frames import Data, Rst
 from trio_muxado._protocol.states import Custody
 from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
-from .driver import V1, V2, DataReceived, End, ids, only
+from .driver import V1, V2, End, ids, only
 
 TYPE = bytes.fromhex("01020304")
 HEARTBEAT = bytes.fromhex("ffffffff")

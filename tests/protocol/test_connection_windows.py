@@ -7,6 +7,7 @@ import pytest
 from trio_muxado._protocol.codec import Wire
 from trio_muxado._protocol.errors import ErrorCode
 from trio_muxado._protocol.events import (
+    DataReceived,
     SessionFailed,
     StreamBroken,
     StreamOpened,
@@ -14,7 +15,7 @@ from trio_muxado._protocol.events import (
 from trio_muxado._protocol.frames import Data, Rst, WndInc
 from trio_muxado._protocol.stream import Stream
 
-from .driver import BOTH, V1, V2, DataReceived, End, only
+from .driver import BOTH, V1, V2, End, only
 
 both = pytest.mark.parametrize("wire", BOTH)
 

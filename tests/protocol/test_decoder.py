@@ -81,7 +81,7 @@ def test_a_run_is_what_its_frames_are(wire: Wire, cut: int) -> None:
     data += wire.rst(5, 7) + plain[1] * 2 + wire.data_header(3, 5000, fin=True) + a
     data += wire.data_header(3, 4999, fin=False) + a
     data = data[: len(data) - cut]
-    runs = Decoder(wire, lambda stream_id, new: True, bare=True).feed(data)
+    runs = Decoder(wire, lambda stream_id, new: True, runs=True).feed(data)
     assert spread(runs) == join(make_decoder(wire).feed(data))
     assert [len(frame.payloads) for frame in runs if isinstance(frame, DataRun)] == [3, 1, 2]
 
@@ -90,7 +90,7 @@ def test_a_run_is_what_its_frames_are(wire: Wire, cut: int) -> None:
 def test_small_frames_are_no_run(wire: Wire) -> None:
     """Each is copied at once, which is cheaper than a view."""
     data = (wire.data_header(3, COPY_BELOW - 1, fin=False) + bytes(COPY_BELOW - 1)) * 5
-    frames = Decoder(wire, lambda stream_id, new: True, bare=True).feed(data)
+    frames = Decoder(wire, lambda stream_id, new: True, runs=True).feed(data)
     assert frames == [Data(3, COPY_BELOW - 1, bytes(COPY_BELOW - 1), False, False)] * 5
 
 

@@ -31,7 +31,7 @@ from trio_muxado._protocol.states import SessionState, StreamInput
 from trio_muxado._protocol.stream import Stream
 from trio_muxado._protocol.streams import MAX_HEARTBEAT_STREAMS
 
-from .driver import BOTH, V1, V2, DataReceived, End, by_stream, receive, weight
+from .driver import BOTH, V1, V2, End, by_stream, receive, weight
 
 # ---- two connections back to back
 
@@ -61,7 +61,7 @@ class Side:
             case events.StreamOpened(stream):
                 self.end.core.accept(stream)
                 self.talks[stream.id] = Talk(self, stream)
-            case DataReceived(stream, data, ended):
+            case events.DataReceived(stream, data, ended):
                 assert data or ended
                 if data:
                     self.talks[stream.id].receive(data)

@@ -22,7 +22,7 @@ from trio_muxado._protocol.stream import BreakReason, Stream
 from trio_muxado._protocol.wire import WIRES
 
 from ..helpers.vectors import check_shown
-from .driver import DataReceived, End
+from .driver import End
 
 LOST = BreakReason(ErrorCode.PEER_EOF, "remote", "the transport ended", ends_session=True)
 
@@ -64,7 +64,7 @@ class Session:
                     if stream.custody is Custody.WAITING:
                         self.seen.append(Seen(stream))
                         self.core.accept(stream)
-                case DataReceived(stream, data, ended):
+                case events.DataReceived(stream, data, ended):
                     for seen in self.of(stream):
                         seen.received += data
                         if ended:

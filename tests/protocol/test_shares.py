@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from trio_muxado._protocol.codec import Wire
-from trio_muxado._protocol.events import StreamOpened
+from trio_muxado._protocol.events import DataReceived, StreamOpened
 from trio_muxado._protocol.stream import Stream
 
-from .driver import BOTH, DataReceived, End, receive
+from .driver import BOTH, End, receive
 
 both = pytest.mark.parametrize("wire", BOTH)
 

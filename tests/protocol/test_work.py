@@ -16,10 +16,10 @@ import pytest
 from trio_muxado._protocol.codec import HEADER_SIZE, Wire
 from trio_muxado._protocol.decoder import FRAMES_AT_ONCE
 from trio_muxado._protocol.errors import ErrorCode
-from trio_muxado._protocol.events import SessionFailed
+from trio_muxado._protocol.events import DataReceived, SessionFailed
 from trio_muxado._protocol.stream import BreakReason, Stream
 
-from .driver import BOTH, V1, V2, DataReceived, End, ids, named, opened, receive
+from .driver import BOTH, V1, V2, End, ids, opened, receive
 
 both = pytest.mark.parametrize("wire", BOTH)
 
@@ -107,7 +107,7 @@ def test_each_frame_of_a_run_counts() -> None:
     end.accept(3)
     frame = end.data(3, bytes(4096))
     number = 2 * FRAMES_AT_ONCE + 100
-    told = named(end.core.receive_data(frame * number, end.now))
+    told = end.core.receive_data(frame * number, end.now)
     sizes = [len(event.data) for event in told if isinstance(event, DataReceived)]
     assert sizes == [4096 * FRAMES_AT_ONCE]
     assert end.core.has_more

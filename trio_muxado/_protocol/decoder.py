@@ -59,13 +59,12 @@ class Decoder:
 
     ``knows_stream(stream_id, opening)`` says whether a frame with that id could come next;
     it settles whether bytes after a GOAWAY are its debug text or a frame (see
-    ``Wire.goaway_overstates``).  With ``bare``, a DATA frame is a ``BareData``, and equal ones in a
-    row may be one ``DataRun``.  ``at_once`` bounds the frames of a call, each of a run among them.
+    ``Wire.goaway_overstates``).  With ``runs``, equal DATA frames in a row may be one ``DataRun``.
+    ``at_once`` bounds the frames of a call, each of a run among them.
     """
 
     __slots__ = (
         "_at_once",
-        "_bare",
         "_broken",
         "_debug",
         "_debug_doubted",
@@ -74,6 +73,7 @@ class Decoder:
         "_newest_syn",
         "_rest",
         "_rest_from",
+        "_runs",
         "_tail",
         "_take_left",
         "_wire",
@@ -85,12 +85,12 @@ class Decoder:
         wire: Wire,
         knows_stream: Callable[[int, bool], bool],
         *,
-        bare: bool = False,
+        runs: bool = False,
         at_once: int = sys.maxsize,
     ) -> None:
         self._wire = wire
         self._knows_stream = knows_stream
-        self._bare = bare
+        self._runs = runs
         self._at_once = at_once
         self.has_more: bool = False
         """``feed`` has stopped at the bound: it goes on when it is called with nothing."""
@@ -127,7 +127,7 @@ class Decoder:
         length_shift, length_mask = wire.length_shift, wire.length_mask
         type_bits = wire.type_mask << wire.type_shift
         data_bits, fin_bits, syn_bits = wire.data_bits, wire.fin_bits, wire.syn_bits
-        bare_syn, unpack, bare = wire.bare_syn, _TWO_WORDS.unpack_from, self._bare
+        bare_syn, unpack, runs = wire.bare_syn, _TWO_WORDS.unpack_from, self._runs
         last_header = len(data) - HEADER_SIZE  # where the last one that is whole could begin
         left = self._at_once  # frames that this call may add, those of runs beyond the first aside
         run_word = run_of = -1  # the header of the latest long frame: its equals are a run
@@ -156,8 +156,8 @@ class Decoder:
             position += HEADER_SIZE
             fin, syn = word & fin_bits != 0, word & syn_bits != 0
             if length < COPY_BELOW:
-                frame = (stream_id, length, data[position : position + length], syn, fin)
-                frames.append(frame if bare else Data(*frame))
+                payload = data[position : position + length]
+                frames.append(new_tuple(Data, (stream_id, length, payload, syn, fin)))
                 position += length
                 continue
             if word == run_word and stream_id == run_of:
@@ -168,10 +168,9 @@ class Decoder:
                     position = end
                     continue
             view = memoryview(data)[position : position + length]
-            frame = (stream_id, length, view, syn, fin)
-            frames.append(frame if bare else Data(*frame))
+            frames.append(new_tuple(Data, (stream_id, length, view, syn, fin)))
             position += length
-            if bare and not (fin or syn):
+            if runs and not (fin or syn):
                 run_word, run_of = word, stream_id
         else:
             if position <= last_header:

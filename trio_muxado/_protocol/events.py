@@ -21,13 +21,16 @@ class StreamOpened(NamedTuple):
     stream: Stream
 
 
-DataReceived: TypeAlias = tuple[Stream, bytes, bool]
-"""Bytes of a stream, within its window, or its end, or both: never nothing.
+class DataReceived(NamedTuple):
+    """Bytes of a stream, within its window, or its end, or both: never nothing.
 
-The flag says that the peer will send no more on this stream.  Give the bytes back with
-``Connection.consume`` once the application has taken them.  It is a bare tuple, because most events
-are these: one of a class of its own costs three times as much.
-"""
+    Give the bytes back with ``Connection.consume`` once the application has taken them.
+    """
+
+    stream: Stream
+    data: bytes
+    ended: bool = False
+    """The peer will send no more on this stream."""
 
 
 class StreamBroken(NamedTuple):

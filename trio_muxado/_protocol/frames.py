@@ -38,11 +38,6 @@ class Data(NamedTuple):
     fin: bool
 
 
-BareData: TypeAlias = tuple[int, int, bytes | memoryview, bool, bool]
-"""The fields of a ``Data``.  To make one of that class and to take it apart costs as much as all
-else that the decoder does for a frame."""
-
-
 class DataRun(NamedTuple):
     """More frames like the ``Data`` before: whole, of the same stream and length, without flags.
 
@@ -117,15 +112,5 @@ class _NewTuple(Protocol):
 new_tuple = cast("_NewTuple", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
 Frame: TypeAlias = (
-    Syn
-    | Data
-    | BareData
-    | DataRun
-    | DataRest
-    | Rst
-    | WndInc
-    | GoAway
-    | GoAwayDebug
-    | Unknown
-    | Malformed
+    Syn | Data | DataRun | DataRest | Rst | WndInc | GoAway | GoAwayDebug | Unknown | Malformed
 )

@@ -15,6 +15,7 @@ from .counts import Counts
 from .decoder import FRAMES_AT_ONCE, Decoder
 from .errors import ErrorCode, ProtocolViolation
 from .events import (
+    DataReceived,
     Event,
     GoAwayReceived,
     PeerEnded,
@@ -77,7 +78,7 @@ class Inbound:
         self._limits = limits
         self._extensions = extensions
         self._types_in_band = types_in_band
-        self._decoder = Decoder(wire, streams.could_come_next, bare=True, at_once=FRAMES_AT_ONCE)
+        self._decoder = Decoder(wire, streams.could_come_next, runs=True, at_once=FRAMES_AT_ONCE)
         self._events: list[Event] = []
         self._largest_data = streams.largest_window
         self.last_data_of = 0
@@ -123,7 +124,7 @@ class Inbound:
         if self._announce(stream) and fin:
             self._receive_end(stream)
 
-    def _on_data(self, frame: frames.BareData) -> None:
+    def _on_data(self, frame: frames.Data) -> None:
         stream_id, length, payload, syn, fin = frame
         if length > self._largest_data:
             message = f"DATA of {length} bytes, larger than any window"
@@ -160,7 +161,7 @@ class Inbound:
         elif fin and not self._run and stream.custody is not UNTYPED and may_receive:
             # In short what follows in full: so most small messages come, whole and with their end.
             data = payload if type(payload) is bytes else bytes(payload)
-            self._events.append((stream, data, True))
+            self._events.append(new_tuple(DataReceived, (stream, data, True)))
             self.last_data_of = stream_id
             self._stop_receiving(stream)
         else:
@@ -180,7 +181,7 @@ class Inbound:
             self._run += payloads
             return
         for payload in payloads:
-            self._on_data((stream_id, length, payload, False, False))
+            self._on_data(frames.Data(stream_id, length, payload, syn=False, fin=False))
 
     def _on_data_rest(self, frame: frames.DataRest) -> None:
         self._counts.frames_received -= 1  # a piece of one that is counted
@@ -218,7 +219,7 @@ class Inbound:
         else:
             self._end_run()
             if RECEIVE_DATA in stream.allowed:
-                self._events.append((stream, b"", True))
+                self._events.append(new_tuple(DataReceived, (stream, b"", True)))
         self._stop_receiving(stream)
 
     def _stop_receiving(self, stream: Stream) -> None:
@@ -235,7 +236,7 @@ class Inbound:
         if stream is None:
             return
         data = bytes(run[0]) if len(run) == 1 else b"".join(run)
-        self._events.append((stream, data, ended))
+        self._events.append(new_tuple(DataReceived, (stream, data, ended)))
         self.last_data_of = stream.id
         self._run = []
         self._run_of = None
@@ -386,7 +387,7 @@ class Inbound:
         self._streams.answer(stream.id, code, our_doing=our_doing)
 
     _HANDLERS: ClassVar[Mapping[type[Any], Callable[[Any, Any], None]]] = {
-        tuple: _on_data,  # BareData
+        frames.Data: _on_data,
         frames.DataRun: _on_data_run,
         frames.DataRest: _on_data_rest,
         frames.Syn: _on_syn,
