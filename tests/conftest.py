@@ -46,8 +46,10 @@ if TYPE_CHECKING:
 if sys.implementation.name != "pypy":
     import hypothesis
 
-    hypothesis.settings.register_profile("dev", deadline=None)
-    hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+    hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
+    hypothesis.settings.register_profile(
+        "ci", deadline=None, max_examples=200, derandomize=True, database=None
+    )
     hypothesis.settings.register_profile("thorough", deadline=None, max_examples=10_000)
     hypothesis.settings.load_profile(
         os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")

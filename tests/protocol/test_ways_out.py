@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_muxado._protocol.codec import TYPE_SIZE, Wire
@@ -216,7 +216,6 @@ class Play:
         self.end.sent()
 
 
-@settings(max_examples=150)
 @given(st.sampled_from(BOTH), st.booleans(), st.booleans(), st.data())
 def test_all_counts_come_back_whatever_happens(
     wire: Wire, client: bool, typed: bool, data: st.DataObject
