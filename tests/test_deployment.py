@@ -1,19 +1,28 @@
 """What examples/deployment/ says exists, and means what the commands understand."""
 
+import json
 import re
 import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+import trio
+import trio.testing
 
 from trio_muxado._command.configuration import load
 from trio_muxado._command.expose import tunnels_of
 from trio_muxado._command.group import COMMANDS, commands
 from trio_muxado._command.relay import OF_THE_LIBRARY
+from trio_muxado._command.status import serve_status
 from trio_muxado._command.tunnels import load_tokens
-from trio_muxado.tunnel import RelayConfig
+from trio_muxado.tunnel import Relay, RelayConfig, Token
+
+from .helpers.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples" / "deployment"
@@ -94,6 +103,37 @@ def test_the_compose_file_s_options_exist() -> None:
     assert len(flags) == 2
     names = {name.lower() for name in variables} | {flag.replace("-", "_") for flag in flags}
     assert names <= options_of("relay")
+
+
+def test_no_two_services_build_one_image() -> None:
+    """Docker builds them in parallel, and one of the builds then fails or is lost."""
+    text = (FOLDER / "compose.yaml").read_text("utf-8")
+    (shared,) = re.findall("^x-relay:.*?^services:", text, re.MULTILINE | re.DOTALL)
+    assert "\n  build:\n" in shared
+    assert "image:" not in shared
+
+
+async def test_the_check_of_a_container_s_health() -> None:
+    """As compose.yaml has it, but for the port: it fails from SIGTERM on."""
+    text = (FOLDER / "compose.yaml").read_text("utf-8")
+    (line,) = re.findall(r"^ +test: (\[.*\])$", text, re.MULTILINE)
+    form, program, *arguments = json.loads(line)
+    assert (form, program) == ("CMD", "python")
+    port = free_port()
+    check = [sys.executable, *(each.replace(":9100/", f":{port}/") for each in arguments)]
+    stop = trio.Event()
+    run = partial(trio.run_process, check, check=False, stderr=subprocess.DEVNULL)
+    config = RelayConfig(agents="127.0.0.1:0", ports=str(free_port()))
+    relay = Relay(config, [Token(secret="a secret of the tests")])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_status, relay, f"127.0.0.1:{port}")
+        await nursery.start(partial(relay.run, stop=stop))
+        assert (await run()).returncode == 0
+        stop.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await run()).returncode != 0
+        nursery.cancel_scope.cancel()
+    assert (await run()).returncode != 0
 
 
 def test_all_speak_of_the_same_ports() -> None:
