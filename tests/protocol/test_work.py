@@ -229,6 +229,34 @@ def test_a_frame_costs_the_same_beside_ten_times_as_many_streams(
 
 
 @both
+@pytest.mark.parametrize("leave", [False, True], ids=["come", "go"])
+def test_a_window_that_grows_costs_the_same_beside_ten_times_as_many(
+    wire: Wire, leave: bool
+) -> None:
+    costs = []
+    for number in (200, 2000):
+        end = End(wire, **MANY)
+        *streams, last = opened(end.feed(*map(end.syn, ids(number))))
+
+        def come(end: End = end, streams: list[Stream] = streams) -> None:
+            for stream in streams:
+                end.core.streams.budget.grow(stream, end.now)
+
+        def go(end: End = end, streams: list[Stream] = streams, last: Stream = last) -> None:
+            for stream in streams:
+                end.feed(end.rst(stream.id))
+                end.core.streams.budget.grow(last, end.now)
+
+        act = come
+        if leave:
+            come()
+            act = go
+
+        costs.append(lines(act) / number)
+    assert costs[1] <= costs[0] * 1.1
+
+
+@both
 def test_goaways_that_fall_stream_by_stream_cost_each_stream_once(wire: Wire) -> None:
     costs = []
     for number in (100, 1000):

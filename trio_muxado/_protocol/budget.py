@@ -7,11 +7,16 @@ from collections.abc import Mapping
 
 from .limits import Limits
 from .stream import Stream
-from .windows import LargestWindow
+from .windows import LargestWindow, ReceiveWindow
 
 RECENT = 5.0
 """Seconds after its latest round for which a window counts as one that shares in the budget.  So
 streams that were busy once take nothing from those that are."""
+
+
+UNNOTICED = 8
+"""Once one in so many of the windows that grow has come or gone, all are looked at again for what
+each may have.  So a window costs the same, however many grow."""
 
 
 GUARANTEED = 2
@@ -69,12 +74,14 @@ class ReceiveBudget:
     """
 
     __slots__ = (
-        "_fair_size",
+        "_fair_for",
         "_fair_until",
         "_growing",
         "_kept",
         "_live",
         "_most",
+        "_shared",
+        "_sharing",
         "_size",
         "initial_window",
         "largest",
@@ -95,8 +102,11 @@ class ReceiveBudget:
         self._live = live
         self.largest: LargestWindow = LargestWindow()
         self._growing: dict[Stream, None] = {}  # their windows were too small
-        # What each of them may have, until something comes back or for a while.
-        self._fair_size = 0
+        # Bytes that so many of them share in equal parts.  That is right while no more than so many
+        # come or go, and for a while.
+        self._shared = 0
+        self._sharing = 0
+        self._fair_for = 0
         self._fair_until = -math.inf
 
     @property
@@ -128,11 +138,14 @@ class ReceiveBudget:
         window = stream.receive_window
         if stream not in self._growing:
             self._growing[stream] = None
-            self._fair_until = -math.inf
-        if now >= self._fair_until:
-            self._fair_size = self._share(stream, now)
+            self._shared += window.size
+            self._sharing += 1
+            self._fair_for -= 1
+        if self._fair_for < 0 or now >= self._fair_until:
+            self._share(window, now)
+            self._fair_for = len(self._growing) // UNNOTICED
             self._fair_until = now + RECENT / 4
-        size = min(2 * window.size, self._most, self._fair_size)
+        size = min(2 * window.size, self._most, self._shared // self._sharing)
         if size <= window.size:
             window.pinched = False
             return
@@ -159,7 +172,7 @@ class ReceiveBudget:
 
     def _leave(self, stream: Stream) -> None:
         """A stream receives no more, and its bytes are there for others."""
-        self._fair_until = -math.inf
+        self._fair_for -= 1
         if stream.receive_window is self.largest.window:
             self.largest.forget()
         self._growing.pop(stream, None)
@@ -187,14 +200,13 @@ class ReceiveBudget:
             self.server.note(self, self.held)
         return size
 
-    def _share(self, stream: Stream, now: float) -> int:
-        """The size that all windows which grow can have, those aside that are larger already."""
-        windows = (other.receive_window for other in self._growing)
-        own = stream.receive_window
+    def _share(self, own: ReceiveWindow, now: float) -> None:
+        """Find out what the windows that grow can have, those aside that are larger already."""
+        windows = (stream.receive_window for stream in self._growing)
         sizes = [w.size for w in windows if w is own or now - w.round_since <= RECENT]
         total, number = sum(sizes) + self._spare, len(sizes)
         for size in sorted(sizes, reverse=True):
             if size * number > total:
                 total -= size
                 number -= 1
-        return total // number
+        self._shared, self._sharing = total, number
