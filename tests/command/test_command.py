@@ -64,7 +64,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
         (["demo", "more"], "Got unexpected extra argument (more)"),
         (["demo", "--colour"], "No such option"),
         (["dance"], "No such command 'dance'"),
-        (["--config", "/does/not/exist.toml", "demo"], "/does/not/exist.toml: "),
+        (["--config", "/does/not/exist.toml", "demo"], "/does/not/exist.toml: No such file"),
         (["ping", "ex..ample:80"], "'ex..ample' is neither a name nor an address"),
         (["ping", "ex\udcffample:80"], "is neither a name nor an address"),
         (["ping", "localhost:" + 5000 * "9"], "the port must be from 1 to 65535"),

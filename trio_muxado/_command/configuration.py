@@ -30,7 +30,8 @@ def read_toml(path: Path) -> Mapping[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise click.BadParameter(f"{path}: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise click.BadParameter(f"{path}: {reason}") from None
 
 
 def _checked(ctx: click.Context, path: Path, tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def relays_tls(
     try:
         return ClientTls(ca, certificate=cert, key=key)
     except OSError as error:
-        message = f"no certificates in {ca}: {error}"
+        message = f"no certificates in {ca}: {in_words(error)}"
         raise click.BadParameter(message, param_hint="'--relays-ca'") from None
 
 

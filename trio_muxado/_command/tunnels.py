@@ -48,7 +48,8 @@ def secret_of(path: Path | None) -> str:
         try:
             secret = path.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise click.BadParameter(f"{path}: {error}", param_hint="'--token-file'") from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise click.BadParameter(f"{path}: {reason}", param_hint="'--token-file'") from None
         if not secret:
             raise click.BadParameter(f"{path} is empty", param_hint="'--token-file'")
         whence = str(path)
