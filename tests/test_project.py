@@ -1,7 +1,10 @@
 """What stands in more than one of the project's files is the same in all of them."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
+
+from trio_muxado import MuxadoConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +50,12 @@ def test_contributing_names_sessions_that_there_are() -> None:
     assert len(folders) > 8
     for name in set(folders) - {"docs/_build/html"}:
         assert (ROOT / name).exists(), name
+
+
+def test_the_page_on_security_has_every_limit() -> None:
+    rows = set(re.findall(r"^\| `(\w+)` \|", text("docs/security.md"), re.MULTILINE))
+    no_limits = {"wire", "typed", "extensions", "tracer"}
+    assert {field.name for field in fields(MuxadoConfig)} - no_limits <= rows
 
 
 def test_the_changelog_tells_of_this_version() -> None:
