@@ -45,7 +45,7 @@ ALONE = [
     *("tests/protocol/test_vectors.py", "tests/test_conformance.py"),
     *("tests/test_testing.py", "tests/http/test_requests.py"),
 ]
-# For tests that take minutes, which elsewhere is a hang.
+# For tests that take minutes, or that build a peer for minutes; elsewhere that is a hang.
 PATIENT_PYTEST = ("python", "-m", "pytest", "--patient")
 # Inputs for each target of the guided fuzzer: about ten seconds each; fifty times as many in
 # the longer run.
@@ -180,9 +180,7 @@ def interop(session: nox.Session) -> None:
     """
     session.install("-e", ".[test]", *group("interop"))
     strict = ["--no-skips"] if os.environ.get("CI") else []
-    session.run(
-        "python", "-m", "pytest", "-m", "interop", *strict, *(session.posargs or ["tests/interop"])
-    )
+    session.run(*PATIENT_PYTEST, "-m", "interop", *strict, *(session.posargs or ["tests/interop"]))
 
 
 @nox.session(python=MAIN)
