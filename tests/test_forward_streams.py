@@ -16,6 +16,7 @@ from trio_muxado import (
     MuxadoSession,
     SessionEndedError,
     StreamResetError,
+    connect_tcp,
     forward_streams,
 )
 
@@ -122,6 +123,32 @@ async def test_a_service_that_never_answers_is_given_up(
             assert caught.value.code is ErrorCode.STREAM_REFUSED
             assert trio.current_time() == 30
             nursery.cancel_scope.cancel()
+
+
+async def breaks_at_once(broke: trio.Event, tcp: trio.SocketStream) -> None:
+    with pytest.raises(trio.BrokenResourceError):
+        await tcp.receive_some()
+    broke.set()
+
+
+async def test_a_connection_that_comes_with_a_cancellation_breaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An end would say that the stream's opener has sent nothing."""
+    scope, broke = trio.CancelScope(), trio.Event()
+
+    async def connect(host: str, port: int) -> trio.SocketStream:
+        tcp = await connect_tcp(host, port)
+        scope.cancel()
+        return tcp
+
+    monkeypatch.setattr("trio_muxado._forward_streams.connect_tcp", connect)
+    async with serving(partial(breaks_at_once, broke)) as port:
+        async with session_pair(V1, heartbeat=None) as (client, server):
+            await (await client.open_stream()).send_all(b"much")
+            with scope:
+                await forward_streams(server, HOST, port)
+            await broke.wait()
 
 
 @each_wire

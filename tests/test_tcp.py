@@ -4,8 +4,11 @@ import socket
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_muxado._tcp import _family_of, connect_tcp, listen_tcp
+
+from .helpers import cancel_at_checkpoint, outcome_of
 
 
 async def test_one_free_port_for_all_addresses_of_the_machine() -> None:
@@ -98,3 +101,34 @@ def test_only_an_address_needs_no_look_up(
     host: str | bytes, family: socket.AddressFamily | None
 ) -> None:
     assert _family_of(host) is family
+
+
+async def test_a_connection_that_is_cancelled_while_it_is_made_breaks() -> None:
+    """The system may have made it already, and an end would say that it is complete."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    made: list[trio.SocketStream] = []
+    ends: list[object] = []
+
+    async def accept() -> None:
+        while True:
+            async with await listener.accept() as stream:
+                ends.append(await outcome_of(stream.receive_some))
+
+    async def connect() -> None:
+        made.append(await connect_tcp("127.0.0.1", port))
+
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        for number in range(10):
+            ends.clear()
+            if not await cancel_at_checkpoint(number, connect):
+                break
+            await wait_all_tasks_blocked(0.01)
+            assert all(isinstance(end, trio.BrokenResourceError) for end in ends), number
+        (stream,) = made
+        await stream.aclose()
+        await wait_all_tasks_blocked(0.01)
+        assert number > 0
+        assert ends == [b""]
+        nursery.cancel_scope.cancel()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -15,11 +13,9 @@ import trio
 from ._checks import check_instance
 from ._protocol.errors import ErrorCode, check_code, is_sendable
 from ._stream import MuxadoStream
+from ._tcp import LINGER_FOR_NO_TIME
 
 logger = logging.getLogger("trio_muxado")
-
-_LINGER_FOR_NO_TIME = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-"""A ``struct linger``: what closes a TCP socket by RST."""
 
 
 async def break_stream(
@@ -60,19 +56,32 @@ async def break_now(stream: trio.abc.AsyncResource, code: ErrorCode | int) -> No
         await _at_once(_reset_connection, stream)
     elif isinstance(stream, trio.StapledStream):
         stapled = cast("trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]", stream)
-        await break_now(stapled.send_stream, code)
-        await break_now(stapled.receive_stream, code)
+        try:
+            await break_now(stapled.send_stream, code)
+        finally:
+            await break_now(stapled.receive_stream, code)
     else:
+        try:
+            # First, so that the close after it can't say anything.
+            await _break_below(stream, code)
+        finally:
+            await _at_once(stream.aclose)
+
+
+async def _break_below(stream: trio.abc.AsyncResource, code: ErrorCode | int) -> None:
+    try:
         below = getattr(stream, "transport_stream", None)
-        if isinstance(below, trio.abc.AsyncResource):
-            await break_now(below, code)  # first, so that the close below can't say anything
-        await _at_once(stream.aclose)
+    except Exception as error:  # a stream can be of any kind
+        logger.debug("breaking a stream: %r", error)
+        return
+    if isinstance(below, trio.abc.AsyncResource):
+        await break_now(below, code)
 
 
 async def _reset_connection(stream: trio.SocketStream) -> None:
     if stream.socket.fileno() >= 0 and stream.socket.family != getattr(socket, "AF_UNIX", None):
         with suppress(OSError):  # macOS refuses it where the peer has gone: nothing is to be broken
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_FOR_NO_TIME)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_FOR_NO_TIME)
     await stream.aclose()
 
 

@@ -20,6 +20,7 @@ from ._patience import run_while_running
 from ._protocol.budget import ServerBudget
 from ._session import MuxadoSession
 from ._tcp import connect_checked
+from ._transport.closing import close_at_once
 from ._transport.tls import with_long_reads
 
 
@@ -67,12 +68,12 @@ async def _connect(
         return await connect_checked(host, port)
     hostname = host.decode("ascii") if isinstance(host, bytes) else host
     tcp = await connect_checked(host, port)
-    stream = trio.SSLStream(tcp, with_long_reads(ssl_context), server_hostname=hostname)
     try:
+        stream = trio.SSLStream(tcp, with_long_reads(ssl_context), server_hostname=hostname)
         if not await run_while_running(config.handshake_timeout, stream.do_handshake):
             raise trio.TooSlowError("the TLS handshake took too long")
     except BaseException as error:
-        await trio.aclose_forcefully(stream)
+        await close_at_once(tcp)
         if isinstance(error, trio.BrokenResourceError):
             cause = error.__cause__ or error
             message = f"the TLS handshake with {host!r} failed: {str(cause) or repr(cause)}"
@@ -173,18 +174,22 @@ class SessionManager:
             if connect is None:
                 raise RuntimeError("a session is for one `async with`: make a new one")
             transport = await connect()
-        engine = self._engine = Engine(
-            transport, client=self._client, config=self._config, number=next(_numbers)
-        )
-        engine.connection.streams.budget.server = self._server_budget
-        session = self._session = MuxadoSession(engine, client=self._client)
-        self._nursery = await open_bare_nursery().__aenter__()
         try:
-            engine.start(self._nursery)
+            engine = self._engine = Engine(
+                transport, client=self._client, config=self._config, number=next(_numbers)
+            )
+            engine.connection.streams.budget.server = self._server_budget
+            session = self._session = MuxadoSession(engine, client=self._client)
             if self._first_stream_timeout is not None:
                 engine.expect_stream(self._first_stream_timeout)
-        except BaseException as error:
-            await self._nursery.__aexit__(None, error, None)
+            self._nursery = await open_bare_nursery().__aenter__()
+            try:
+                engine.start(self._nursery)  # where it fails, none of the tasks runs yet
+            except BaseException as error:
+                await self._nursery.__aexit__(None, error, None)
+                raise
+        except BaseException:  # a transport can be anything that is a stream, and raise anything
+            await close_at_once(transport)
             raise
         return session
 

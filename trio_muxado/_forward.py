@@ -282,9 +282,13 @@ class _Joint:
                 raise
 
     async def _break_both(self, code: ErrorCode | int) -> None:
-        for way in self._ways:
-            if not way.sink_closed:
-                await break_now(way.sink, code)
+        a_to_b, b_to_a = self._ways
+        try:
+            if not a_to_b.sink_closed:
+                await break_now(a_to_b.sink, code)
+        finally:
+            if not b_to_a.sink_closed:
+                await break_now(b_to_a.sink, code)
 
 
 async def _why_broken(stream: MuxadoStream) -> MuxadoError | None:

@@ -49,7 +49,8 @@ async def forward_streams(
 
     A stream for which no connection can be made within 30 seconds is reset with STREAM_REFUSED,
     so that its opener knows that nothing was processed: it is safe to retry.  The others go on.
-    When it is cancelled, the streams and the connections break.
+    When it is cancelled, the streams and the connections break, but for one that is just being made
+    to a name: trio closes that, so the service may see a connection on which nothing is sent.
 
     Args:
       session: whose streams are forwarded.
@@ -81,7 +82,9 @@ async def forward_streams(
 
     async def handle_stream(stream: MuxadoStream) -> None:
         try:
-            tcp = await connect_while_running(CONNECT_TIMEOUT, partial(_begin, connect, header))
+            tcp = await connect_while_running(
+                CONNECT_TIMEOUT, partial(_begin, connect, header), _break
+            )
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
             logger.info("%r: no connection to %s port %d: %r", stream, host, port, error)
             await stream.reset(ErrorCode.STREAM_REFUSED)
@@ -98,6 +101,11 @@ async def _begin(connect: Connect, header: bytes) -> trio.SocketStream:
         if header:
             await tcp.send_all(header)
     except BaseException:
-        await break_now(tcp, ErrorCode.STREAM_CANCELLED)
+        await _break(tcp)
         raise
     return tcp
+
+
+async def _break(tcp: trio.SocketStream) -> None:
+    """Its stream was cancelled: an end would say that all of it has come."""
+    await break_now(tcp, ErrorCode.STREAM_CANCELLED)

@@ -32,11 +32,13 @@ async def run_while_running(seconds: float, work: Callable[[], Awaitable[Any]]) 
 
 
 async def connect_while_running(
-    seconds: float, connect: Callable[[], Awaitable[StreamT]]
+    seconds: float,
+    connect: Callable[[], Awaitable[StreamT]],
+    drop: Callable[[StreamT], Awaitable[None]] = close_at_once,
 ) -> StreamT:
     """Return what ``connect()`` returns, within ``seconds`` in which this process ran.
 
-    When it is cancelled, nothing is left open.
+    When it is cancelled, nothing is left open: what there is by then, ``drop(stream)`` closes.
 
     Raises:
       trio.TooSlowError: it took longer.
@@ -51,7 +53,7 @@ async def connect_while_running(
         await run_while_running(seconds, work)
     except BaseException:
         if stream is not None:
-            await close_at_once(stream)
+            await drop(stream)
         raise
     if stream is None:
         raise trio.TooSlowError("no connection in time")

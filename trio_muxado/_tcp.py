@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,6 +12,14 @@ from functools import lru_cache
 import trio
 
 from ._checks import check_host, check_port
+
+_LINGER_FORMAT = "hh" if sys.platform == "win32" else "ii"
+
+LINGER_FOR_NO_TIME = struct.pack(_LINGER_FORMAT, 1, 0)
+"""A ``struct linger``: what closes a TCP socket by RST."""
+
+_LINGER = struct.pack(_LINGER_FORMAT, 0, 0)
+"""That of a socket that nobody has changed."""
 
 ATTEMPTS = 10
 """How often to look for a port that is free for all families."""
@@ -39,7 +49,11 @@ async def connect_checked(host: str | bytes, port: int) -> trio.SocketStream:
             return await trio.open_tcp_stream(host, port)
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
+        # Where this is cancelled although there is a connection, an end of it would say that it is
+        # complete.  trio closes the socket itself then, so that has to break it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_FOR_NO_TIME)
         await sock.connect((host, port))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
     except BaseException:
         sock.close()
         raise

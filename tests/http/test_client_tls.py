@@ -99,3 +99,30 @@ async def test_without_a_context_the_system_s_authorities_count(
                 with pytest.raises(httpx.ConnectError, match="certificate verify failed"):
                     await http.get("https://localhost/")
             await near.aclose()
+
+
+class Failing(ssl.SSLContext):
+    """Cannot be used, as one that lacks what its caller takes for granted."""
+
+    def wrap_bio(self, *args: Any, **options: Any) -> Any:
+        raise ssl.SSLError("no")
+
+
+@pytest.mark.parametrize("context", [Failing(ssl.PROTOCOL_TLS_CLIENT), None])
+async def test_what_fails_before_the_handshake_keeps_no_stream(
+    context: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a context it is the system's, whose files may be missing."""
+
+    def create_ssl_context() -> ssl.SSLContext:
+        raise FileNotFoundError("authorities")
+
+    monkeypatch.setattr(httpx, "create_ssl_context", create_ssl_context)
+    async with session_pair(V2, heartbeat=None) as (near, far), trio.open_nursery() as nursery:
+        nursery.start_soon(far.serve_streams, resets)
+        async with httpx.AsyncClient(transport=MuxadoTransport(near, ssl_context=context)) as http:
+            for _ in range(2):
+                with pytest.raises(OSError):  # noqa: PT011
+                    await http.get("https://localhost/")
+        assert not near.statistics().streams.get("open")
+        await near.aclose()

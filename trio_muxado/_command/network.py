@@ -37,11 +37,11 @@ async def connect(
 async def _over_tls(
     tcp: trio.SocketStream, ssl_context: ssl.SSLContext, host: str
 ) -> trio.abc.Stream:
-    stream = trio.SSLStream(tcp, ssl_context, server_hostname=host)
     try:
+        stream = trio.SSLStream(tcp, ssl_context, server_hostname=host)
         await stream.do_handshake()
     except BaseException:
-        await trio.aclose_forcefully(stream)
+        await trio.aclose_forcefully(tcp)
         raise
     return stream
 

@@ -123,8 +123,8 @@ async def tls_on(
     Raises:
       trio.BrokenResourceError: the handshake failed; the message says so.
     """
-    tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
     try:
+        tls = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
         await tls.do_handshake()
     except BaseException as error:
         with trio.CancelScope(shield=True):

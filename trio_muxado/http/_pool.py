@@ -169,7 +169,12 @@ class Pool:
             return given
         if given is not None:
             await self._keep(given)  # both came at the same moment
-        return await self._connect(origin, stream, timeouts)
+        try:
+            return await self._connect(origin, stream, timeouts)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await stream.reset()
+            raise
 
     async def _connect(
         self, origin: Origin, stream: MuxadoStream, timeouts: Timeouts
@@ -185,7 +190,6 @@ class Pool:
                 tls = await tls_on(stream, self._ssl_context, host)
             agreed = tls.selected_alpn_protocol()
             if self._http2 and agreed != "h2":
-                await stream.reset()
                 raise httpx.ConnectError(f"{host} does not speak HTTP/2: ALPN says {agreed!r}")
         connection = Connection(origin, stream, tls)
         connection.speak(http)

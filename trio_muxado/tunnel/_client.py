@@ -117,12 +117,12 @@ async def forward_port(
                 on_state=on_state,
             )
         )
-        host, port, *_ = listeners[0].socket.getsockname()
-        task_status.started((host, port))
         # The connections outlive the session's drain: what has come is still to be passed on.
         async with open_nursery() as connections, open_nursery() as accepting:
             accept = partial(trio.serve_listeners, handler_nursery=connections)
             accepting.start_soon(accept, client.handle_connection, listeners)
+            host, port, *_ = listeners[0].socket.getsockname()
+            task_status.started((host, port))
             await (trio.Event() if stop is None else stop).wait()
             pool.close()
             accepting.cancel_scope.cancel()
