@@ -94,7 +94,11 @@ HOST: Wrong = {
 PORT = no_none(ints(0, 65535))
 BOOL: Wrong = {TypeError: [0, 1, None, "yes", [], Shy()]}
 CONFIG: Wrong = {TypeError: [*NO_OBJECT, Heartbeat(), MuxadoConfig]}
-SSL: Wrong = {TypeError: [*NO_OBJECT, ssl.SSLContext]}
+SSL: Wrong = {
+    TypeError: [*NO_OBJECT, ssl.SSLContext],
+    ValueError: [ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)],
+}
+SSL_OF_SERVER: Wrong = {**SSL, ValueError: [ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)]}
 STREAM: Wrong = {TypeError: [*NO_OBJECT, None, trio.Event, io.BytesIO()]}
 HANDLER: Wrong = {TypeError: [*NO_FUNCTION, None]}
 HOOK: Wrong = {TypeError: [*NO_FUNCTION, is_async, partial(is_async, 1)]}
@@ -173,6 +177,9 @@ OF_CALL: dict[tuple[str, str], Wrong] = {
     ("break_stream", "stream"): OBJECT,
     ("serve_asgi", "config"): CONFIG,
     ("asgi_handler", "config"): CONFIG,
+    ("serve_muxado", "ssl_context"): SSL_OF_SERVER,
+    ("serve_asgi", "ssl_context"): SSL_OF_SERVER,
+    ("asgi_handler", "ssl_context"): SSL_OF_SERVER,
     # TCP ports that can be connected to
     ("open_muxado_session", "port"): no_none(ints(1, 65535)),
     ("dial_muxado", "port"): no_none(ints(1, 65535)),

@@ -65,10 +65,16 @@ def check_stop(value: object) -> None:
         check_instance("stop", value, trio.Event, "a trio.Event")
 
 
-def check_ssl_context(value: object) -> None:
-    """A context of TLS, or nothing."""
-    if value is not None:
-        check_instance("ssl_context", value, ssl.SSLContext, "an ssl.SSLContext")
+def check_ssl_context(value: object, *, server: bool = False) -> None:
+    """A context of TLS for this side, or nothing."""
+    if value is None:
+        return
+    check_instance("ssl_context", value, ssl.SSLContext, "an ssl.SSLContext")
+    # The wrong one would fail once there is a connection, and end a server then.
+    wrong = ssl.PROTOCOL_TLS_CLIENT if server else ssl.PROTOCOL_TLS_SERVER
+    if isinstance(value, ssl.SSLContext) and value.protocol == wrong:
+        side, how = ("server", "ssl.Purpose.CLIENT_AUTH") if server else ("client", "")
+        raise ValueError(f"ssl_context must be for a {side}: ssl.create_default_context({how})")
 
 
 def check_host(value: object) -> None:

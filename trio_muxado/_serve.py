@@ -92,7 +92,7 @@ async def serve_muxado(
         check_host(host)
     if backlog is not None:
         check_int("backlog", backlog, 0)
-    check_ssl_context(ssl_context)
+    check_ssl_context(ssl_context, server=True)
     _check(handle_session, config, stop, on_session, task_status)
     check_limits(stop_timeout, max_sessions, first_stream_timeout, receive_budget)
     tcp_listeners = await listen_tcp(port, host=host, backlog=backlog)

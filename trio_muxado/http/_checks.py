@@ -25,10 +25,14 @@ def check_int(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
 
 
-def check_ssl_context(context: Any) -> None:
-    """Refuse what is no context, such as httpx's ``verify=True``."""
-    if context is not None:
-        check_instance("ssl_context", context, ssl.SSLContext, "an ssl.SSLContext")
+def check_ssl_context(context: Any, *, server: bool = False) -> None:
+    """Refuse what is no context for this side, such as httpx's ``verify=True``."""
+    if context is None:
+        return
+    check_instance("ssl_context", context, ssl.SSLContext, "an ssl.SSLContext")
+    if context.protocol == (ssl.PROTOCOL_TLS_CLIENT if server else ssl.PROTOCOL_TLS_SERVER):
+        side, how = ("server", "ssl.Purpose.CLIENT_AUTH") if server else ("client", "")
+        raise ValueError(f"ssl_context must be for a {side}: ssl.create_default_context({how})")
 
 
 def shown(value: Any) -> str:

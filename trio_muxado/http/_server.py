@@ -156,7 +156,7 @@ def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
     if config is not None and not isinstance(config, Config):
         kind = f"{type(config).__module__}.{type(config).__qualname__}"
         raise TypeError(f"config must be a hypercorn.config.Config, not a {kind}")
-    check_ssl_context(ssl_context)
+    check_ssl_context(ssl_context, server=True)
     if scheme not in (None, "http", "https"):
         raise ValueError(f"scheme must be 'http' or 'https', not {shown(scheme)}")
     try:

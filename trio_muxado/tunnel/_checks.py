@@ -32,12 +32,19 @@ def check_dialling(
     check_port("port", port, least=1 if connect is None else 0)
     if not isinstance(ssl_context, ssl.SSLContext | None):
         raise TypeError(f"ssl_context must be an ssl.SSLContext or None, not {shown(ssl_context)}")
+    check_is_for_client("ssl_context", ssl_context)
     check_heartbeat(heartbeat)
     if not isinstance(backoff, Backoff):
         raise TypeError(f"backoff must be a Backoff, not {shown(backoff)}")
     check_stop(stop)
     if on_state is not None:
         check_hook("on_state", on_state)
+
+
+def check_is_for_client(name: str, context: ssl.SSLContext | None) -> None:
+    """Refuse a server's context, which would fail at each connection."""
+    if context is not None and context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise ValueError(f"{name} must be for a client: ssl.create_default_context()")
 
 
 def check_heartbeat(value: object) -> None:

@@ -16,7 +16,7 @@ from .. import (
     forward,
     serve_muxado_listeners,
 )
-from ._checks import check_heartbeat, check_stop, check_task_status
+from ._checks import check_heartbeat, check_is_for_client, check_stop, check_task_status
 from ._cluster import Cluster
 from ._config import RelayConfig, session_config
 from ._control import CONTROL_TYPE, HELLO_TIMEOUT
@@ -105,6 +105,8 @@ class Relay:
             raise TypeError(
                 f"relays_tls must be a ClientTls, an SSLContext or None, not {shown(relays_tls)}"
             )
+        if isinstance(relays_tls, ssl.SSLContext):
+            check_is_for_client("relays_tls", relays_tls)
         if (config.https is None) != (https_tls is None):
             raise ValueError("https_tls must be given where config.https is, and only there")
         if shared_registry is not None and not isinstance(shared_registry, SharedRegistry):  # pyright: ignore[reportUnnecessaryIsInstance]
