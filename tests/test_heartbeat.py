@@ -715,6 +715,18 @@ async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
 
 
 @with_types
+async def test_an_echo_looks_at_no_other_ping(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many at once all would take time that grows with the square of their number."""
+
+    def look(*args: object) -> None:
+        pytest.fail("nothing was left out")
+
+    monkeypatch.setattr(Heartbeats, "_forget_older", look)
+    async with session_pair(kind) as (client, _):
+        await together(*[client.ping] * 200)
+
+
+@with_types
 async def test_a_ping_whose_echo_the_peer_leaves_out_is_given_up(kind: Kind) -> None:
     async with raw_session(kind, client=True, heartbeat=None) as (session, peer):
         outcomes: list[Any] = []

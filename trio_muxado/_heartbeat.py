@@ -241,8 +241,9 @@ class Heartbeats:
                 logger.debug(self._why_none)
                 self._end(ErrorCode.PROTOCOL_ERROR)
                 return
+            if ahead < self._unanswered:
+                self._forget_older(ahead)
             self._unanswered = ahead - 1
-            self._forget_older(ahead)
             if (ping := self._waiting.pop(number, None)) is not None:
                 self.latency = ping.answer()
         self._echo = received[whole:]
@@ -254,9 +255,12 @@ class Heartbeats:
 
     def _forget_older(self, ahead: int) -> None:
         """Let nobody wait for an echo that the peer has left out."""
-        for number in list(self._waiting):
+        left_out: list[int] = []
+        for number in self._waiting:
             if (self._next - number) & 0xFFFFFFFF <= ahead:
                 break
+            left_out.append(number)
+        for number in left_out:
             self._why_none = "the peer left a heartbeat out"
             self._waiting.pop(number).answered.set()
 
