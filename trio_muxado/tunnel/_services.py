@@ -84,19 +84,18 @@ class AddressService(Service):
         yield partial(self._handle, idle_timeout)
 
     async def _handle(self, idle_timeout: float, stream: MuxadoStream) -> None:
-        addresses, has_header = None, False
+        addresses = None
+        with trio.move_on_after(HELLO_TIMEOUT) as waiting:
+            addresses = await receive_proxy_header(stream)
+        if waiting.cancelled_caught:
+            raise trio.TooSlowError(f"no PROXY header within {HELLO_TIMEOUT:g} s")
         connection: trio.SocketStream | None = None
         failure: Exception = trio.TooSlowError(f"no answer within {CONNECT_TIMEOUT:g} s")
-        with trio.move_on_after(HELLO_TIMEOUT) as waiting:  # first for the one, then for the other
-            addresses = await receive_proxy_header(stream)
-            has_header = True
-            waiting.deadline = trio.current_time() + CONNECT_TIMEOUT
+        with trio.move_on_after(CONNECT_TIMEOUT):
             try:
                 connection = await self._connect()
             except OSError as error:
                 failure = error
-        if not has_header:
-            raise trio.TooSlowError(f"no PROXY header within {HELLO_TIMEOUT:g} s")
         if connection is None:
             logger.warning("no connection to %s: %s", self, failure)
             await stream.reset(ErrorCode.STREAM_REFUSED)
