@@ -286,6 +286,19 @@ def test_the_configuration_of_haproxy_is_right(program: Program, tmp_path: Path)
     assert "warning" not in (done.stdout + done.stderr).lower()
 
 
+def test_haproxy_starts_without_a_relay_whose_name_is_unknown(
+    program: Program, tmp_path: Path
+) -> None:
+    """As that of a container is which is stopped."""
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(re.sub("(relay[12]) relay[12]", r"\1 \1.invalid", CONFIGURATION.read_text()))
+    done = subprocess.run(
+        [program("haproxy"), "-c", "-f", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("could not resolve address 'relay1.invalid'") == 3
+
+
 @pytest.mark.parametrize("command", ["relay", "expose"])
 def test_systemd_understands_the_units(program: Program, tmp_path: Path, command: str) -> None:
     unit = tmp_path / f"trio-muxado-{command}.service"
