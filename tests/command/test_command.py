@@ -373,6 +373,26 @@ def test_without_click_one_line_says_what_to_install() -> None:
     )
 
 
+def test_an_interrupt_while_commands_are_imported_is_one_line() -> None:
+    code = """
+import sys, trio_muxado._command as command
+
+class Interrupted:
+    def find_spec(self, name, *args):
+        if name == "click":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+command.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 130
+    assert not done.stdout
+    assert done.stderr == "interrupted\n"
+
+
 def test_a_shell_completes_commands() -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / "trio-muxado"],

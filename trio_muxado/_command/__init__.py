@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             "trio-muxado needs click: python -m pip install 'trio_muxado[cli]' installs it\n"
         )
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # which a command says in the same words
+        sys.stderr.write("interrupted\n")
         sys.exit(130)
     commands.main(arguments)
 
