@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import tracemalloc
+import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,10 +20,11 @@ import pytest
 import trio
 import trio.testing
 
-from trio_muxado import MuxadoSession, MuxadoStream, client_session, server_session
+from trio_muxado import Heartbeat, MuxadoSession, MuxadoStream, client_session, server_session
+from trio_muxado._engine import Engine
 from trio_muxado._protocol.wire import WIRES
 
-from .helpers import Kind, Transport, each_wire, session_pair, socket_pair
+from .helpers import V2, Kind, Transport, each_kind, each_wire, session_pair, socket_pair
 from .protocol.driver import End
 
 REQUEST = bytes(64)
@@ -170,6 +172,37 @@ def test_receiving_copies_once(wire: object) -> None:
 
 
 # ---- memory
+
+
+@each_kind
+async def test_a_session_that_is_over_is_freed_at_once(kind: Kind) -> None:
+    """Nothing of it waits for the garbage collector, whose search costs time."""
+
+    async def engines() -> list[weakref.ref[Engine]]:
+        near, far = socket_pair()
+        async with (
+            server_session(far, config=kind.config(heartbeat=Heartbeat(0.001, 9))) as server,
+            client_session(near, config=kind.config(heartbeat=Heartbeat(0.001, 9))) as client,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(server.serve_streams, answer)
+            await request(client)
+            if kind is not V2:
+                await client.ping()
+                await server.ping()
+            await trio.sleep(0.01)
+            await client.aclose()
+        return [weakref.ref(session._engine) for session in (client, server)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        found = await engines()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [engine() for engine in found] == [None, None]
+    finally:
+        gc.enable()
+
 
 IDLE = {"v1": 25_500, "v2": 22_500}
 """Bytes of an idle session: about 23,800 and 20,700, from CPython 3.11 to 3.13."""

@@ -30,6 +30,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import ref
 
 import trio
 
@@ -102,31 +103,30 @@ class Engine:
         self.kept_channels: Kept = kept_channels()
         self.backlog: Backlog = Backlog(config.accept_backlog)
         self.breaks: Breaks = {}
-        self.keepalive: Keepalive = Keepalive()
+        keepalive = self.keepalive = Keepalive(
+            on_blocked=self._on_blocked,
+            on_starving=self._on_starving,
+            on_wait=self._on_wait,
+            abort=self.abort,
+        )
         # What they mind seldom happens: each is made when it first does.
         self._send_timer: SendTimer | None = None
         self._open_timer: OpenTimer | None = None
         self._probe_timer: ProbeTimer | None = None
-        on_starving = self._on_starving
-        self.room: SendRoom = SendRoom(config.send_buffer, on_starving=on_starving)
-        self.slots: Slots = Slots(connection, self.ending, self.wire_known, on_wait=self._on_wait)
+        self.room: SendRoom = SendRoom(config.send_buffer, keepalive)
+        self.slots: Slots = Slots(connection, self.ending, self.wire_known, keepalive)
         self.writer: FrameWriter = FrameWriter(
-            transport,
-            connection,
-            self.room,
-            self.slots,
-            on_blocked=self._on_blocked,
-            trace=self._trace,
+            transport, connection, self.room, self.slots, keepalive, trace=self._trace
         )
         receivers: Receivers = {}
-        self.steps: Steps = Steps(connection, receivers, self.writer, self.slots, on_starving)
+        self.steps: Steps = Steps(connection, receivers, self.writer, self.slots, keepalive)
         self.reader: FrameReader = FrameReader(
             transport,
             connection,
             receivers,
             self.writer,
             handlers=self._HANDLERS,
-            owner=self,
+            owner=ref(self),
             step_done=self.steps.done,
             trace=self._trace,
         )
@@ -280,7 +280,6 @@ class Engine:
             self.keepalive,
             self.reader,
             client=self._client,
-            abort=self.abort,
             on_refused=partial(keep_alive, self.transport),
         )
         self.heartbeats.begin(wire)

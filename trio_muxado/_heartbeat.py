@@ -97,7 +97,6 @@ class Heartbeats:
     """
 
     __slots__ = (
-        "_abort",
         "_client",
         "_config",
         "_echo",
@@ -125,7 +124,6 @@ class Heartbeats:
         reader: FrameReader,
         *,
         client: bool,
-        abort: Callable[[CloseReason], None],
         on_refused: Callable[[], None],
     ) -> None:
         self._config = config
@@ -134,7 +132,6 @@ class Heartbeats:
         self._ending = ending
         self._keepalive = keepalive
         self._reader = reader
-        self._abort = abort
         self._on_refused = on_refused
         self._type: int | None = None  # of heartbeat streams; None where there are none
         self._stream: Stream | None = None  # while heartbeats can be sent
@@ -172,7 +169,7 @@ class Heartbeats:
             return
         self._timers = [
             _HeartbeatDue(began, interval, self._send_at_interval),
-            _PeerSilent(began, interval + tolerance, self._reader, self._abort),
+            _PeerSilent(began, interval + tolerance, self._reader, self._keepalive.abort),
         ]
         for timer in self._timers:
             self._keepalive.add(timer)
@@ -285,6 +282,7 @@ class Heartbeats:
             self._steps.reset(stream, code)
         for timer in self._timers:
             self._keepalive.remove(timer)
+        self._timers.clear()
         for ping in self._waiting.values():
             ping.answered.set()
         self._waiting.clear()

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
+
+if TYPE_CHECKING:
+    from ._errors import CloseReason
 
 MOMENT = 0.1
 """Seconds.  Who wakes later than that was not delayed by other tasks: the process stood still."""
@@ -48,11 +51,40 @@ class Timer(Protocol):
 
 
 class Keepalive:
-    """Runs the timers of a session."""
+    """Runs the timers of a session.
 
-    __slots__ = ("_sleep", "_stopped", "_task", "_timers")
+    Its other parts call ``on_blocked``, ``on_starving`` and ``on_wait`` when something begins that
+    a timer minds, and timers call ``abort``.  They go through here, because the keepalive lets go
+    of what is called when it ends.  Else the parts and their engine would refer to each other, and
+    a session that is over would wait for the garbage collector.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_sleep",
+        "_stopped",
+        "_task",
+        "_timers",
+        "abort",
+        "on_blocked",
+        "on_starving",
+        "on_wait",
+    )
+
+    def __init__(
+        self,
+        *,
+        on_blocked: Callable[[], None],
+        on_starving: Callable[[], None],
+        on_wait: Callable[[], None],
+        abort: Callable[[CloseReason], None],
+    ) -> None:
+        self.on_blocked: Callable[[], None] = on_blocked
+        """The transport does not take all of a batch at once."""
+        self.on_starving: Callable[[], None] = on_starving
+        """A stream begins to wait for the peer's window."""
+        self.on_wait: Callable[[], None] = on_wait
+        """A task begins to wait for a slot, and none did."""
+        self.abort: Callable[[CloseReason], None] = abort
         self._timers: list[Timer] = []
         self._sleep: trio.CancelScope | None = None  # while something will be due
         self._task: Task | None = None  # while it sleeps
@@ -96,6 +128,9 @@ class Keepalive:
                     await self._ring(due)
         except BaseException as error:
             catch(error)
+        self._timers.clear()
+        self.on_blocked = self.on_starving = self.on_wait = _nothing
+        self.abort = _nothing
 
     async def _ring(self, due: float) -> None:
         """Let all timers ring that are due by now, as the first of them was at ``due``."""
@@ -123,6 +158,10 @@ class Keepalive:
 def keep_waiting(_: RaiseCancelT) -> Abort:
     """Of a task of the session that only waits to be woken: it is the user who is cancelled."""
     return Abort.FAILED
+
+
+def _nothing(*_: object) -> None:
+    """Of a session that is over, nothing needs a timer."""
 
 
 async def _let_others_read() -> None:

@@ -48,7 +48,8 @@ class FrameReader:
     """Reads from a transport until it ends, or the session does.
 
     Args:
-      handlers: what handles all other events than data, by class; called with ``owner`` first.
+      handlers: what handles all other events than data, by class; called with ``owner()`` first,
+        which the reader does not refer to: neither has to wait for the garbage collector.
       step_done: called after the events of a read: there may be something to send.
     """
 
@@ -78,7 +79,7 @@ class FrameReader:
         writer: FrameWriter,
         *,
         handlers: Mapping[type[Any], Callable[[Any, Any], None]],
-        owner: object,
+        owner: Callable[[], object],
         step_done: Callable[[], None],
         trace: TransportTrace | None,
     ) -> None:
@@ -177,7 +178,7 @@ class FrameReader:
         handlers, owner, receivers = self._handlers, self._owner, self._receivers
         for event in happened:
             if type(event) is not DataReceived:
-                handlers[type(event)](owner, event)
+                handlers[type(event)](owner(), event)
                 continue
             stream, data, ended = event
             receiver = receivers.get(stream)

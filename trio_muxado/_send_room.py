@@ -10,6 +10,7 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_res
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ._keepalive import Keepalive
     from ._protocol.stream import Stream
 
 
@@ -26,19 +27,18 @@ class SendRoom:
     """Who waits for the writer to take bytes of a stream, and how long the peer's window was shut.
 
     ``size`` is how many bytes of a stream may wait to be sent before its sender has to.
-    ``on_starving`` is called when a sender begins to wait for the peer's window.
     """
 
     __slots__ = (
-        "_on_starving",
+        "_keepalive",
         "_senders",
         "_waited_for_window",
         "size",
     )
 
-    def __init__(self, size: int, *, on_starving: Callable[[], None]) -> None:
+    def __init__(self, size: int, keepalive: Keepalive) -> None:
         self.size: int = size
-        self._on_starving = on_starving
+        self._keepalive = keepalive
         self._senders: dict[Stream, _Sender] = {}  # one for each stream: its user guards that
         self._waited_for_window = 0.0
 
@@ -95,7 +95,7 @@ class SendRoom:
 
     def _begin_starving(self, sender: _Sender) -> None:
         sender.starving_since = trio.current_time()
-        self._on_starving()
+        self._keepalive.on_starving()
 
     def _end_starving(self, sender: _Sender) -> None:
         self._waited_for_window += sender.starving

@@ -61,7 +61,8 @@ class MuxadoSession(trio.abc.Listener[MuxadoStream]):
     def __init__(self, engine: Engine, *, client: bool) -> None:
         self._engine = engine
         self._client = client
-        engine.serve_extension = self._serve_extension
+        if engine.config.extensions:
+            engine.serve_extension = self._serve_extension
 
     def __repr__(self) -> str:
         role = "client" if self._client else "server"

@@ -10,6 +10,7 @@ import trio
 
 if TYPE_CHECKING:
     from ._ending import Ending
+    from ._keepalive import Keepalive
     from ._lazy_event import LazyEvent
     from ._protocol.connection import Connection
     from ._protocol.stream import Stream
@@ -24,13 +25,12 @@ class Slots:
       connection: it opens streams until the peer or this side ends it.
       ending: the session's.
       wire_known: set when it is known how to open a stream, or that none will be.
-      on_wait: called when a task begins to wait and none did.
     """
 
     __slots__ = (
         "_connection",
         "_ending",
-        "_on_wait",
+        "_keepalive",
         "_openers",
         "_promised",
         "_stream_ended",
@@ -47,14 +47,13 @@ class Slots:
         connection: Connection,
         ending: Ending,
         wire_known: LazyEvent,
-        *,
-        on_wait: Callable[[], None],
+        keepalive: Keepalive,
     ) -> None:
         self._connection = connection
         self._streams = connection.streams
         self._ending = ending
         self._wire_known = wire_known
-        self._on_wait = on_wait
+        self._keepalive = keepalive
         self.waited_since: float | None = None
         """When tasks began to wait for slots; None while none does."""
         self.idle: dict[Stream, Callable[[], None]] = {}
@@ -118,7 +117,7 @@ class Slots:
             self.awaited = True
             if self.waited_since is None:
                 self.waited_since = trio.current_time()
-                self._on_wait()
+                self._keepalive.on_wait()
             try:
                 await self._openers.park()
             except BaseException:

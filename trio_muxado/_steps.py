@@ -14,8 +14,7 @@ from trio.lowlevel import enable_ki_protection
 from ._protocol.states import OVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from ._keepalive import Keepalive
     from ._protocol.connection import Connection
     from ._protocol.errors import ErrorCode
     from ._protocol.stream import Stream
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 class Steps:
     """What users and tasks of a session do to its connection."""
 
-    __slots__ = ("_on_starving", "_slots", "connection", "receivers", "writer")
+    __slots__ = ("_keepalive", "_slots", "connection", "receivers", "writer")
 
     def __init__(
         self,
@@ -35,13 +34,13 @@ class Steps:
         receivers: Receivers,
         writer: FrameWriter,
         slots: Slots,
-        on_starving: Callable[[], None],
+        keepalive: Keepalive,
     ) -> None:
         self.connection: Connection = connection
         self.receivers: Receivers = receivers
         self.writer: FrameWriter = writer
         self._slots = slots
-        self._on_starving = on_starving
+        self._keepalive = keepalive
 
     @enable_ki_protection
     def done(self) -> None:
@@ -104,7 +103,8 @@ class Steps:
             elif self.writer.sleeps:
                 self.writer.wake_if_due()
             if stream.outgoing.size > stream.send_window:
-                self._on_starving()  # nobody waits, but its slot is not free before that is sent
+                # Nobody waits, but its slot is not free before that is sent.
+                self._keepalive.on_starving()
         if self._slots.awaited:
             self._slots.pass_on()
 

@@ -7,7 +7,6 @@ about to send, the call that ends a message does that in its own step: see ``Fra
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,6 +19,7 @@ from ._transport.closing import is_reset, unacknowledged
 from ._transport.sending import LARGEST, LARGEST_TLS, BatchSender, BatchSize
 
 if TYPE_CHECKING:
+    from ._keepalive import Keepalive
     from ._protocol.byte_queue import Buffer
     from ._protocol.connection import Connection
     from ._send_room import SendRoom
@@ -33,10 +33,7 @@ that clamps its window (Rust): it may get no more than 256 MB/s with it."""
 
 
 class FrameWriter:
-    """Sends what a connection has to send, as long as there is a session.
-
-    ``on_blocked`` is called when the transport does not take all of a batch at once.
-    """
+    """Sends what a connection has to send, as long as there is a session."""
 
     __slots__ = (
         "_batch",
@@ -46,7 +43,7 @@ class FrameWriter:
         "_credit_waits",
         "_ending",
         "_error",
-        "_on_blocked",
+        "_keepalive",
         "_room",
         "_sender",
         "_shield",
@@ -73,12 +70,12 @@ class FrameWriter:
         connection: Connection,
         room: SendRoom,
         slots: Slots,
+        keepalive: Keepalive,
         *,
-        on_blocked: Callable[[], None],
         trace: TransportTrace | None,
     ) -> None:
         self._transport = transport
-        self._on_blocked = on_blocked
+        self._keepalive = keepalive
         self._sender = BatchSender(transport)
         self._connection = connection
         self._room = room
@@ -188,7 +185,7 @@ class FrameWriter:
             self._taken(0.0)
         else:
             self._blocked_since = trio.current_time()
-            self._on_blocked()
+            self._keepalive.on_blocked()
 
     async def _send_rest(self) -> None:
         """Send what is left of the batch."""

@@ -97,9 +97,10 @@ class Decoder:
         self._rest = b""  # what it goes on with, from where
         self._rest_from = 0
         self._tail = b""
-        # Bytes that are missing of the frame before, and what takes them.
+        # Bytes that are missing of the frame before, and what takes them: no bound method, which
+        # would keep the decoder of a session that is over for the garbage collector to find.
         self._left = 0
-        self._take_left: Callable[[_Received, int, list[Frame]], int] = self._skip
+        self._take_left: Callable[[Decoder, _Received, int, list[Frame]], int] = Decoder._skip
         self._debug = b""
         self._debug_doubted = False
         self._broken = False
@@ -132,7 +133,7 @@ class Decoder:
         left = self._at_once  # frames that this call may add, those of runs beyond the first aside
         run_word = run_of = -1  # the header of the latest long frame: its equals are a run
         if self._left:
-            position = self._take_left(data, 0, frames)
+            position = self._take_left(self, data, 0, frames)
         while position <= last_header and len(frames) < left:
             word, stream_id = unpack(data, position)
             stream_id &= MAX_STREAM_ID
@@ -148,7 +149,7 @@ class Decoder:
                     break
                 position += used
                 if self._left:
-                    position += self._take_left(data, position, frames)
+                    position += self._take_left(self, data, position, frames)
                 continue
             if not stream_id:
                 self._fail(frames, ErrorCode.PROTOCOL_ERROR, "DATA with stream id 0")
@@ -178,7 +179,7 @@ class Decoder:
                 return frames
         missing = position - len(data)
         if missing > 0:
-            self._left, self._take_left = missing, self._take_data
+            self._left, self._take_left = missing, Decoder._take_data
         elif missing and not self._broken:
             self._tail = bytes(data[position:])
         return frames
@@ -249,7 +250,7 @@ class Decoder:
             if not wire.skips_unknown_frames:
                 self._fail(out, ErrorCode.PROTOCOL_ERROR, f"unknown frame type {frame_type}")
                 return None
-            self._left, self._take_left = length, self._skip
+            self._left, self._take_left = length, Decoder._skip
             out.append(Unknown(frame_type, flags, stream_id, length))
             return HEADER_SIZE
         parsed = parse(self, data, position + HEADER_SIZE, length, flags, stream_id)
@@ -316,7 +317,7 @@ class Decoder:
             return None
         last_stream_id, number = _TWO_WORDS.unpack_from(data, at)
         self._debug = b""
-        self._left, self._take_left = debug_size, self._take_debug
+        self._left, self._take_left = debug_size, Decoder._take_debug
         # Go v1 announces eight bytes more than its debug text has, so never fewer than eight.
         self._debug_doubted = self._wire.goaway_overstates and debug_size >= 8
         return GoAway(last_stream_id & MAX_STREAM_ID, number), 8
