@@ -95,7 +95,8 @@ class Backlog:
         return streams
 
     def _open(self) -> Channel:
-        channel = self._channel = trio.open_memory_channel[Offered](self._size)
+        channel: Channel = trio.open_memory_channel(self._size)  # to name the type takes longer
+        self._channel = channel
         if self._ended:
             channel[0].close()
         return channel

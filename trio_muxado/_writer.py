@@ -116,6 +116,9 @@ class FrameWriter:
         """
         connection = self._connection
         try:
+            # Where a stream was opened already, what is sent on it first goes along.
+            if connection.sends_for_one:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             while not self.stopped:
                 due = connection.wants_to_send
                 if not due and not self.unsent_batch:

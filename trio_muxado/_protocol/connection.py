@@ -144,7 +144,7 @@ class Connection:
         self._session.step(SessionInput.END)
         self.has_more = False  # what is left of a read is dropped
         streams = self.streams
-        never_sent = self._outbox.take_back(streams.live) if streams.live else set[int]()
+        never_sent: set[int] = self._outbox.take_back(streams.live) if streams.live else set()
         events: list[Event] = []
         for stream in list(streams.live.values()):
             reason = broken._replace(safe_to_retry=True) if stream.id in never_sent else broken
