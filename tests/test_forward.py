@@ -292,6 +292,34 @@ async def test_a_break_of_a_side_that_is_being_sent_to_is_no_end(
             await expect_break(kind_b, join.b.far)
 
 
+class ResetWhileSending(HalfCloseable):
+    """As trio's socket: sending takes the only error, and raises it in a later pass of the loop."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self._was_reset = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._was_reset.set()
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        raise trio.BrokenResourceError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await self._was_reset.wait()
+        return b""
+
+
+async def test_a_break_that_sending_has_not_raised_yet_is_no_end() -> None:
+    for _ in range(20):  # tasks run in random order
+        async with stream_pair(V1, heartbeat=None) as (b, far_b):
+            a = ResetWhileSending(memory_stream_pair()[0])
+            await far_b.send_all(b"for whom?")
+            result = await forward(a, b)
+            assert (result.a_to_b.end, result.b_to_a.end) == ("broken", "broken")
+            with pytest.raises(StreamResetError):
+                await far_b.receive_some()
+
+
 @each_a
 @each_b
 async def test_a_break_behind_an_end_comes_over_as_well(

@@ -36,6 +36,10 @@ TURNS_TO_SEND = 5
 what has not gone out.  A session's frame writer needs three to send what it was given."""
 
 
+TURNS_TO_FAIL = 2
+"""Passes of trio's loop after which a send that has failed by now has raised."""
+
+
 @dataclass(frozen=True)
 class ForwardedDirection:
     """What became of one direction of a :func:`forward`.
@@ -138,6 +142,7 @@ class _Way:
         """Set when the other way's source has ended, for which this way waits once its own has."""
         self.half = sink if isinstance(sink, trio.abc.HalfCloseableStream) else None
         """The sink, where it can hear of the end before the other direction has ended."""
+        self.sending = False  # in the sink's own send_all
         self.sink_closed = False
 
     @property
@@ -187,7 +192,7 @@ class _Joint:
 
     async def _serve(self, nursery: BareNursery, way: _Way, back: _Way) -> None:
         try:
-            await self._copy(way)
+            await self._copy(way, back)
             way.source_ended = True
             if back.waiting is not None:
                 back.waiting.set()
@@ -220,21 +225,25 @@ class _Joint:
             way.waiting = trio.Event()
             await way.waiting.wait()
 
-    async def _copy(self, way: _Way) -> None:
+    async def _copy(self, way: _Way, back: _Way) -> None:
         receive, send_now = receive_on(way.source, self._piece), send_now_on(way.sink)
         while chunk := await receive():
             self._moved_at = trio.current_time()
             if rest := send_now(chunk):
+                way.sending = True
                 await way.sink.send_all(rest)
+                way.sending = False
                 rest = b""  # a view of it would keep a source from using its buffer again
                 self._moved_at = trio.current_time()
             way.moved += len(chunk)
             if has_ended(way.source):
                 break
         self._moved_at = trio.current_time()
+        # Nor is it an end, perhaps: who sends to a socket that was reset takes its only error, and
+        # who receives is left with an end.  trio raises that error a pass of the loop later.
+        for _ in range(TURNS_TO_FAIL if back.sending else 0):
+            await trio.lowlevel.checkpoint()
         if self._broke is not None or self._failure is not None:
-            # Nor is it an end, perhaps: who sends to a socket that was reset takes its only error,
-            # and who receives is left with an end.
             await trio.lowlevel.checkpoint()  # which is cancelled
         if way.half is not None:
             await end_on(way.half)
