@@ -445,6 +445,14 @@ async def test_what_is_refused_for_good(
         assert not list(relay.relay.registry.tunnels)
 
 
+async def test_a_relay_says_which_ports_it_has() -> None:
+    port = free_port()
+    wanted = {Tunnel(name="tcp", port=1): AddressService(HOST, 1)}
+    async with running_relay(ports=str(port)) as relay:
+        with pytest.raises(TunnelRefusedError, match=rf"has port {port} for tunnels, not 1$"):
+            await expose(wanted, *relay.ports.agents, token=SECRET)
+
+
 async def test_a_port_that_another_tunnel_has_is_asked_for_again() -> None:
     async with service(saying(b"mine")) as behind, running_relay(keep_tunnel=0.1) as relay:
         async with exposed(relay, {TCP: behind}) as agent:

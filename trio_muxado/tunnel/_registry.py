@@ -227,8 +227,9 @@ class Registry:
             if not config.port_range:
                 raise TunnelRefusedError("unsupported", "this relay hands out no TCP ports")
             if tunnel.port and tunnel.port not in config.port_range:
-                text = f"this relay hands out {config.port_range.start}-"
-                text += f"{config.port_range.stop - 1}, not port {tunnel.port}"
+                first, last = config.port_range[0], config.port_range[-1]
+                its = f"port {first}" if first == last else f"ports {first}-{last}"
+                text = f"this relay has {its} for tunnels, not {tunnel.port}"
                 raise TunnelRefusedError("not-allowed", text)
             has_port = any(tunnel.port and live.port == tunnel.port for live in new)
             if tunnel.port in self._ports or has_port:
