@@ -63,3 +63,9 @@ def test_the_changelog_tells_of_this_version() -> None:
     latest = re.search(r"^## (\S+)", text("CHANGELOG.md"), re.MULTILINE)
     assert latest
     assert latest[1] == version
+
+
+def test_the_first_release_is_told_once() -> None:
+    """Until it is out, its section of the changelog says all of it: no fragments beside it."""
+    fragments = {path.name for path in (ROOT / "newsfragments").iterdir()} - {"README.md"}
+    assert not fragments or "(not released yet)" not in text("CHANGELOG.md")
