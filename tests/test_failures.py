@@ -511,7 +511,7 @@ async def cancel_opening(session: MuxadoSession) -> None:
         await session.open_stream()
 
 
-STREAMS = 1_000
+STREAMS = 2_000
 """Enough: what leaks does so with every stream, and nothing is measured before a quarter of them
 have come and gone.  A block left by one stream in twenty shows.  `protocol/test_memory.py` has
 5,000."""

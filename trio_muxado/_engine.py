@@ -103,12 +103,13 @@ class Engine:
         self.kept_channels: Kept = kept_channels()
         self.backlog: Backlog = Backlog(config.accept_backlog)
         self.breaks: Breaks = {}
-        keepalive = self.keepalive = Keepalive(
+        keepalive = Keepalive(
             on_blocked=self._on_blocked,
             on_starving=self._on_starving,
             on_wait=self._on_wait,
             abort=self.abort,
         )
+        self.keepalive: Keepalive = keepalive
         # What they mind seldom happens: each is made when it first does.
         self._send_timer: SendTimer | None = None
         self._open_timer: OpenTimer | None = None

@@ -117,6 +117,7 @@ async def test_a_session_says_hello_on_one_stream() -> None:
     async with running_relay() as relay, by_hand(relay) as session:
         unfinished = await session.open_stream(type=CONTROL_TYPE)
         await unfinished.send_all(encode(HELLO)[:10])
+        await session.ping()  # the relay has begun with it
         second = await say(session, HELLO)
         with pytest.raises(trio.BrokenResourceError, match="REFUSED"):
             await second.receive_some()
