@@ -187,13 +187,11 @@ async def test_a_session_that_is_over_is_freed_at_once(
 ) -> None:
     """Nothing of it waits for the garbage collector, whose search costs time."""
     monkeypatch.setattr(_heartbeat, "OPEN_AFTER", 0.0)
-    config = kind.config(heartbeat=Heartbeat())  # none is due in the test, or it could meet the end
 
     async def engines() -> list[weakref.ref[Engine]]:
-        near, far = socket_pair()
+        heartbeat = Heartbeat()  # none is due in the test, or it could meet the end
         async with (
-            server_session(far, config=config) as server,
-            client_session(near, config=config) as client,
+            session_pair(kind, transports=socket_pair(), heartbeat=heartbeat) as (client, server),
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(server.serve_streams, answer)

@@ -30,8 +30,13 @@ def read_toml(path: Path) -> Mapping[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise click.BadParameter(f"{path}: {reason}") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception, hint: str | None = None) -> click.BadParameter:
+    """What is wrong with a file, which the message names once; ``hint`` is the option's name."""
+    reason = error.strerror if isinstance(error, OSError) else error
+    return click.BadParameter(f"{path}: {reason}", param_hint=hint)
 
 
 def _checked(ctx: click.Context, path: Path, tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import trio
 from trio_muxado import DialLoss
 from trio_muxado.tunnel import Token, TunnelRefusedError
 
-from .configuration import read_toml
+from .configuration import read_toml, unreadable
 from .ending import Failed, tell
 from .options import FILE, FINITE_SECONDS, SECONDS
 from .stderr import do_not_wait
@@ -48,8 +48,7 @@ def secret_of(path: Path | None) -> str:
         try:
             secret = path.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise click.BadParameter(f"{path}: {reason}", param_hint="'--token-file'") from None
+            raise unreadable(path, error, "'--token-file'") from None
         if not secret:
             raise click.BadParameter(f"{path} is empty", param_hint="'--token-file'")
         whence = str(path)
