@@ -6,6 +6,7 @@ byte that a stream carries says what the server is to do with it:
 
     r   a request: read to the end, answer 64 bytes, end
     b   bulk: read to the end, answer how many bytes came, end
+    k   the same, but it reads 64 KiB at a time, not 256 (Python only)
     i   idle: answer one byte, then wait
     u   usage: answer the CPU time that the process has spent
     m   memory: the same, and the memory that it holds
@@ -35,6 +36,7 @@ HOST = "127.0.0.1"
 REQUEST = b"r" * 64
 RESPONSE = b"a" * 64
 CHUNK = b"b" * 65536
+CHUNK_OF_SMALL_READS = b"k" * len(CHUNK)
 RECEIVE = 256 * 1024
 SMALL = 512  # a read that expects a request: no large buffer for 64 bytes
 OPEN_AT_ONCE = 50  # when idle streams are set up: below every peer's backlog
@@ -58,8 +60,8 @@ class Peer(Protocol):
     async def request(self) -> None:
         """Open, 64 bytes, end; 64 bytes back, end."""
 
-    async def bulk(self, more: Callable[[], bool]) -> int:
-        """Send a chunk, and chunks while ``more()``; return how many bytes the server counted."""
+    async def bulk(self, more: Callable[[], bool], chunk: bytes = CHUNK) -> int:
+        """Send ``chunk``, and again while ``more()``; return how many bytes the server counted."""
 
     async def hold(self) -> None:
         """Open a stream that the server has seen, and leave it idle."""
@@ -91,9 +93,9 @@ async def answer(stream: ByteStream) -> None:
     if kind == b"r":
         while await stream.receive_some(SMALL):
             pass
-    elif kind == b"b":
-        total = len(first)
-        while chunk := await stream.receive_some(RECEIVE):
+    elif kind in (b"b", b"k"):
+        total, most = len(first), RECEIVE if kind == b"b" else len(CHUNK)
+        while chunk := await stream.receive_some(most):
             total += len(chunk)
         reply = str(total).encode()
     elif kind == b"i":
@@ -135,15 +137,15 @@ class StreamPeer:
     async def report(self, kind: bytes) -> dict[str, float]:
         return parse_report(await self._exchange(kind))
 
-    async def bulk(self, more: Callable[[], bool]) -> int:
+    async def bulk(self, more: Callable[[], bool], chunk: bytes = CHUNK) -> int:
         stream = await self._open()
-        await stream.send_all(CHUNK)
+        await stream.send_all(chunk)
         while more():
-            await stream.send_all(CHUNK)
+            await stream.send_all(chunk)
         await stream.send_eof()
         text = b""
-        while chunk := await stream.receive_some(SMALL):
-            text += chunk
+        while piece := await stream.receive_some(SMALL):
+            text += piece
         await stream.aclose()
         return int(text)
 
@@ -265,7 +267,7 @@ async def bulk(peer: Peer, together: Together, args: argparse.Namespace) -> dict
 
     async def one() -> None:
         nonlocal total
-        count = await peer.bulk(more)
+        count = await peer.bulk(more, CHUNK_OF_SMALL_READS if args.small_reads else CHUNK)
         total += count
 
     await together([one] * args.streams)
@@ -319,6 +321,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="where the server listens")
     parser.add_argument("--at-once", type=int, default=64, help="requests at once")
     parser.add_argument("--streams", type=int, default=1, help="bulk streams at once")
+    parser.add_argument("--small-reads", action="store_true", help="bulk, read 64 KiB at a time")
     parser.add_argument("--idle", type=int, default=0, help="idle streams that live beside")
     parser.add_argument("--sessions", action="store_true", help="sessions instead of streams")
     parser.add_argument("--watch", type=float, default=0, help="seconds to look at what is idle")

@@ -45,6 +45,7 @@ COMPARED = (
     _as_known("a64", REQUESTS),
     _as_known("a1", REQUESTS),
     _as_known("b", MEGABYTES),
+    _as_known("b64k", MEGABYTES),
     _as_known("c", MEGABYTES),
     _as_known("tls-a64", REQUESTS),
     _as_known("tls-b", MEGABYTES),

@@ -65,6 +65,7 @@ WORKS = (
     Work("a64", "request/response, 64 at once", ("a", "--at-once", "64"), REQUESTS),
     Work("a1000", "request/response, 1,000 at once", ("a", "--at-once", "1000"), REQUESTS),
     Work("b", "bulk, one stream", ("b", "--streams", "1"), (BULK,)),
+    Work("b64k", "bulk, one stream, read 64 KiB at a time", ("b", "--small-reads"), (BULK,)),
     Work("c", "bulk, 100 streams at once", ("b", "--streams", "100"), (BULK,)),
     # One stream's memory is below what can be measured: no column for it.
     Work("d1", "64 at once beside 1 idle stream", ("a", "--idle", "1"), (RATE, TAIL)),
@@ -115,6 +116,7 @@ class Contender:
 
 
 NO_STREAMS = "one connection, one request at a time"
+NO_SMALL_READS = {"b64k": "its server reads in one way"}
 NO_SESSIONS = dict.fromkeys(("session", "idle-sessions"), "its program has one session")
 
 CONTENDERS = (
@@ -146,12 +148,13 @@ CONTENDERS = (
         "180 lines that carry streams and guarantee nothing: what ours is measured by.",
         lacks={"tls": "it is the floor of the plain works"} | NO_SESSIONS,
     ),
-    Contender("go-v1", "Go muxado v1", _build.go_v1("muxado-v1")),
+    Contender("go-v1", "Go muxado v1", _build.go_v1("muxado-v1"), lacks=NO_SMALL_READS),
     Contender(
         "go-v2",
         "Go muxado v2",
         _build.go("muxado-v2"),
         "its accept backlog of 128 resets what comes beyond: 128 instead of 1,000 at once.",
+        lacks=NO_SMALL_READS,
         at_once={"a1000": 128},
     ),
     Contender(
@@ -159,14 +162,15 @@ CONTENDERS = (
         "Go yamux",
         _build.go("yamux"),
         "an idle session: a heartbeat every 30 s, so not every measurement of 10 s has one.",
+        lacks=NO_SMALL_READS,
     ),
-    Contender("smux", "Go smux", _build.go("smux")),
+    Contender("smux", "Go smux", _build.go("smux"), lacks=NO_SMALL_READS),
     Contender(
         "rust",
         "Rust muxado",
         _build.rust(),
         "stream_limit raised from 512 to 32,768, for 1,000 and 10,000 streams.",
-        lacks=NO_SESSIONS,
+        lacks=NO_SMALL_READS | NO_SESSIONS,
     ),
     Contender(
         "libp2p",
@@ -184,7 +188,9 @@ CONTENDERS = (
         "HTTP/2, httpcore and hypercorn",
         _build.python("http2"),
         "at most 100 streams at once, the rest waits in httpcore.",
-        lacks={"d100": "httpcore keeps to 100 streams of a connection"} | NO_SESSIONS,
+        lacks={"d100": "httpcore keeps to 100 streams of a connection"}
+        | NO_SMALL_READS
+        | NO_SESSIONS,
     ),
     Contender(
         "asyncssh",
@@ -198,7 +204,7 @@ CONTENDERS = (
         "grpcio, asyncio",
         _build.python("grpc_aio"),
         "a C core; more than one thread, so more than one CPU a side.",
-        lacks=NO_SESSIONS,
+        lacks=NO_SMALL_READS | NO_SESSIONS,
     ),
 )
 

@@ -11,13 +11,24 @@ import pytest
 import trio
 
 from benchmarks import _pages, _versions, run
-from benchmarks._common import HOST, Peer, StreamPeer, answer, arguments, together_trio
+from benchmarks._common import (
+    CHUNK,
+    HOST,
+    RECEIVE,
+    SMALL,
+    Peer,
+    StreamPeer,
+    answer,
+    arguments,
+    together_trio,
+)
 from benchmarks._common import run as do_work
 from benchmarks._picture import draw
 from benchmarks._registry import CONTENDERS, IDLE_CPU, SESSION_MEMORY, WORKS
 from benchmarks._report import Outcome, Outcomes
 from benchmarks.contenders import ours, trio_tcp
 from docs.pictures.svg import WIDTH
+from trio_muxado import MuxadoStream
 
 ROOT = Path(__file__).parents[1]
 
@@ -129,7 +140,8 @@ def test_what_the_figures_mean() -> None:
     cells = [[cell(a_run()) for cell in row] for row in _pages.TABLES["results"]]
     assert cells[0] == ["6.0 (6.0 to 6.0)"]
     assert cells[1] == ["3.5 (3.5 to 3.5)"]
-    assert cells[18] == ["1.00 (1.00 to 1.00) and 1.00 (1.00 to 1.00)"]
+    assert cells[18] == ["3.0 (3.0 to 3.0) and 1.50 (1.50 to 1.50)"]
+    assert cells[19] == ["1.00 (1.00 to 1.00) and 1.00 (1.00 to 1.00)"]
     ours, *_ = [[cell(a_run()) for cell in row] for row in _pages.TABLES["requests"]]
     assert ours == ["200,000", "200,000", "5", "5"]
     ours, *_ = [[cell(a_run()) for cell in row] for row in _pages.TABLES["memory"]]
@@ -295,6 +307,27 @@ async def test_connections_without_a_session_are_measured() -> None:
             for stream in peer._held:
                 await stream.aclose()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("flags, most", [("", RECEIVE), ("--small-reads", len(CHUNK))])
+async def test_bulk_is_read_as_the_work_says(flags: str, most: int) -> None:
+    limits: set[int] = set()
+
+    async def answer_and_note(stream: MuxadoStream) -> None:
+        receive = stream.receive_some
+
+        async def receive_some(max_bytes: int) -> bytes:
+            limits.add(max_bytes)
+            return await receive(max_bytes)
+
+        await answer(Namespace(receive_some=receive_some, send_all=stream.send_all))
+
+    line = f"client b {flags} --bytes 1000000 --seconds 60"
+    async with ours.server(answer_and_note) as port, ours.session_to(port, "v2") as session:
+        peer = StreamPeer(session.open_stream)
+        result = await do_work(peer, together_trio, arguments().parse_args(line.split()))
+    assert result["bytes"] >= 1000000
+    assert limits == {SMALL, most}
 
 
 def test_the_picture_is_drawn_for_both_widths(tmp_path: Path) -> None:

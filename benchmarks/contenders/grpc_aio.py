@@ -84,11 +84,11 @@ class GrpcPeer:
     async def report(self, kind: bytes) -> dict[str, float]:
         return parse_report(await self._report(kind))
 
-    async def bulk(self, more: Callable[[], bool]) -> int:
+    async def bulk(self, more: Callable[[], bool], chunk: bytes = CHUNK) -> int:
         call = self._bulk()
-        await call.write(CHUNK)
+        await call.write(chunk)
         while more():
-            await call.write(CHUNK)
+            await call.write(chunk)
         await call.done_writing()
         return int(await call)
 

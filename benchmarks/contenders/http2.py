@@ -86,11 +86,11 @@ class Http2Peer:
     async def report(self, kind: bytes) -> dict[str, float]:
         return parse_report(await self._post(kind, b""))
 
-    async def bulk(self, more: Callable[[], bool]) -> int:
+    async def bulk(self, more: Callable[[], bool], chunk: bytes = CHUNK) -> int:
         async def chunks() -> AsyncIterator[bytes]:
-            yield CHUNK
+            yield chunk
             while more():
-                yield CHUNK
+                yield chunk
 
         return int(await self._post(b"b", chunks()))
 

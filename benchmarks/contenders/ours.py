@@ -25,6 +25,7 @@ from trio_muxado import (
 )
 
 from .._common import (
+    CHUNK,
     HOST,
     SMALL,
     Peer,
@@ -120,7 +121,7 @@ class SessionPeer:
             await stream.send_all(b"i")
             check_held(await stream.receive_some(SMALL))
 
-    async def bulk(self, more: Callable[[], bool]) -> int:
+    async def bulk(self, more: Callable[[], bool], chunk: bytes = CHUNK) -> int:
         raise NotImplementedError("bulk is a matter of streams")
 
 

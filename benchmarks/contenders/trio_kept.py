@@ -10,6 +10,7 @@ from functools import partial
 import trio
 
 from .._common import (
+    CHUNK,
     HOST,
     REQUEST,
     RESPONSE,
@@ -62,7 +63,7 @@ class KeptPeer:
         await self._stream.send_all(kind)
         return parse_report(bytes(await self._stream.receive_some(SMALL)))
 
-    async def bulk(self, more: Callable[[], bool]) -> int:
+    async def bulk(self, more: Callable[[], bool], chunk: bytes = CHUNK) -> int:
         raise NotImplementedError
 
     async def hold(self) -> None:
