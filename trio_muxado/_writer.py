@@ -102,7 +102,7 @@ class FrameWriter:
         self._size = 0  # of the batch, as it was made
         self._error: Exception | None = None  # the transport's
         # What a tracer raises is to end the session, not to come out of a user's call.
-        self.sends_now: bool = self._sender.has_socket and trace is None
+        self.sends_now: bool = self._sender.sends_now and trace is None
         """``send_now`` can send anything."""
         self.alone: bool = self.sends_now
         """It should: what came last was for one stream, so that nobody else is about to send."""

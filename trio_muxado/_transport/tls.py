@@ -1,4 +1,4 @@
-"""TLS as trio has it, with as much as there is in each read.
+"""TLS as trio has it, with as much as there is in each read, and writes that don't wait.
 
 General theory of operation
 ---------------------------
@@ -8,8 +8,14 @@ tasks run after each, and takes at most 64 KiB of a socket at a time.  In bulk t
 trio's loop for 64 KiB.  So the object that decrypts for it, its ``SSLObject``, is wrapped here: a
 read goes on while there are whole records, and in bulk while the socket has more for it.
 
-The rest stays with ``SSLStream``: the handshake, sending, waiting, errors and the end.  It decrypts
-in one synchronous step, so nothing can come between, and a cancellation cannot either.
+To send takes ``SSLStream`` a pass of the loop or two, also where the socket takes everything at
+once.  So a batch is encrypted and given to the socket in one step.  Records have to leave in the
+order in which they were encrypted.  So ``SSLStream`` sends the first batch, as it may hold records
+of its handshake back until then, and what the socket did not take.  It also sends all that follows
+once the reading task has something to send (of TLS's own, such as new keys).
+
+The rest stays with ``SSLStream``: the handshake, waiting, errors and the end.  It decrypts in one
+synchronous step, so nothing can come between, and a cancellation cannot either.
 """
 
 from __future__ import annotations
@@ -39,16 +45,27 @@ def with_long_reads(context: ssl.SSLContext) -> ssl.SSLContext:
     return cast("ssl.SSLContext", _Context(context))
 
 
+def tls_over_socket(
+    transport: trio.abc.Stream,
+) -> tuple[ManyRecords, trio.socket.SocketType] | None:
+    """What ``transport`` is made of, if that is TLS of this package over a socket."""
+    # SSLStream shows its object's methods.
+    records = getattr(getattr(transport, "pending", None), "__self__", None)
+    below = getattr(transport, "transport_stream", None)
+    if isinstance(records, ManyRecords) and type(below) is trio.SocketStream:
+        return records, below.socket
+    return None
+
+
 def read_ahead(transport: trio.abc.Stream, buffer: memoryview) -> None:
     """Let reads of ``transport`` take what its socket has, through ``buffer``.
 
     That is TLS with long reads; others are left as they are.  One task alone receives from it.
     """
-    # SSLStream shows its object's methods.
-    records = getattr(getattr(transport, "pending", None), "__self__", None)
-    below = getattr(transport, "transport_stream", None)
-    if isinstance(records, ManyRecords) and type(below) is trio.SocketStream:
-        records.take_from(below.socket, buffer[:REFILL])
+    found = tls_over_socket(transport)
+    if found is not None:
+        records, socket = found
+        records.take_from(socket, buffer[:REFILL])
 
 
 class _Context:
@@ -58,27 +75,42 @@ class _Context:
     def wrap_bio(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any
     ) -> ManyRecords:
-        return ManyRecords(self._context.wrap_bio(incoming, outgoing, **options), incoming)
+        inner = self._context.wrap_bio(incoming, outgoing, **options)
+        return ManyRecords(inner, incoming, outgoing)
 
 
 class ManyRecords:
     """An :class:`ssl.SSLObject` but for ``read``, which takes all records that are whole.
 
     Args:
-      inner: it decrypts what is in ``incoming``.
+      inner: it decrypts what is in ``incoming``, and encrypts into ``outgoing``.
     """
 
     _inner: ssl.SSLObject
     _incoming: ssl.MemoryBIO
+    _outgoing: ssl.MemoryBIO
     _socket: trio.socket.SocketType | None
     _buffer: memoryview
     _bulk: bool  # the socket may have more
     _failure: Exception | None  # for the next call
+    _has_written: bool
+    _reader_sends: bool  # now, or did once
+    _unsent: bytes | None  # encrypted, and not given to a socket; empty where the reader sends it
 
-    def __init__(self, inner: ssl.SSLObject, incoming: ssl.MemoryBIO) -> None:
+    def __init__(
+        self, inner: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+    ) -> None:
         # Past ``__setattr__``.
         vars(self).update(
-            _inner=inner, _incoming=incoming, _socket=None, _bulk=False, _failure=None
+            _inner=inner,
+            _incoming=incoming,
+            _outgoing=outgoing,
+            _socket=None,
+            _bulk=False,
+            _failure=None,
+            _has_written=False,
+            _reader_sends=False,
+            _unsent=None,
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -99,13 +131,43 @@ class ManyRecords:
         self._socket, self._buffer = socket, buffer
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """As :meth:`ssl.SSLObject.write`."""
+        """As :meth:`ssl.SSLObject.write`; but where ``send_now`` has left something, that is it."""
+        if self._unsent is not None:
+            self._outgoing.write(self._unsent)
+            self._unsent = None
+            return len(data)
         try:
-            return self._inner.write(data)
+            size = self._inner.write(data)
         except ssl.SSLWantReadError:
             # The sending task is about to receive, and what it has taken must come first.
             self._socket, self._bulk = None, False
             raise
+        self._has_written = True
+        return size
+
+    def send_now(self, data: bytes, socket: trio.socket.SocketType) -> bool | None:
+        """Encrypt ``data`` and give it to ``socket``, if nothing has to go before it.
+
+        None where it was not encrypted: it is for ``SSLStream.send_all``.  False where the socket
+        has not taken all: the next ``write``, of anything, brings the rest.
+        """
+        if self._reader_sends or not self._has_written:
+            return None
+        try:
+            self.write(data)
+        except ssl.SSLError:  # which comes again, for ``SSLStream``
+            return None
+        encrypted = self._outgoing.read()
+        try:
+            size = os.write(socket.fileno(), encrypted)
+        except BlockingIOError:
+            size = 0
+        except OSError as error:
+            raise trio.BrokenResourceError(f"socket connection broken: {error}") from error
+        if size == len(encrypted):
+            return True
+        self._unsent = encrypted[size:]
+        return False
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; raises what :meth:`ssl.SSLObject.read` raises.
@@ -125,7 +187,17 @@ class ManyRecords:
                 self._failure = error
             if not pieces:
                 raise
+        finally:
+            if self._outgoing.pending:
+                self._yield_sending()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _yield_sending(self) -> None:
+        """The reader is about to send what is in ``outgoing``: what is unsent goes before it."""
+        self._reader_sends = True
+        if self._unsent:
+            self._outgoing.write(self._unsent + self._outgoing.read())
+            self._unsent = b""
 
     def _collect(self, pieces: list[bytes], size: int) -> None:
         """Add what is decrypted, up to ``size`` bytes."""
