@@ -206,6 +206,7 @@ def authority() -> trustme.CA:
 def server_context(request: pytest.FixtureRequest) -> ssl.SSLContext:
     """TLS for a server on this machine."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which some Pythons set: cut looks ended
     if certificate := request.config.getoption("--certificate"):
         context.load_cert_chain(certificate)
     else:
@@ -218,6 +219,7 @@ def server_context(request: pytest.FixtureRequest) -> ssl.SSLContext:
 def client_context(request: pytest.FixtureRequest) -> ssl.SSLContext:
     """TLS for a client of that server."""
     context = ssl.create_default_context()
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if certificate := request.config.getoption("--certificate"):
         context.load_verify_locations(certificate)
     else:

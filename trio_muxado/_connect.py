@@ -20,7 +20,7 @@ from ._patience import run_while_running
 from ._protocol.budget import ServerBudget
 from ._session import MuxadoSession
 from ._tcp import connect_checked
-from ._transport.closing import close_at_once
+from ._transport.closing import close_at_once, is_tls_cut
 from ._transport.tls import with_long_reads
 
 
@@ -86,7 +86,8 @@ def _hint(cause: BaseException) -> str:
     """What a failed handshake most likely means, where OpenSSL's text does not say it."""
     if getattr(cause, "reason", None) == "WRONG_VERSION_NUMBER":
         return "; the server does not seem to use TLS"
-    if isinstance(cause, ssl.SSLEOFError):
+    # The latter where the context has OP_IGNORE_UNEXPECTED_EOF, as with Debian 12's Python.
+    if is_tls_cut(cause) or isinstance(cause, ssl.SSLZeroReturnError):
         return "; the server may not use TLS, or it refused this client"
     return ""
 

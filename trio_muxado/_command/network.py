@@ -48,9 +48,11 @@ async def _over_tls(
 
 def _is_no_tls(error: BaseException | None) -> bool:
     """What came was no TLS: an end, or other bytes."""
-    return isinstance(error, ssl.SSLEOFError) or (
+    # Pythons and options of a context differ in which of the first three an end is.
+    return isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or (
         isinstance(error, ssl.SSLError)
-        and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+        and error.reason
+        in ("UNEXPECTED_EOF_WHILE_READING", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
     )
 
 

@@ -77,10 +77,17 @@ def is_bare_tls_end(error: BaseException) -> bool:
 
     It has no other half-close: see ``half_close``.
     """
-    cause = error.__cause__
-    return isinstance(cause, ssl.SSLEOFError) or (
-        isinstance(cause, ssl.SSLError)
-        and getattr(cause, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
+    return is_tls_cut(error.__cause__)
+
+
+def is_tls_cut(error: BaseException | None) -> bool:
+    """Whether Python's ``ssl`` has raised it because the connection below ended, and TLS did not.
+
+    Where the context has ``OP_IGNORE_UNEXPECTED_EOF`` nothing is raised but in a handshake.
+    """
+    return isinstance(error, ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError)  # of older Pythons
+        and getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
     )
 
 
