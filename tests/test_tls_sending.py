@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
 from trio_muxado import MuxadoStream
 from trio_muxado._protocol.byte_queue import Buffer
+from trio_muxado._transport.receiving import TlsSource
 from trio_muxado._transport.sending import ENCRYPTED, BatchSender
-from trio_muxado._transport.tls import ManyRecords, tls_over_socket, with_long_reads
+from trio_muxado._transport.tls import AT_ONCE, ManyRecords, tls_over_socket, with_long_reads
 
 from .helpers import Kind, each_wire, read_exactly, session_pair, tls_pair
 
@@ -88,7 +90,7 @@ class Records:
         return self._outgoing.write(data)
 
     def read(self, size: int) -> bytes:
-        self._outgoing.write(b"new keys")
+        self._outgoing.write(b"alert")
         return b"read"
 
 
@@ -122,13 +124,28 @@ def test_what_the_reader_sends_stays_in_order(
         assert records.send_now(content, near) is False
         assert records.read(1) == b"read"
         rest = outgoing.read()  # as trio's stream does after it has read
-        taken = len(content) - len(rest) + len(b"new keys")
-        assert rest == content[taken:] + b"new keys"
+        taken = len(content) - len(rest) + len(b"alert")
+        assert rest == content[taken:] + b"alert"
         assert records.write(ENCRYPTED) == len(ENCRYPTED)  # the frame writer's next call
         assert outgoing.pending == 0
         assert records.send_now(b"more", near) is None
         assert records.write(b"more") == 4
         assert outgoing.read() == b"more"
+
+
+async def test_what_a_read_has_made_is_sent_by_trio(records: ManyRecords) -> None:
+    """So it is asked for what comes next: before that it sends."""
+    near, far = full_socket()
+    instead, peer = memory_stream_pair()
+    with near, far:
+        records.take_from(near, memoryview(bytearray(9)))
+        source = TlsSource(instead, records, near)
+        far.send(b"x")
+        await source.wait(False)
+        assert source.take() == b"read" * AT_ONCE
+        await peer.send_all(b"from trio")
+        await source.wait(False)
+        assert source.take() == b"from trio"
 
 
 def test_a_socket_that_takes_nothing(records: ManyRecords, outgoing: ssl.MemoryBIO) -> None:
@@ -174,24 +191,30 @@ async def test_other_tls_is_sent_as_before(
 
 
 @each_wire
-async def test_requests_over_tls_are_written_at_once(
+async def test_requests_over_tls_pass_by_trios_stream(
     kind: Kind,
     client_context: ssl.SSLContext,
     server_context: ssl.SSLContext,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slow: list[int] = []
+    slow: list[str] = []
     tls: Any = trio.SSLStream
-    send_all = tls.send_all
+    send_all, receive_some = tls.send_all, tls.receive_some
 
-    async def noted(stream: Any, data: bytes) -> None:
-        slow.append(len(data))
+    async def sent(stream: Any, data: bytes) -> None:
+        slow.append("sent")
         await send_all(stream, data)
+
+    async def received(stream: Any, size: int) -> bytes:
+        slow.append("received")
+        data: bytes = await receive_some(stream, size)
+        return data
 
     async def answer(stream: MuxadoStream) -> None:
         await stream.send_all(await read_exactly(stream, 4))
 
-    monkeypatch.setattr(tls, "send_all", noted)
+    monkeypatch.setattr(tls, "send_all", sent)
+    monkeypatch.setattr(tls, "receive_some", received)
     async with (
         streams(client_context, server_context) as pair,
         session_pair(kind, transports=pair, heartbeat=None) as (client, server),
@@ -203,5 +226,5 @@ async def test_requests_over_tls_are_written_at_once(
                 await stream.send_all(b"ping")
                 await stream.send_eof()
                 assert await read_exactly(stream, 4) == b"ping"
-        assert len(slow) == 2  # the first of each side
+        assert slow == ["sent"] * 2  # the first of each side
         nursery.cancel_scope.cancel()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import trio
 
-from .tls import read_ahead
+from .tls import REFILL, ManyRecords, tls_over_socket
 
 READ_SIZE = 256 * 1024
 """Bytes asked of the transport at a time: enough that a busy one is read in few calls."""
@@ -43,7 +43,12 @@ def source_of(transport: trio.abc.Stream) -> Source:
         # Not of a class derived from it, which may change what is received.
         if type(transport) is trio.SocketStream:
             return SocketSource(transport.socket)
-        read_ahead(transport, _shared_buffer())
+        tls = tls_over_socket(transport)
+        if tls is not None:
+            records, socket = tls
+            records.take_from(socket, _shared_buffer()[:REFILL])
+            if records.version() == "TLSv1.3":  # in which sending never has to receive
+                return TlsSource(transport, records, socket)
     return StreamSource(transport)
 
 
@@ -92,7 +97,7 @@ class StreamSource:
     async def _receive(self) -> None:
         self._received = bytes(await self._transport.receive_some(READ_SIZE))
 
-    def take(self) -> bytes:
+    def take(self) -> bytes | None:
         received, self._received = self._received, b""
         return received
 
@@ -101,6 +106,38 @@ class StreamSource:
 
     def stop(self) -> None:
         """Whoever waits is cancelled."""
+
+
+class TlsSource(StreamSource):
+    """TLS that this package has set up, over a socket which is read as if it were plain.
+
+    Where a read has failed, or has made something to send, trio's stream is asked again.
+    """
+
+    __slots__ = ("_more", "_records", "_socket")
+
+    def __init__(
+        self, transport: trio.abc.Stream, records: ManyRecords, socket: trio.socket.SocketType
+    ) -> None:
+        super().__init__(transport)
+        self._records = records
+        self._socket = socket
+        self._more = True  # the handshake may have read it
+
+    def wait(self, others_can_wait: bool) -> Awaitable[object]:
+        if not self._records.receives_now:
+            return self._receive()
+        if self._more:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105
+        return trio.lowlevel.wait_readable(self._socket)  # noqa: ASYNC105
+
+    def take(self) -> bytes | None:
+        records = self._records
+        if not records.receives_now:
+            return super().take()
+        data = records.receive_now(READ_SIZE)
+        self._more = data is not None and (len(data) >= MORE_FROM or records.has_more)
+        return data
 
 
 class SocketSource:
