@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 from typing import Any
 
@@ -222,6 +223,8 @@ class AsyncioWSGIMiddleware(Quart):
     "app, choices, error, match",
     [
         (None, {}, TypeError, "ASGI application"),
+        (json.loads, {}, TypeError, "called with scope, receive and send"),
+        (lambda environ, start_response: [], {}, TypeError, "called with scope"),
         (Elsewhere(), {}, TypeError, "TrioWSGIMiddleware"),
         (Quart(), {}, TypeError, "QuartTrio"),
         (AsyncioWSGIMiddleware(), {}, TypeError, "TrioWSGIMiddleware"),

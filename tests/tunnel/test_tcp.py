@@ -624,6 +624,8 @@ class Wsgi:
         (lambda: AddressService("a", 0), "port"),
         (lambda: AddressService("a", 1, proxy_protocol="v3"), "proxy_protocol"),  # type: ignore[arg-type]
         (lambda: AsgiService(5), "app"),
+        (lambda: AsgiService(len), "app"),
+        (lambda: AsgiService(lambda environ, start_response: []), "app"),
         (lambda: AsgiService(Wsgi()), "TrioWSGIMiddleware"),
         (lambda: Tunnel(name="a b"), "name"),
         (lambda: Tunnel(name="a", port=-1), "port"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import ssl
 from typing import Any
 
@@ -10,6 +11,21 @@ def check_instance(name: str, value: Any, kind: type, what: str) -> None:
     """Refuse what is no object of a class."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {what}, not {shown(value)}")
+
+
+def check_asgi(app: Any) -> None:
+    """Refuse what can't be called as an ASGI 3 application is, as far as it says how."""
+    if not callable(app):
+        raise TypeError(f"app must be an ASGI application, not {shown(app)}")
+    try:
+        inspect.signature(app).bind("scope", "receive", "send")
+    except ValueError:  # of some that are written in C nobody knows
+        return
+    except TypeError:
+        raise TypeError(
+            "app must be an ASGI application, called with scope, receive and send, "
+            f"not {shown(app)}"
+        ) from None
 
 
 def check_bool(name: str, value: Any) -> None:

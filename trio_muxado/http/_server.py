@@ -15,7 +15,7 @@ from hypercorn.utils import is_asgi
 
 from .. import MuxadoSession, MuxadoStream
 from ._bare import errors_bare, raise_unchanged
-from ._checks import check_bool, check_instance, check_ssl_context, shown
+from ._checks import check_asgi, check_bool, check_instance, check_ssl_context, shown
 from ._connection import Connection
 from ._scope import Origin, origin_of
 from ._service import App, Service
@@ -140,10 +140,7 @@ async def asgi_handler(
 
 def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
     """Reject wrong arguments, with advice where the right one is known."""
-    if not callable(app):
-        raise TypeError(f"app must be an ASGI application, not {shown(app)}")
-    kind: Any = type(app)
-    bases = {base.__name__ for base in kind.__mro__}
+    bases = {base.__name__ for base in app.__class__.__mro__}
     if hasattr(app, "wsgi_app") and not is_asgi(app):
         raise TypeError(
             f"app is a WSGI application, {app!r}: wrap it in "
@@ -153,6 +150,7 @@ def _check(app: Any, config: Any, ssl_context: Any, scheme: Any) -> None:
         raise TypeError("app needs asyncio: hypercorn.middleware.TrioWSGIMiddleware is for trio")
     if "Quart" in bases and "QuartTrio" not in bases:
         raise TypeError("app needs asyncio: quart_trio.QuartTrio is Quart for trio")
+    check_asgi(app)
     if config is not None and not isinstance(config, Config):
         kind = f"{type(config).__module__}.{type(config).__qualname__}"
         raise TypeError(f"config must be a hypercorn.config.Config, not a {kind}")
