@@ -4,6 +4,7 @@ The server is in memory, and the clock a mocked one, but for TLS.
 """
 
 import itertools
+import re
 import socket
 import ssl
 import sys
@@ -755,6 +756,7 @@ async def test_a_server_without_tls(client_context: ssl.SSLContext) -> None:
         loss = await first_loss(port, ssl_context=client_context)
     assert loss is not None
     assert loss.kind == "tls"
+    assert re.search("; the server .*TLS", loss.message)
 
 
 @asynccontextmanager

@@ -77,12 +77,12 @@ async def _connect(
         if isinstance(error, trio.BrokenResourceError):
             cause = error.__cause__ or error
             message = f"the TLS handshake with {host!r} failed: {str(cause) or repr(cause)}"
-            raise trio.BrokenResourceError(message + _hint(cause)) from cause
+            raise trio.BrokenResourceError(message + tls_hint(cause)) from cause
         raise
     return stream
 
 
-def _hint(cause: BaseException) -> str:
+def tls_hint(cause: BaseException) -> str:
     """What a failed handshake most likely means, where OpenSSL's text does not say it."""
     if getattr(cause, "reason", None) == "WRONG_VERSION_NUMBER":
         return "; the server does not seem to use TLS"

@@ -26,7 +26,7 @@ from ._checks import (
     check_task_status,
 )
 from ._config import DEFAULT_CONFIG, MuxadoConfig, check_config
-from ._connect import client_session
+from ._connect import client_session, tls_hint
 from ._dial_loss import (
     HOPELESS,
     DialLoss,
@@ -285,7 +285,8 @@ class _Dialler:
             if isinstance(error, Exception) and is_of_connection(error):
                 error = next(leaves(error))
                 kind: LossKind = "certificate" if is_about_a_certificate(error) else "tls"
-                message = f"the TLS handshake failed: {error.__cause__ or error}"
+                cause = error.__cause__ or error
+                message = f"the TLS handshake failed: {cause}{tls_hint(cause)}"
                 raise Lost(kind, message, error) from None
             raise
         return tls

@@ -130,6 +130,16 @@ async def test_a_relay_that_is_away_is_dialled_again() -> None:
             await agent.expect("main is at main")
 
 
+async def test_a_relay_without_tls_is_told_in_words() -> None:
+    async with (
+        relaying() as (_, agents),
+        running("expose", "1", "--relay", agents, "--tls") as agent,
+    ):
+        await agent.expect("no relay: the TLS handshake failed: .*; the server .* TLS.*; again in")
+        assert "[SSL" not in agent.said
+        assert "_ssl.c" not in agent.said
+
+
 async def test_ctrl_c_ends_each_at_once() -> None:
     async with relaying() as (relay, agents):
         async with running("expose", "1", "--relay", agents) as agent:
@@ -159,6 +169,7 @@ async def test_ctrl_c_ends_each_at_once() -> None:
         (("expose", "nowhere_at_all:app", "--relay", "127.0.0.1:1"), "no module"),
         (("expose", "json:nothing", "--relay", "127.0.0.1:1"), "has no 'nothing'"),
         (("expose", "json:__name__", "--relay", "127.0.0.1:1"), "not an application"),
+        (("expose", "json:loads", "--relay", "127.0.0.1:1"), "must be an ASGI application"),
         (("expose", "1", "--relay", "127.0.0.1:1", "--name", "UPPER"), "name must be"),
         (("expose", "--tunnels", "a", "--relay", "127.0.0.1:1"), "--tunnels"),
         (("expose", "--tunnels", "service=1,colour=red", "--relay", "127.0.0.1:1"), "colour"),

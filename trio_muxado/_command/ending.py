@@ -262,8 +262,7 @@ def in_words(error: BaseException) -> str:
     while (not str(error) or type(error) is bare) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, ssl.SSLError):
-        # "[SSL: REASON] reason in words (_ssl.c:1006)"
-        return re.sub(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$", "", str(error))
+        return without_openssl(str(error))
     if isinstance(error, OSError):
         if error.errno and not isinstance(error, socket.gaierror):
             # trio's own text says much that is said already.
@@ -274,3 +273,8 @@ def in_words(error: BaseException) -> str:
         if error.__cause__ is not None:  # trio tried several addresses
             return in_words(next(_leaves(error.__cause__)))
     return str(error) or type(error).__name__
+
+
+def without_openssl(text: str) -> str:
+    """A text without what OpenSSL says for programmers: "[SSL: REASON] in words (_ssl.c:1006)"."""
+    return re.sub(r"\[[A-Z0-9]+(: [A-Z0-9_]+)?\] | \(_ssl\.c:\d+\)", "", text)

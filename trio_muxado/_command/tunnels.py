@@ -19,7 +19,7 @@ from trio_muxado import DialLoss
 from trio_muxado.tunnel import Token, TunnelRefusedError
 
 from .configuration import read_toml, unreadable
-from .ending import Failed, tell
+from .ending import Failed, tell, without_openssl
 from .options import FILE, FINITE_SECONDS, SECONDS
 from .stderr import do_not_wait
 
@@ -281,4 +281,4 @@ def refusal(error: TunnelRefusedError) -> Failed:
 
 def tell_loss(loss: DialLoss) -> None:
     """Say that the relay is away."""
-    tell(f"no relay: {loss.message}; again in {loss.pause:.1f} s")
+    tell(f"no relay: {without_openssl(loss.message)}; again in {loss.pause:.1f} s")
