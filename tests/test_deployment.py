@@ -17,6 +17,7 @@ import trio.testing
 from trio_muxado._command.configuration import load
 from trio_muxado._command.expose import tunnels_of
 from trio_muxado._command.group import COMMANDS, commands
+from trio_muxado._command.options import Address
 from trio_muxado._command.relay import OF_THE_LIBRARY
 from trio_muxado._command.status import serve_status
 from trio_muxado._command.tunnels import load_tokens
@@ -126,7 +127,7 @@ async def test_the_check_of_a_container_s_health() -> None:
     config = RelayConfig(agents="127.0.0.1:0", ports=str(free_port()))
     relay = Relay(config, [Token(secret="a secret of the tests")])
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_status, relay, f"127.0.0.1:{port}")
+        await nursery.start(serve_status, relay, Address("127.0.0.1", port))
         await nursery.start(partial(relay.run, stop=stop))
         assert (await run()).returncode == 0
         stop.set()

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -226,6 +227,81 @@ def test_a_mistake_in_the_file_says_where(tmp_path: Path, text: str, complaint: 
     assert complaint.replace("FILE", str(file)) in line
 
 
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*args: object) -> None:
+        raise error
+
+    return fail
+
+
+VALUES = {
+    "a boolean": "true",
+    "a number": "-1",
+    "a float": "1.5",
+    "an infinite number": "1e400",
+    "a huge number": "9" * 100,
+    "a string": '"\\u0001"',
+    "the character 0": '"\\u0000"',
+    "an array": '["x"]',
+    "an array of arrays": "[[]]",
+    "a table": "{a = 1}",
+    "an array of tables": '[{service = [], port = "x"}]',
+    "a date": "1979-05-27",
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_any_value_of_a_file_is_used_or_refused_in_a_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "muxado.toml"
+    monkeypatch.setattr(trio, "run", raising(OSError("nothing is run here")))
+    command = commands.get_command(click.Context(commands), name)
+    assert command is not None
+    needed = {p.name: "127.0.0.1:1" for p in command.params if p.required}
+    for param in command.params:
+        others = {key: address for key, address in needed.items() if key != param.name}
+        env = {f"TRIO_MUXADO_{name}_{key}".upper(): address for key, address in others.items()}
+        env["TRIO_MUXADO_TOKEN"] = "a token that is long enough"
+        for what, value in VALUES.items():
+            file.write_text(f"[{name}]\n{param.name} = {value}\n")
+            result = invoke("--config", str(file), name, env=env)
+            assert result.exit_code in (0, 1, 2), (param.name, what)
+            assert len(result.stderr.splitlines()) <= 1, (param.name, what)
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("tls = 1", "tls of ping must be true or false, not 1"),
+        ("ca = 3", "File '3' does not exist"),
+        ("ca = true", "ca of ping must be a string or a number, not True"),
+        ('ca = "\\u0000"', "ca of ping must not have the character 0"),
+        ("timeout = [1]", "timeout of ping must be a string or a number, not [1]"),
+        ("timeout = true", "timeout of ping must be a string or a number, not True"),
+        ("count = 2.5", "'2.5' is not a valid integer"),
+        (f"count = {'9' * 5000}", "muxado.toml: "),
+        (f"count = {'[' * 5000}", "muxado.toml: "),
+    ],
+)
+def test_a_value_of_the_wrong_type(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "muxado.toml"
+    file.write_text(f"[ping]\n{text}\n")
+    result = invoke("--config", str(file), "ping", "127.0.0.1:1")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert complaint in line
+
+
+def test_what_can_be_repeated_is_an_array_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "muxado.toml"
+    file.write_text('[relay]\nallow-targets = "127.0.0.1:80"\n')
+    result = invoke("--config", str(file), "relay")
+    assert result.exit_code == 2
+    assert "allow-targets of relay must be an array, not '127.0.0.1:80'" in result.stderr
+
+
 def test_a_mistake_in_the_environment_says_where() -> None:
     result = invoke("demo", env={"TRIO_MUXADO_DEMO_STREAMS": "many"})
     assert result.exit_code == 2
@@ -236,10 +312,7 @@ def test_a_mistake_in_the_environment_says_where() -> None:
 
 
 def ended_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> tuple[int, str]:
-    def fail(*args: object) -> None:
-        raise error
-
-    monkeypatch.setattr("trio_muxado._command.demo.run", fail)
+    monkeypatch.setattr("trio_muxado._command.demo.run", raising(error))
     result = invoke("demo")
     return result.exit_code, result.stderr
 

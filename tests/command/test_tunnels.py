@@ -140,6 +140,16 @@ async def test_a_relay_without_tls_is_told_in_words() -> None:
         assert "_ssl.c" not in agent.said
 
 
+async def test_a_status_that_cannot_be_served_says_where() -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        status = f"{HOST}:{taken.getsockname()[1]}"
+        async with running("relay", "--agents", f"{HOST}:0", "--status", status) as relay:
+            code, said = await relay.wait()
+    assert code == 1
+    # hypercorn leaves the socket that it could not bind to the garbage collector, which says so.
+    assert said.startswith(f"trio-muxado: cannot listen on {status}: Address already in use\n")
+
+
 async def test_ctrl_c_ends_each_at_once() -> None:
     async with relaying() as (relay, agents):
         async with running("expose", "1", "--relay", agents) as agent:
@@ -164,6 +174,9 @@ async def test_ctrl_c_ends_each_at_once() -> None:
         (("relay", "--agents-cert", __file__), "--agents-cert"),
         (("relay", "--tokens-file", __file__), "--tokens-file"),
         (("relay", "--max-visitors", "0"), "--max-visitors"),
+        (("relay", "--status", "9100"), "'9100' has no host"),
+        (("relay", "--status", "127.0.0.1:99999"), "the port must be from 0 to 65535"),
+        (("relay", "--status", "::1:9100"), "stands in brackets"),
         (("expose", "--relay", "127.0.0.1:1"), "nothing to expose"),
         (("expose", "what?", "--relay", "127.0.0.1:1"), "is not a service"),
         (("expose", "nowhere_at_all:app", "--relay", "127.0.0.1:1"), "no module"),
@@ -177,6 +190,11 @@ async def test_ctrl_c_ends_each_at_once() -> None:
         (("expose", "--tunnels", "name=a", "--relay", "127.0.0.1:1"), "has no service"),
         (("expose", "--tunnels", "service=1,port=x", "--relay", "127.0.0.1:1"), "must be a number"),
         (("expose", "--tunnels", "service=1,port=70000", "--relay", "127.0.0.1:1"), "port must be"),
+        (
+            ("expose", "--tunnels", f"service=1,port={'9' * 5000}", "--relay", "127.0.0.1:1"),
+            "must be a number",
+        ),
+        (("expose", "--tunnels", "service=1,service=2", "--relay", "127.0.0.1:1"), "twice"),
         (("expose", "1", "--tunnels", "service=2", "--relay", "127.0.0.1:1"), "two tunnels"),
         (
             ("expose", "json:loads", "--proxy-protocol", "v1", "--relay", "127.0.0.1:1"),

@@ -29,7 +29,7 @@ def read_toml(path: Path) -> Mapping[str, Any]:
         import tomli as tomllib
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no TOML, or too much of it
         raise unreadable(path, error) from None
 
 
@@ -57,12 +57,44 @@ def _checked(ctx: click.Context, path: Path, tables: Mapping[str, Any]) -> dict[
 def _of_command(
     path: Path, name: str, command: click.Command, table: Mapping[str, Any]
 ) -> dict[str, Any]:
-    known = {param.name for param in command.params if param.name}
+    known = {param.name: param for param in command.params if param.name}
     defaults: dict[str, Any] = {}
     for key, value in table.items():
-        parameter = key.replace("-", "_")
-        if parameter not in known:
+        parameter = known.get(key.replace("-", "_"))
+        if parameter is None:
             names = ", ".join(sorted(word.replace("_", "-") for word in known))
             raise click.BadParameter(f"{path}: {name} has no {key!r}; it has {names}")
-        defaults[parameter] = value
+        try:
+            defaults[key.replace("-", "_")] = _as_typed_in(parameter, value)
+        except ValueError as error:
+            raise click.BadParameter(f"{path}: {key} of {name} {error}") from None
     return defaults
+
+
+def _as_typed_in(parameter: click.Parameter, value: object) -> object:
+    """What click makes of a value depends on its type, and of some it makes an exception.  So each
+    becomes what a user would type, but for what nobody types: yes, no, and tables.
+
+    Raises:
+      ValueError: the value is none of those that the parameter takes.
+    """
+    if getattr(parameter, "is_flag", False):
+        if not isinstance(value, bool):
+            raise ValueError(f"must be true or false, not {value!r}")
+        return value
+    if not parameter.multiple:
+        return _text_of(value)
+    if not isinstance(value, list):
+        raise ValueError(f"must be an array, not {value!r}")
+    takes_tables = getattr(parameter.type, "takes_tables", False)
+    each: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
+    return [one if takes_tables and isinstance(one, dict) else _text_of(one) for one in each]  # pyright: ignore[reportUnknownVariableType]
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"must be a string or a number, not {value!r}")
+    text = str(value)
+    if "\0" in text:  # of which the system wants to hear in no path and no name
+        raise ValueError("must not have the character 0")
+    return text

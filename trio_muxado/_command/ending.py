@@ -168,7 +168,7 @@ def exit_code_of(command: Callable[[], object]) -> int:
         result = command()
         sys.stdout.flush()
     except BaseException as error:
-        return _explain(error, list(_leaves(error)))
+        return _explain(error, list(leaves(error)))
     return result if isinstance(result, int) else DONE
 
 
@@ -217,11 +217,12 @@ _EXPECTED = (
 )
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """What an error consists of, where it may be a group."""
     if isinstance(error, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", error)
         for inner in group.exceptions:
-            yield from _leaves(inner)
+            yield from leaves(inner)
     else:
         yield error
 
@@ -271,7 +272,7 @@ def in_words(error: BaseException) -> str:
         if error.strerror:
             return error.strerror
         if error.__cause__ is not None:  # trio tried several addresses
-            return in_words(next(_leaves(error.__cause__)))
+            return in_words(next(leaves(error.__cause__)))
     return str(error) or type(error).__name__
 
 

@@ -52,6 +52,8 @@ class TunnelType(_TunnelParamType):
     """``name=db,service=127.0.0.1:5432,port=20000``; in a file it is a table."""
 
     name = "tunnel"
+    takes_tables = True
+    """In a file."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -66,6 +68,8 @@ class TunnelType(_TunnelParamType):
             if not all(equals for _, equals, _ in parts):
                 self.fail(f"{value!r} must be such as name=web,service=127.0.0.1:8000", param, ctx)
             fields = {name.strip().replace("-", "_"): field.strip() for name, _, field in parts}
+            if len(fields) < len(parts):
+                self.fail(f"{value!r} says something twice", param, ctx)
         unknown = sorted(set(fields) - set(FIELDS))
         if unknown:
             self.fail(f"there is no {unknown[0]!r}; there are {', '.join(FIELDS)}", param, ctx)
@@ -73,7 +77,8 @@ class TunnelType(_TunnelParamType):
             self.fail(f"{value!r} has no service", param, ctx)
         port = fields.get("port")
         if isinstance(port, str):
-            if not (port.isascii() and port.isdecimal()):
+            # Python refuses to read thousands of digits.
+            if not (port.isascii() and port.isdecimal()) or len(port) > 5:
                 self.fail(f"the port must be a number, not {port!r}", param, ctx)
             fields["port"] = int(port)
         return fields

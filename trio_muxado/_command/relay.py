@@ -19,7 +19,7 @@ from trio_muxado.tunnel import (
 )
 
 from .ending import DONE, Failed, in_words, run, tell
-from .options import FILE, SECONDS
+from .options import FILE, LISTEN_ADDRESS, SECONDS, Address
 from .tunnels import (
     drain_timeout_option,
     idle_timeout_option,
@@ -98,7 +98,7 @@ def relays_tls(
 
 
 async def serve(
-    relay: Relay, tokens_file: Path | None, status: str | None, drain_timeout: float
+    relay: Relay, tokens_file: Path | None, status: Address | None, drain_timeout: float
 ) -> None:
     """Run a relay until SIGTERM."""
 
@@ -224,7 +224,10 @@ def tell_ports(ports: RelayPorts) -> None:
     "--relays-ca", type=FILE, help="PEM file of the authorities of other relays.  [the system's]"
 )
 @click.option(
-    "--status", metavar="HOST:PORT", help="Serve /metrics (for Prometheus) and /healthz here."
+    "--status",
+    type=LISTEN_ADDRESS,
+    metavar="HOST:PORT",
+    help="Serve /metrics (for Prometheus) and /healthz here.",
 )
 @log_options
 def command(
@@ -237,7 +240,7 @@ def command(
     tokens_file: Path | None,
     registry: str | None,
     relays_ca: Path | None,
-    status: str | None,
+    status: Address | None,
     log_format: str,
     log_level: str,
     **options: Any,

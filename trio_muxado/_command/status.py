@@ -19,6 +19,9 @@ from prometheus_client.registry import Collector
 
 from trio_muxado.tunnel import Relay
 
+from .ending import Failed, in_words, leaves
+from .options import Address
+
 
 class RelayCollector(Collector):
     """What a relay has counted, when it is asked."""
@@ -116,20 +119,26 @@ def status_app(relay: Relay) -> Any:
 
 
 async def serve_status(
-    relay: Relay, address: str, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
+    relay: Relay, address: Address, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve it until cancelled.
 
     Raises:
-      OSError: the address is taken.
+      Failed: the address is taken, or none of this machine.
     """
     config = Config()
-    config.bind = [address]
+    config.bind = [str(address if address.host else f":{address.port}")]
     config.errorlog = None
     forever = trio.Event()
-    await serve(
-        status_app(relay),
-        config,
-        shutdown_trigger=partial(forever.wait),
-        task_status=task_status,
-    )
+    try:
+        await serve(
+            status_app(relay),
+            config,
+            shutdown_trigger=partial(forever.wait),
+            task_status=task_status,
+        )
+    except BaseException as error:  # hypercorn's nurseries make groups
+        first = next(leaves(error))
+        if isinstance(first, OSError):
+            raise Failed(f"cannot listen on {address}: {in_words(first)}") from None
+        raise
