@@ -714,6 +714,44 @@ async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
         assert await stream.receive_some() == b"alive"
 
 
+@pytest.mark.parametrize("name", GONE_WRONG)
+@with_types
+async def test_once_heartbeats_have_ended_the_system_watches_the_peer(
+    kind: Kind, name: str
+) -> None:
+    """Else nobody would notice that it is gone: the session would stay for ever."""
+    mishap, _ = GONE_WRONG[name]
+    near, far = socket_pair()
+    async with near, client_session(far, config=kind.config(heartbeat=BEAT)) as session:
+        assert not far.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcome_of, session.ping)
+            await near.receive_some()
+            await near.send_all(mishap(RawPeer(kind)))
+        assert far.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        await near.send_eof()
+
+
+@pytest.mark.parametrize("heartbeat", [None, BEAT])
+@with_types
+async def test_where_the_session_ends_nothing_is_watched_any_more(
+    kind: Kind, heartbeat: Heartbeat | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def watch(*args: object) -> None:
+        pytest.fail("of a session that is over, or whose user wants no heartbeats")
+
+    monkeypatch.setattr("trio_muxado._engine.keep_alive", watch)
+    async with raw_session(kind, client=True, heartbeat=heartbeat) as (session, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcome_of, session.ping)
+            await peer.frames()
+            if heartbeat is None:
+                peer.send(peer.rst(3, ErrorCode.STREAM_CANCELLED))
+            else:
+                peer.end()
+            await wait_all_tasks_blocked()
+
+
 @with_types
 async def test_an_echo_looks_at_no_other_ping(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """With many at once all would take time that grows with the square of their number."""

@@ -281,7 +281,7 @@ class Engine:
             self.keepalive,
             self.reader,
             client=self._client,
-            on_refused=partial(keep_alive, self.transport),
+            watch_otherwise=partial(keep_alive, self.transport),
         )
         self.heartbeats.begin(wire)
 

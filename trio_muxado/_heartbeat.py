@@ -94,6 +94,9 @@ class Heartbeats:
     A session is dead when *nothing at all* has come from the peer for interval and tolerance.  Any
     byte is a sign of life, also one that nobody has read yet.  What the transport accepts is none:
     it accepts much for a peer that is gone.
+
+    Where there are to be heartbeats and can't be any, ``watch_otherwise`` is called: once they
+    could not begin, and once the peer has ended them.
     """
 
     __slots__ = (
@@ -103,7 +106,6 @@ class Heartbeats:
         "_ending",
         "_keepalive",
         "_next",
-        "_on_refused",
         "_reader",
         "_steps",
         "_stream",
@@ -111,6 +113,7 @@ class Heartbeats:
         "_type",
         "_unanswered",
         "_waiting",
+        "_watch_otherwise",
         "_why_none",
         "latency",
     )
@@ -124,7 +127,7 @@ class Heartbeats:
         reader: FrameReader,
         *,
         client: bool,
-        on_refused: Callable[[], None],
+        watch_otherwise: Callable[[], None],
     ) -> None:
         self._config = config
         self._client = client
@@ -132,7 +135,7 @@ class Heartbeats:
         self._ending = ending
         self._keepalive = keepalive
         self._reader = reader
-        self._on_refused = on_refused
+        self._watch_otherwise = watch_otherwise
         self._type: int | None = None  # of heartbeat streams; None where there are none
         self._stream: Stream | None = None  # while heartbeats can be sent
         self._timers: list[Timer] = []
@@ -165,7 +168,7 @@ class Heartbeats:
         if self._type is None or self._ending.over:
             return
         if self._stream is None and not self._open():
-            self._on_refused()
+            self._watch_otherwise()
             return
         self._timers = [
             _HeartbeatDue(began, interval, self._send_at_interval),
@@ -283,6 +286,8 @@ class Heartbeats:
         for timer in self._timers:
             self._keepalive.remove(timer)
         self._timers.clear()
+        if self._config is not None and not self._ending.over:
+            self._watch_otherwise()
         for ping in self._waiting.values():
             ping.answered.set()
         self._waiting.clear()
