@@ -158,9 +158,9 @@ async def test_the_system_watches_a_peer_that_goes_away_before_heartbeats_begin(
         server_session(far, config=config) as server,
         client_session(near, config=kind.config(heartbeat=None)) as client,
     ):
+        await client.goaway()  # in the first frame, so that no heartbeat can begin before it
         async with await client.open_stream() as stream:
             await stream.send_all(b"x")
-            await client.goaway()
             await (await server.accept_stream()).receive_some()
             while not far.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
                 await trio.sleep(0.001)
