@@ -19,6 +19,11 @@ from . import _build
 HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 
+APPLICATION = "application"
+"""The service that `expose` serves itself, without a port."""
+
+SERVED = "benchmarks.tunnel_service.app:app"
+
 
 class NotStartedError(Exception):
     """A tunnel is not there; the message says why."""
@@ -145,10 +150,11 @@ def relay_and_expose(services: Mapping[str, int]) -> Iterator[Running]:
     environ = {"TRIO_MUXADO_TOKEN": secrets.token_urlsafe()}
     span = f"{min(ports)}-{max(ports)}"
     where = f"{HOST}:{agents}"
+    behind = {name: f"{HOST}:{port}" for name, port in services.items()} | {APPLICATION: SERVED}
     tunnels = [
         word
-        for (name, service), port in zip(services.items(), ports, strict=True)
-        for word in ("--tunnels", f"name={name},service={HOST}:{service},port={port}")
+        for (name, service), port in zip(behind.items(), ports, strict=True)
+        for word in ("--tunnels", f"name={name},service={service},port={port}")
     ]
     with process([*command, "relay", "--agents", where, "--ports", span], environ) as relay:
         wait_for_port(agents)

@@ -1,10 +1,13 @@
 """Tunnels side by side: `python -m benchmarks.tunnels`.
 
-The same services behind each, an HTTP server in Go, one in Python, and Redis: no tunnel,
-`trio-muxado relay` and `expose`, the example of the docs, two proxies in plain trio, `ssh -R`, and
-`bore`. They take turns in every round, so that a machine that wanders wanders for all of them.
-Needs the extra `cli`, Debian's `wrk`, `openssh-server` and `redis-server`, `go`, and `cargo` for
-bore; it builds what has to be built. A run takes six minutes.
+The same services behind each, an HTTP server in Go, one in Python, an application of FastAPI, and
+Redis: no tunnel, `trio-muxado relay` and `expose`, the example of the docs, two proxies in plain
+trio, `ssh -R`, and `bore`. The application is served by `expose` itself, without a port; the others
+have it from hypercorn, which is what `expose` has in it.
+
+They take turns in every round, so that a machine that wanders wanders for all of them. Needs the
+extras `cli` and `http`, FastAPI, Debian's `wrk`, `openssh-server` and `redis-server`, `go`, and
+`cargo` for bore; it builds what has to be built. A run takes nine minutes.
 
     python -m benchmarks.tunnels                                          # the tables
     python -m benchmarks.tunnels --json docs/tunnels.json --page          # and into the docs
@@ -30,8 +33,10 @@ from . import _build
 from ._blocks import Page
 from ._measure import line_of, started
 from ._tunnels import (
+    APPLICATION,
     HOST,
     KINDS,
+    SERVED,
     Kind,
     NotStartedError,
     Running,
@@ -44,6 +49,9 @@ from ._versions import provenance
 from .run import progress
 
 BORE, DIRECT, OURS, PLAIN = "bore", "direct", "ours-v2", "plain"
+
+HYPERCORN = [sys.executable, "-m", "hypercorn", "--worker-class", "trio", "--bind"]
+"""The server that `expose` has in itself, for the tunnels that need a port."""
 
 Figures = dict[str, float]
 Results = Mapping[str, Mapping[str, list[Figures]]]
@@ -134,6 +142,9 @@ LOADS: tuple[Load | Pings, ...] = (
     Load("files", "1 MB files, 4 at once", "large", 4),
     Load("python-each", "a connection a request, Python", "small", 16, False, "python"),
     Load("python-kept", "16 kept connections, Python", "small", 16, True, "python"),
+    Load("app-each", "a connection a request, application", "small", 16, False, APPLICATION),
+    Load("app-kept", "16 kept connections, application", "small", 16, True, APPLICATION),
+    Load("app-many", "64 kept connections, application", "small", 64, True, APPLICATION),
     Pings(),
 )
 
@@ -144,7 +155,7 @@ LOADS: tuple[Load | Pings, ...] = (
 @contextmanager
 def services() -> Iterator[dict[str, int]]:
     """The HTTP servers and Redis, with the port of each."""
-    (redis,) = free_ports(1)
+    redis, application = free_ports(2)
     server = [_build.installed("redis-server"), "--port", str(redis), "--bind", HOST]
     server += ["--save", "", "--appendonly", "no"]
     http = {
@@ -153,7 +164,8 @@ def services() -> Iterator[dict[str, int]]:
     }
     with ExitStack() as stack:
         stack.enter_context(process(server))
-        ports = {"redis": redis}
+        stack.enter_context(process([*HYPERCORN, f"{HOST}:{application}", SERVED]))
+        ports = {"redis": redis, APPLICATION: application}
         for name, command in http.items():
             running, why = stack.enter_context(started(command, _build.ROOT, None))
             line = line_of(running, 10)
@@ -165,7 +177,7 @@ def services() -> Iterator[dict[str, int]]:
 
 def wait_for(running: Running) -> None:
     question = b"GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    for name in ("http", "python"):
+    for name in ("http", "python", APPLICATION):
         wait_for_service(running.ports[name], question, b"HTTP/1.1 200")
     wait_for_service(running.ports["redis"], b"PING\r\n", b"+PONG")
 
@@ -224,6 +236,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def loads(results: Results) -> list[Load]:
+    """Those of wrk that the run has: an earlier one may lack some."""
+    return [load for load in LOADS if isinstance(load, Load) and load.name in results]
+
+
 def titles(results: Results, *without: str) -> dict[str, str]:
     """Of the tunnels that the run has."""
     there = results["redis"].keys() - set(without)
@@ -234,11 +251,10 @@ def rates_table(results: Results) -> str:
     """A row for each load, since a row for each tunnel is wider than a page."""
     others = titles(results, BORE, PLAIN)
     rows = [["rate, of bore's", *others.values()]]
-    for load in LOADS:
-        if isinstance(load, Load):
-            found = results[load.name]
-            cells = [ratio_cell(ratios(found[name], found[BORE])) for name in others]
-            rows.append([load.title, *cells])
+    for load in loads(results):
+        found = results[load.name]
+        cells = [ratio_cell(ratios(found[name], found[BORE])) for name in others]
+        rows.append([load.title, *cells])
     return table(rows)
 
 
@@ -246,7 +262,9 @@ def cpu_table(results: Results) -> str:
     tunnels = titles(results, DIRECT, PLAIN)
     rows = [["CPU time of relay + agent, in µs, for each", *tunnels.values()]]
     rows += [
-        [load.title, *(cpu_cell(results[load.name][name]) for name in tunnels)] for load in LOADS
+        [load.title, *(cpu_cell(results[load.name][name]) for name in tunnels)]
+        for load in LOADS
+        if load.name in results
     ]
     return table(rows)
 
@@ -262,12 +280,11 @@ def plain_table(results: Results) -> str:
     """What plain trio costs: a table of its own, as the others have no column to spare."""
     heads = ("CPU time of both, in µs, for each", "rate, of bore's", "ours, of this rate")
     rows = [[titles(results)[PLAIN], *heads]]
-    for load in LOADS:
-        if isinstance(load, Load):
-            found = results[load.name]
-            rates = ((found[PLAIN], found[BORE]), (found[OURS], found[PLAIN]))
-            cells = [cpu_cell(found[PLAIN]), *(ratio_cell(ratios(*pair)) for pair in rates)]
-            rows.append([load.title, *cells])
+    for load in loads(results):
+        found = results[load.name]
+        rates = ((found[PLAIN], found[BORE]), (found[OURS], found[PLAIN]))
+        cells = [cpu_cell(found[PLAIN]), *(ratio_cell(ratios(*pair)) for pair in rates)]
+        rows.append([load.title, *cells])
     return table(rows)
 
 
