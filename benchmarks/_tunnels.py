@@ -20,9 +20,8 @@ HOST = "127.0.0.1"
 START_TIMEOUT = 30.0
 
 APPLICATION = "application"
-"""The service that `expose` serves itself, without a port."""
-
 SERVED = "benchmarks.tunnel_service.app:app"
+"""The service that `expose` can also serve itself, without a port."""
 
 
 class NotStartedError(Exception):
@@ -145,15 +144,27 @@ def direct(services: Mapping[str, int]) -> Iterator[Running]:
 @contextmanager
 def relay_and_expose(services: Mapping[str, int]) -> Iterator[Running]:
     """What `trio-muxado` has for the purpose."""
+    with _relay_and_expose({name: f"{HOST}:{port}" for name, port in services.items()}) as running:
+        yield running
+
+
+@contextmanager
+def without_port(services: Mapping[str, int]) -> Iterator[Running]:
+    """The same, and the agent serves the application itself."""
+    with _relay_and_expose({APPLICATION: SERVED}) as running:
+        yield running
+
+
+@contextmanager
+def _relay_and_expose(services: Mapping[str, str]) -> Iterator[Running]:
     agents, *ports = free_ports(1 + len(services))
     command = [sys.executable, "-m", "trio_muxado"]
     environ = {"TRIO_MUXADO_TOKEN": secrets.token_urlsafe()}
     span = f"{min(ports)}-{max(ports)}"
     where = f"{HOST}:{agents}"
-    behind = {name: f"{HOST}:{port}" for name, port in services.items()} | {APPLICATION: SERVED}
     tunnels = [
         word
-        for (name, service), port in zip(behind.items(), ports, strict=True)
+        for (name, service), port in zip(services.items(), ports, strict=True)
         for word in ("--tunnels", f"name={name},service={service},port={port}")
     ]
     with process([*command, "relay", "--agents", where, "--ports", span], environ) as relay:
@@ -254,6 +265,7 @@ def bore(services: Mapping[str, int]) -> Iterator[Running]:
 KINDS = (
     Kind("direct", "no tunnel", direct),
     Kind("ours-v2", "`trio-muxado relay` and `expose` (v2)", relay_and_expose),
+    Kind("ours-app", "`trio-muxado relay` and `expose module:app`", without_port),
     Kind("ours-v1", "`examples/reverse_tunnel.py` (v1)", example),
     Kind("plain", "two small proxies in plain trio", plain),
     Kind("ssh", "`ssh -R`, which encrypts", ssh),

@@ -2,12 +2,12 @@
 
 The same services behind each, an HTTP server in Go, one in Python, an application of FastAPI, and
 Redis: no tunnel, `trio-muxado relay` and `expose`, the example of the docs, two proxies in plain
-trio, `ssh -R`, and `bore`. The application is served by `expose` itself, without a port; the others
-have it from hypercorn, which is what `expose` has in it.
+trio, `ssh -R`, and `bore`. The application is served by hypercorn at a port and, once more, by
+`expose` itself without one, which has hypercorn's protocols in it.
 
 They take turns in every round, so that a machine that wanders wanders for all of them. Needs the
 extras `cli` and `http`, FastAPI, Debian's `wrk`, `openssh-server` and `redis-server`, `go`, and
-`cargo` for bore; it builds what has to be built. A run takes nine minutes.
+`cargo` for bore; it builds what has to be built. A run takes ten minutes.
 
     python -m benchmarks.tunnels                                          # the tables
     python -m benchmarks.tunnels --json docs/tunnels.json --page          # and into the docs
@@ -51,7 +51,7 @@ from .run import progress
 BORE, DIRECT, OURS, PLAIN = "bore", "direct", "ours-v2", "plain"
 
 HYPERCORN = [sys.executable, "-m", "hypercorn", "--worker-class", "trio", "--bind"]
-"""The server that `expose` has in itself, for the tunnels that need a port."""
+"""The server of the application, for the tunnels that need a port."""
 
 Figures = dict[str, float]
 Results = Mapping[str, Mapping[str, list[Figures]]]
@@ -111,6 +111,7 @@ class Pings:
     """One PING after the other on a kept connection to Redis."""
 
     name: str = "redis"
+    service: str = "redis"
     title: str = "PING of Redis, kept"
     seconds: float = 0.5
 
@@ -139,12 +140,13 @@ def ping(connection: socket.socket) -> None:
 LOADS: tuple[Load | Pings, ...] = (
     Load("each", "a connection a request", "small", 16, kept=False),
     Load("kept", "16 kept connections", "small", 16),
+    Load("kept-64", "64 kept connections", "small", 64),
     Load("files", "1 MB files, 4 at once", "large", 4),
     Load("python-each", "a connection a request, Python", "small", 16, False, "python"),
     Load("python-kept", "16 kept connections, Python", "small", 16, True, "python"),
-    Load("app-each", "a connection a request, application", "small", 16, False, APPLICATION),
-    Load("app-kept", "16 kept connections, application", "small", 16, True, APPLICATION),
-    Load("app-many", "64 kept connections, application", "small", 64, True, APPLICATION),
+    Load("app-each", "a connection a request", "small", 16, False, APPLICATION),
+    Load("app-kept", "16 kept connections", "small", 16, True, APPLICATION),
+    Load("app-many", "64 kept connections", "small", 64, True, APPLICATION),
     Pings(),
 )
 
@@ -177,16 +179,16 @@ def services() -> Iterator[dict[str, int]]:
 
 def wait_for(running: Running) -> None:
     question = b"GET /small HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    for name in ("http", "python", APPLICATION):
-        wait_for_service(running.ports[name], question, b"HTTP/1.1 200")
-    wait_for_service(running.ports["redis"], b"PING\r\n", b"+PONG")
+    for name, port in running.ports.items():
+        if name == "redis":
+            wait_for_service(port, b"PING\r\n", b"+PONG")
+        else:
+            wait_for_service(port, question, b"HTTP/1.1 200")
 
 
 def measure(kinds: Sequence[Kind], rounds: int) -> dict[str, Any]:
     """All kinds in turn, each of them first in some rounds."""
-    results: dict[str, dict[str, list[Figures]]] = {
-        load.name: {kind.name: [] for kind in kinds} for load in LOADS
-    }
+    results: dict[str, dict[str, list[Figures]]] = {load.name: {} for load in LOADS}
     with services() as ports, ExitStack() as stack:
         running: dict[str, Running] = {}
         for kind in kinds:
@@ -196,7 +198,9 @@ def measure(kinds: Sequence[Kind], rounds: int) -> dict[str, Any]:
             turn = number % len(kinds)
             for load in LOADS:
                 for kind in (*kinds[turn:], *kinds[:turn]):
-                    results[load.name][kind.name].append(load.run(running[kind.name]))
+                    if load.service in running[kind.name].ports:
+                        figures = load.run(running[kind.name])
+                        results[load.name].setdefault(kind.name, []).append(figures)
             progress(f"round {number + 1} of {rounds}")
     return {
         **provenance(),
@@ -236,14 +240,15 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def loads(results: Results) -> list[Load]:
+def loads(results: Results, *, application: bool = False) -> list[Load]:
     """Those of wrk that the run has: an earlier one may lack some."""
-    return [load for load in LOADS if isinstance(load, Load) and load.name in results]
+    there = (load for load in LOADS if isinstance(load, Load) and load.name in results)
+    return [load for load in there if (load.service == APPLICATION) is application]
 
 
-def titles(results: Results, *without: str) -> dict[str, str]:
-    """Of the tunnels that the run has."""
-    there = results["redis"].keys() - set(without)
+def titles(results: Results, *without: str, load: str = "redis") -> dict[str, str]:
+    """Of the tunnels that the run has: one of them can only carry the application."""
+    there = results[load].keys() - set(without)
     return {kind.name: kind.title for kind in KINDS if kind.name in there}
 
 
@@ -258,13 +263,26 @@ def rates_table(results: Results) -> str:
     return table(rows)
 
 
+def application_table(results: Results) -> str:
+    """A row for each tunnel: one of them has no other load."""
+    found = loads(results, application=True)
+    if not found:
+        return "Not measured yet.\n"
+    rows = [["an application; rate, of bore's", *(load.title for load in found)]]
+    for name, title in titles(results, BORE, load=found[0].name).items():
+        figures = (results[load.name] for load in found)
+        rows.append([title, *(ratio_cell(ratios(each[name], each[BORE])) for each in figures)])
+    rates = (median(results[load.name][BORE], rate) for load in found)
+    rows.append(["requests a second with `bore`", *(f"{each:,.0f}" for each in rates)])
+    return table(rows)
+
+
 def cpu_table(results: Results) -> str:
     tunnels = titles(results, DIRECT, PLAIN)
     rows = [["CPU time of relay + agent, in µs, for each", *tunnels.values()]]
+    every: list[Load | Pings] = [*loads(results), Pings()]
     rows += [
-        [load.title, *(cpu_cell(results[load.name][name]) for name in tunnels)]
-        for load in LOADS
-        if load.name in results
+        [load.title, *(cpu_cell(results[load.name][name]) for name in tunnels)] for load in every
     ]
     return table(rows)
 
@@ -308,6 +326,7 @@ def tables(document: Mapping[str, Any]) -> dict[str, str]:
     )
     found = {
         "rates": rates_table(results),
+        "application": application_table(results),
         "cpu": cpu_table(results),
         "latency": latency_table(results),
         "about": about,

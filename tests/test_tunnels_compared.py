@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from benchmarks import tunnels
-from benchmarks._tunnels import KINDS, NotStartedError
+from benchmarks._tunnels import KINDS, Kind, NotStartedError, Running
 
 
 def test_what_wrk_prints() -> None:
@@ -29,23 +32,60 @@ def test_ratios_are_of_the_same_round() -> None:
 def test_the_tables_have_all_tunnels_and_loads() -> None:
     figures = {"requests": 100.0, "seconds": 1.0, "errors": 0.0, "p50": 3e-4, "p99": 1e-3}
     figures |= {"relay_cpu": 0.05, "agent_cpu": 0.04}
-    results = {load.name: {kind.name: [figures] for kind in KINDS} for load in tunnels.LOADS}
+    every = {kind.name: [figures] for kind in KINDS}
+    without = {name: found for name, found in every.items() if name != "ours-app"}
+    results = {
+        load.name: every if load.service == "application" else without for load in tunnels.LOADS
+    }
     about = {"commit": "0" * 40, "python": "3.11.2", "trio": "0.35.0", "bore": "0.6.0", "rounds": 1}
     found = tunnels.tables({"results": results, **about})
-    loads = len(tunnels.LOADS)
+    applications = [load for load in tunnels.LOADS if load.service == "application"]
+    loads = len(tunnels.LOADS) - len(applications)
     for name, rows in (
         ("rates", loads - 1),
         ("cpu", loads),
         ("plain", loads - 1),
-        ("latency", len(KINDS)),
+        ("application", len(KINDS)),  # bore's row has rates
+        ("latency", len(without)),
     ):
         head, _, *body = found[name].splitlines()
         assert len(body) == rows
         assert {line.count("|") for line in body} == {head.count("|")}
     assert "| 1.00 (1.00 to 1.00) |" in found["rates"]
     assert "| 500 + 400 |" in found["cpu"]
+    assert "`expose module:app` | 1.00 (1.00 to 1.00) |" in found["application"]
+    assert "| requests a second with `bore` | 100 | 100 | 100 |" in found["application"]
+    # The application runs in the agent there, whose CPU time is not that of a tunnel.
+    assert "module:app" not in found["cpu"] + found["plain"] + found["rates"]
     page = "<!-- tunnels: about -->\n\nold\n\n<!-- end of tunnels -->"
     assert "bore 0.6.0; 1 rounds." in tunnels.PAGE.filled(page, {"results": results, **about})
+    earlier = {name: load for name, load in results.items() if not name.startswith("app-")}
+    assert "Not measured yet" in tunnels.tables({"results": earlier, **about})["application"]
+
+
+def test_a_tunnel_without_the_service_has_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"requests": 1.0, "seconds": 1.0}
+
+    @contextmanager
+    def services() -> Iterator[dict[str, int]]:
+        yield {"http": 1, "application": 2}
+
+    @contextmanager
+    def start(names: tuple[str, ...], ports: Mapping[str, int]) -> Iterator[Running]:
+        yield Running({name: ports[name] for name in names})
+
+    monkeypatch.setattr(tunnels, "services", services)
+    monkeypatch.setattr(tunnels, "wait_for", lambda running: None)
+    monkeypatch.setattr(tunnels, "provenance", dict)
+    monkeypatch.setattr(tunnels.Load, "run", lambda self, running: figures)
+    loads = tunnels.Load("a", "", "", 1), tunnels.Load("b", "", "", 1, service="application")
+    monkeypatch.setattr(tunnels, "LOADS", loads)
+    kinds = (
+        Kind("all", "", partial(start, ("http", "application"))),
+        Kind("app", "", partial(start, ("application",))),
+    )
+    found = tunnels.measure(kinds, 2)["results"]
+    assert found == {"a": {"all": [figures] * 2}, "b": {"all": [figures] * 2, "app": [figures] * 2}}
 
 
 def test_the_page_has_the_figures_of_the_run() -> None:
