@@ -145,6 +145,19 @@ def test_a_window_that_is_used_up_at_once_is_too_small_when_all_of_it_was_read()
     assert window.end_round(1.0, LargestWindow())
 
 
+@pytest.mark.parametrize("size, grows", [(PLENTY - 1, True), (PLENTY, False)])
+def test_a_large_window_that_was_used_up_shows_how_late_the_application_is(
+    size: int, grows: bool
+) -> None:
+    """More than a few reads of the transport are not used up at once: they wait unread."""
+    window = ReceiveWindow(INITIAL)
+    window.grow(size)
+    window.take_grant()
+    window.take(size)
+    window.consume(size)
+    assert window.end_round(1.0, LargestWindow()) is grows
+
+
 def test_a_window_that_grew_has_to_be_used_up_again() -> None:
     window = ReceiveWindow(INITIAL)
     window.take(INITIAL)
