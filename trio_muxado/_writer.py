@@ -120,12 +120,13 @@ class FrameWriter:
             if connection.sends_for_one:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             while not self.stopped:
-                due = connection.wants_to_send
+                idle = connection.has_nothing_to_send
+                due = not idle and connection.wants_to_send
                 if not due and not self.unsent_batch:
                     if self._ending and connection.all_sent:
                         break
                     self.sleeps = True
-                    if not connection.credit_waits:  # so a session is idle, in few coroutines
+                    if idle:  # so a session mostly is, in few coroutines
                         self._task = current_task()
                         await wait_task_rescheduled(keep_waiting)
                         continue
@@ -215,7 +216,8 @@ class FrameWriter:
         self._batch.clear()  # what a transport but a socket has taken is not kept
         self.unsent_batch = 0
         self.bytes_sent += self._size
-        self._batch_size.taken(self._size, waited)
+        if waited or self._size >= self._batch_size.bytes:  # of others it learns nothing
+            self._batch_size.taken(self._size, waited)
 
     async def _wait_for_more_credit(self) -> bool:
         """Sleep while credit waits for more; True when it has waited for long enough."""

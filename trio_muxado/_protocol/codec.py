@@ -89,6 +89,8 @@ class Wire:
     data_bits: int = field(init=False)
     fin_bits: int = field(init=False)
     syn_bits: int = field(init=False)
+    head_bits: tuple[int, int, int, int, int, int, int] = field(init=False)
+    """Where the decoder finds what of the first word of a frame; unpacked in one go."""
 
     def __post_init__(self) -> None:
         by_number: dict[int, ErrorCode] = {}
@@ -103,6 +105,9 @@ class Wire:
         set_once(self, "data_bits", self.types["DATA"] << self.type_shift)
         set_once(self, "fin_bits", SYN_FIN << self.flags_shift)
         set_once(self, "syn_bits", self.syn_flag << self.flags_shift)
+        type_bits = self.type_mask << self.type_shift
+        bits = (type_bits, self.data_bits, self.fin_bits, self.syn_bits, self.bare_syn)
+        set_once(self, "head_bits", (self.length_shift, self.length_mask, *bits))
 
     def __repr__(self) -> str:
         return f"<Wire {self.name}>"

@@ -361,17 +361,18 @@ class Connection:
         return self.wire is not None and bool(self._outbox)
 
     @property
+    def has_nothing_to_send(self) -> bool:
+        """Neither now nor in a moment, unless something happens."""
+        return self.wire is None or self._outbox.is_empty
+
+    @property
     def sends_for_one(self) -> bool:
         """What ``data_to_send`` would return is of one stream."""
         return self.wire is not None and self._outbox.is_for_one
 
     @property
     def credit_waits(self) -> bool:
-        """``data_to_send`` would return window credit, which may wait for a moment.
-
-        What the peer could send in that moment is granted with it, or it goes with something
-        else.
-        """
+        """``data_to_send`` would return window credit, which may wait for more, or go with it."""
         return self.wire is not None and self._outbox.credit_waits
 
     @property

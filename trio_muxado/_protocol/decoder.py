@@ -65,6 +65,7 @@ class Decoder:
 
     __slots__ = (
         "_at_once",
+        "_bits",
         "_broken",
         "_debug",
         "_debug_doubted",
@@ -89,6 +90,7 @@ class Decoder:
         at_once: int = sys.maxsize,
     ) -> None:
         self._wire = wire
+        self._bits = wire.head_bits
         self._knows_stream = knows_stream
         self._runs = runs
         self._at_once = at_once
@@ -124,11 +126,8 @@ class Decoder:
         elif self._tail:
             data = self._tail + data
             self._tail = b""
-        wire = self._wire
-        length_shift, length_mask = wire.length_shift, wire.length_mask
-        type_bits = wire.type_mask << wire.type_shift
-        data_bits, fin_bits, syn_bits = wire.data_bits, wire.fin_bits, wire.syn_bits
-        bare_syn, unpack, runs = wire.bare_syn, _TWO_WORDS.unpack_from, self._runs
+        length_shift, length_mask, type_bits, data_bits, fin_bits, syn_bits, bare_syn = self._bits
+        unpack, runs = _TWO_WORDS.unpack_from, self._runs
         last_header = len(data) - HEADER_SIZE  # where the last one that is whole could begin
         left = self._at_once  # frames that this call may add, those of runs beyond the first aside
         run_word = run_of = -1  # the header of the latest long frame: its equals are a run

@@ -90,6 +90,11 @@ class Outbox:
         return bool(self._credit)
 
     @property
+    def is_empty(self) -> bool:
+        """Nothing waits, but for data that waits for the peer's window."""
+        return not (self._scheduler.priorities or self._control or self._credit)
+
+    @property
     def holds_data(self) -> bool:
         """Something waits to be sent, if only for the peer's window."""
         return bool(self) or bool(self._starved)
@@ -208,8 +213,13 @@ class Outbox:
         scheduler = self._scheduler
         least = self._least
         most = wire.max_payload
-        size = max(size, least)
-        longest_turn = max(min(QUANTUM, (size + 1) // 2), least)
+        if size < least:  # ``min`` and ``max`` are calls
+            size = least
+        longest_turn = (size + 1) // 2
+        if longest_turn > QUANTUM:
+            longest_turn = QUANTUM
+        elif longest_turn < least:
+            longest_turn = least
         while size >= least and scheduler.priorities:
             stream = scheduler.pop()
             if stream.open_due and stream is not next(iter(self._unopened)):
