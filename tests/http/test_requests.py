@@ -209,3 +209,40 @@ if curl := shutil.which("curl"):
                     assert (done.returncode, done.stderr) == (0, b"")
                     assert done.stdout == (tmp_path / "body").read_bytes() * count
                     await near.aclose()
+
+
+async def test_a_request_on_a_kept_connection_needs_no_scope_but_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+
+    def counted(name: str, make: Any, *args: Any, **kwargs: Any) -> Any:
+        made.append(name)
+        return make(*args, **kwargs)
+
+    async with session_pair(V2, heartbeat=None) as (near, far), served(echo_app, far):
+        async with await near.open_stream() as stream:
+            for number in range(3):
+                if number == 2:
+                    for name in ("CancelScope", "move_on_after", "fail_after"):
+                        monkeypatch.setattr(trio, name, partial(counted, name, getattr(trio, name)))
+                await stream.send_all(b"GET /x HTTP/1.1\r\nhost: peer\r\n\r\n")
+                await wait_all_tasks_blocked()
+                assert (await stream.receive_some(10_000)).endswith(b"/x")
+            monkeypatch.undo()
+        await near.aclose()
+    assert made == ["CancelScope"]  # of the call of the application
+
+
+async def test_a_client_that_is_silent_for_the_read_timeout(autojump_clock: MockClock) -> None:
+    config = quiet(read_timeout=50)
+    async with (
+        session_pair(V2, heartbeat=None) as (near, far),
+        served(echo_app, far, config=config),
+    ):
+        async with await near.open_stream() as stream:
+            await stream.send_all(b"GET /x HT")
+            with pytest.raises(StreamResetError, match="STREAM_REFUSED"):
+                await stream.receive_some()
+            assert trio.current_time() == pytest.approx(50)
+        await near.aclose()

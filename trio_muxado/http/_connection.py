@@ -195,12 +195,10 @@ class Connection:
         reading = self._reading
         while True:
             self._await_client()
-            data: bytes | bytearray | None = None
-            with trio.CancelScope(deadline=self._read_deadline()):
-                try:
-                    data = await self._transport.receive_some(MAX_RECEIVE)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return
+            try:
+                data = await self._receive()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
             self._receives = False
             if data is None or reading.cancel_called:
                 return  # what was received just now is not handled: it is refused as a whole
@@ -210,9 +208,14 @@ class Connection:
             if not data or self._is_ending:
                 return
 
-    def _read_deadline(self) -> float:
+    async def _receive(self) -> bytes | bytearray | None:
+        """What comes next; None if nothing does in time."""
         timeout = self.config.read_timeout
-        return math.inf if timeout is None else trio.current_time() + timeout
+        if timeout is None:  # as by default; a scope would cost each request
+            return await self._transport.receive_some(MAX_RECEIVE)
+        with trio.move_on_after(timeout):
+            return await self._transport.receive_some(MAX_RECEIVE)
+        return None
 
     def _await_client(self) -> None:
         self._receives = True
