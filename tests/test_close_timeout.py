@@ -141,7 +141,7 @@ async def test_linux_tells_what_of_a_socket_s_bytes_the_peer_has_not_got(
 async def test_heartbeats_are_no_progress_of_closing(
     kind: Kind, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A peer that lives, but whose application does not read, cannot hold up closing for ever."""
+    """A peer that lives, but whose application does not read, cannot hold up closing forever."""
     beats_held = iter(range(100, 0, -1))  # the system gets rid of them
     monkeypatch.setattr(_writer, "unacknowledged", lambda transport: next(beats_held))
     async with trio.open_nursery() as nursery:
@@ -204,7 +204,7 @@ HELD_FOR = {
     "nothing held, or nobody tells": (0, CLOSE_TIMEOUT),
     "held, and not taken": (1, CLOSE_TIMEOUT),
     "taken for a while": (11, 10 * CLOSE_TIMEOUT / LOOKS + CLOSE_TIMEOUT),
-    "taken for ever": (10_000, 60),
+    "taken forever": (10_000, 60),
 }
 
 

@@ -639,7 +639,7 @@ async def test_a_silent_typed_stream_holds_nobody_up() -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(accept)
-            peer.send(peer.syn(3))  # for ever without a type
+            peer.send(peer.syn(3))  # forever without a type
             peer.send(peer.syn(5), peer.data(5, b"\x00\x00"))
             peer.send(peer.syn(7, 7))
             await wait_all_tasks_blocked()

@@ -193,7 +193,7 @@ async def test_streams_that_end_in_time_are_left_alone(
             await far.send_all(b"answer")
             await far.aclose()
             assert await read_all(near) == b"answer"
-        # One that is open on both sides may be so for ever.
+        # One that is open on both sides may be so forever.
         near = await client.open_stream()
         far = await server.accept_stream()
         await trio.sleep(1000)

@@ -719,7 +719,7 @@ async def test_what_goes_wrong_on_the_heartbeat_stream_ends_heartbeats_only(
 async def test_once_heartbeats_have_ended_the_system_watches_the_peer(
     kind: Kind, name: str
 ) -> None:
-    """Else nobody would notice that it is gone: the session would stay for ever."""
+    """Else nobody would notice that it is gone: the session would stay forever."""
     mishap, _ = GONE_WRONG[name]
     near, far = socket_pair()
     async with near, client_session(far, config=kind.config(heartbeat=BEAT)) as session:

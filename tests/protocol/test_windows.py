@@ -197,7 +197,7 @@ def test_a_window_is_large_enough_when_more_of_it_takes_longer() -> None:
 def test_a_window_grows_until_as_much_as_an_end_takes_comes_in_a_round(
     seconds: float, size: int
 ) -> None:
-    """Rounds that stay as short as they were would let it double for ever."""
+    """Rounds that stay as short as they were would let it double forever."""
     window = ReceiveWindow(64 * 1024)
     now = 0.0
     for _ in range(40):
