@@ -60,12 +60,13 @@ def _of_command(
     known = {param.name: param for param in command.params if param.name}
     defaults: dict[str, Any] = {}
     for key, value in table.items():
-        parameter = known.get(key.replace("-", "_"))
+        name_in_python = key.replace("-", "_")
+        parameter = known.get(name_in_python)
         if parameter is None:
             names = ", ".join(sorted(word.replace("_", "-") for word in known))
             raise click.BadParameter(f"{path}: {name} has no {key!r}; it has {names}")
         try:
-            defaults[key.replace("-", "_")] = _as_typed_in(parameter, value)
+            defaults[name_in_python] = _as_typed_in(parameter, value)
         except ValueError as error:
             raise click.BadParameter(f"{path}: {key} of {name} {error}") from None
     return defaults

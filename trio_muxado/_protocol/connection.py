@@ -372,7 +372,7 @@ class Connection:
 
     @property
     def credit_waits(self) -> bool:
-        """``data_to_send`` would return window credit, which may wait for more, or go with it."""
+        """``data_to_send`` would return window credit, which may wait a moment for more."""
         return self.wire is not None and self._outbox.credit_waits
 
     @property

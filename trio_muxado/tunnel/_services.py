@@ -6,7 +6,7 @@ import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -151,14 +151,15 @@ class AsgiService(Service):
                 f"app is a WSGI application, {shown(self.app)}: wrap it in "
                 "hypercorn.middleware.TrioWSGIMiddleware(app), which runs it in threads"
             )
-        with suppress(ValueError):  # of some that are written in C nobody knows
-            try:
-                inspect.signature(self.app).bind("scope", "receive", "send")
-            except TypeError:
-                raise TypeError(
-                    "app must be an ASGI application, which is called with three arguments, "
-                    f"not {shown(self.app)}"
-                ) from None
+        try:
+            inspect.signature(self.app).bind("scope", "receive", "send")
+        except ValueError:  # of some that are written in C nobody knows
+            pass
+        except TypeError:
+            raise TypeError(
+                "app must be an ASGI application, which is called with three arguments, "
+                f"not {shown(self.app)}"
+            ) from None
 
     def __str__(self) -> str:
         return getattr(self.app, "__name__", None) or type(self.app).__name__
